@@ -1,0 +1,152 @@
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes `path` through `fill` so that it appears whole or not at all.
+///
+/// The bytes go to `.<name>.tmp-<pid>` in the same folder, are flushed to the disk, and take the final name by a
+/// rename; then the folder is flushed, so that the name survives a power failure too. If `fill` or the disk fails,
+/// the temporary file is removed and whatever stood at `path` is untouched.
+///
+/// # Errors
+/// Whatever `fill`, the disk or the rename reports.
+pub fn write_atomic(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    let written = write_whole(&temporary, fill).and_then(|()| rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one worth telling; a leftover is harmless, for nothing reads this name.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Renames within one file system and flushes the target's folder, so that the new name survives a power failure.
+///
+/// # Errors
+/// Whatever the rename or the flush reports.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder_of(to)
+}
+
+/// Creates `path` and its missing parents, and flushes the folders that gained a name.
+///
+/// # Errors
+/// Whatever the file system reports.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        create_dir_all(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder_of(path),
+    }
+}
+
+/// True for the name of a temporary file that [`write_atomic`] makes.
+pub fn is_leftover(name: &str) -> bool {
+    name.starts_with('.')
+        && name
+            .rsplit_once(".tmp-")
+            .is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Removes what killed writers left behind in `folder`, and returns how many files that were.
+///
+/// Call it only while holding the [`Lock`](crate::Lock) that guards the folder: a living writer's file looks the same.
+///
+/// # Errors
+/// Whatever reading the folder or removing a file reports.
+pub fn remove_leftovers(folder: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_leftover) {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn write_whole(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut writer = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    fill(&mut writer)?;
+    writer.flush()?;
+    writer.get_ref().sync_all()
+}
+
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| {
+        let why = format!("`{}` has no file name", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    })?;
+    Ok(path.with_file_name(format!(".{name}.tmp-{}", std::process::id())))
+}
+
+/// On Unix a rename is durable only once the folder that holds the name has been flushed. Elsewhere folders cannot be
+/// opened as files, and the file system orders renames itself.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_leftover() {
+        let folder = crate::lock::tests::folder("failed_write");
+        let path = folder.join("cache.json");
+        write_atomic(&path, |w| w.write_all(b"old")).unwrap();
+        let failed = write_atomic(&path, |w| {
+            w.write_all(b"half")?;
+            Err(io::Error::other("the disk is full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "the disk is full");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_are_known_by_name_and_nothing_else_is_removed() {
+        let folder = crate::lock::tests::folder("leftovers");
+        for name in [
+            ".part-00000.arrow.tmp-123",
+            "part-00000.arrow",
+            ".keep",
+            "x.tmp-1",
+        ] {
+            fs::write(folder.join(name), b"").unwrap();
+        }
+        assert_eq!(remove_leftovers(&folder).unwrap(), 1);
+        assert!(!folder.join(".part-00000.arrow.tmp-123").exists());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn nested_folders_appear() {
+        let folder = crate::lock::tests::folder("nested");
+        create_dir_all(&folder.join("a/b/c")).unwrap();
+        create_dir_all(&folder.join("a/b/c")).unwrap();
+        assert!(folder.join("a/b/c").is_dir());
+    }
+}

@@ -1,0 +1,209 @@
+//! The laws of the house that a machine can check, over `crates/*/src`. ARCHITECTURE.md says why they are laws.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which of our crates each crate may use. Imports point down.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("philox", &[]),
+    ("durable", &[]),
+    ("dataset", &["philox", "durable"]),
+    ("cache", &["philox", "durable"]),
+    ("losses", &["philox", "durable"]),
+    ("layers", &["philox", "durable"]),
+    ("teacher", &["philox", "durable", "dataset", "cache"]),
+    ("student", &["philox", "durable", "dataset", "cache", "losses", "layers"]),
+    (
+        "cli",
+        &["philox", "durable", "dataset", "cache", "losses", "layers", "teacher", "student"],
+    ),
+];
+
+/// The one heavy thing that each crate keeps away from all others.
+const KEPT_BY: &[(&str, &[&str])] = &[
+    ("ort", &["teacher"]),
+    ("candle-core", &["losses", "layers", "student", "cli"]),
+    ("candle-nn", &["losses", "layers", "student", "cli"]),
+    ("clap", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("image", &["dataset"]),
+    ("memmap2", &["cache", "dataset"]),
+    ("arrow", &["cache", "dataset"]),
+    ("parquet", &["cache", "dataset"]),
+];
+
+#[test]
+fn imports_point_down() {
+    for (name, allowed) in MAY_USE {
+        for dependency in dependencies(name) {
+            if let Some(ours) = dependency.strip_prefix("logitcask-") {
+                assert!(allowed.contains(&ours), "`{name}` may not use `{ours}`");
+            }
+            if let Some((_, keepers)) = KEPT_BY.iter().find(|(heavy, _)| *heavy == dependency) {
+                assert!(keepers.contains(name), "`{name}` may not use `{dependency}`: that is for {keepers:?}");
+            }
+        }
+    }
+    let folders = fs::read_dir(root().join("crates")).unwrap();
+    for folder in folders {
+        let folder = folder.unwrap().file_name().into_string().unwrap();
+        assert!(MAY_USE.iter().any(|(name, _)| *name == folder), "`{folder}` has no place in the house yet");
+    }
+}
+
+#[test]
+fn philox_and_durable_need_nothing() {
+    for name in ["philox", "durable"] {
+        assert_eq!(dependencies(name), Vec::<String>::new(), "`{name}` is a page of std");
+    }
+}
+
+#[test]
+fn only_cli_talks_reads_the_environment_or_exits() {
+    let words = ["println!", "eprintln!", "print!(", "eprint!(", "env::var", "env::args", "process::exit", "clap::"];
+    for_each_line(|place, line| {
+        if place.name != "cli" {
+            place.forbid(line, &words);
+        }
+    });
+}
+
+#[test]
+fn losses_touch_no_file() {
+    for_each_line(|place, line| {
+        if place.name == "losses" {
+            place.forbid(line, &["std::fs", "std::io", "File::"]);
+        }
+    });
+}
+
+#[test]
+fn files_appear_through_durable() {
+    let words = ["File::create", "fs::write(", "OpenOptions", "fs::rename"];
+    for_each_line(|place, line| {
+        if place.name != "durable" {
+            place.forbid(line, &words);
+        }
+    });
+}
+
+#[test]
+fn unsafe_is_rare_and_reasoned() {
+    for_each_file(|place, text| {
+        let uses_unsafe = code_lines(text).any(|(_, line)| line.contains("unsafe ") || line.contains("unsafe{"));
+        if !uses_unsafe {
+            return;
+        }
+        let allowed = place.name == "layers" || place.name == "cache" || place.name == "dataset";
+        assert!(allowed, "{}: unsafe code has no place here", place.path.display());
+        assert!(
+            text.contains("SAFETY") || text.contains("# Safety"),
+            "{}: unsafe code without its reasoning",
+            place.path.display()
+        );
+    });
+}
+
+#[test]
+fn randomness_comes_from_philox() {
+    for (name, _) in MAY_USE {
+        for dependency in dependencies(name) {
+            let is_rng = ["rand", "fastrand", "oorandom", "rand_distr", "rand_chacha"].contains(&dependency.as_str());
+            assert!(!is_rng, "`{name}` uses `{dependency}`: all randomness comes from philox");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_named_after_nothing() {
+    for_each_file(|place, _| {
+        let stem = place.path.file_stem().unwrap().to_string_lossy().into_owned();
+        let vague = ["util", "utils", "helper", "helpers", "common", "misc", "manager", "context"];
+        assert!(!vague.contains(&stem.as_str()), "{}: what is in it?", place.path.display());
+    });
+}
+
+struct Place {
+    name: String,
+    path: PathBuf,
+    line_number: usize,
+}
+
+impl Place {
+    fn forbid(&self, line: &str, words: &[&str]) {
+        for word in words {
+            assert!(
+                !line.contains(word),
+                "{}:{}: `{word}` has no place in `{}`",
+                self.path.display(),
+                self.line_number,
+                self.name
+            );
+        }
+    }
+}
+
+fn for_each_line(check: impl Fn(&Place, &str)) {
+    for_each_file(|place, text| {
+        for (line_number, line) in code_lines(text) {
+            let place = Place {
+                name: place.name.clone(),
+                path: place.path.clone(),
+                line_number,
+            };
+            check(&place, line);
+        }
+    });
+}
+
+/// Every source file of every crate.
+fn for_each_file(check: impl Fn(&Place, &str)) {
+    let mut n_files = 0;
+    for (name, _) in MAY_USE {
+        let mut folders = vec![root().join("crates").join(name).join("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    n_files += 1;
+                    let text = fs::read_to_string(&path).unwrap();
+                    let place = Place {
+                        name: (*name).to_owned(),
+                        path,
+                        line_number: 0,
+                    };
+                    check(&place, &text);
+                }
+            }
+        }
+    }
+    assert!(n_files > 20, "only {n_files} source files were found");
+}
+
+/// Lines that are neither comments nor part of the tests at a file's end, numbered from 1.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .enumerate()
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line))
+}
+
+/// The names under `[dependencies]` of a crate.
+fn dependencies(name: &str) -> Vec<String> {
+    let path = root().join("crates").join(name).join("Cargo.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    text.lines()
+        .skip_while(|line| *line != "[dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| Some(line.split(['.', ' ', '=']).next()?.to_owned()))
+        .filter(|name| !name.is_empty() && !name.starts_with('#'))
+        .collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

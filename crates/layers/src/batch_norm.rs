@@ -1,0 +1,217 @@
+//! Batch normalisation with what follows it: residual and ReLU in the same pass over memory.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::{
+    Error, FeatureMap, Init, Result, Scope,
+    buffer::Buffer,
+    kernels::{self, Moments},
+    tape::{self, Backward, Slot, with_values},
+};
+
+/// PyTorch's defaults, which every network of the CIFAR and ImageNet families uses.
+const EPS: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+
+/// Whether batch norm uses, and updates from, the batch, or relies on its running statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Statistics of the batch; running statistics move towards them.
+    Train,
+    /// Running statistics, unchanged.
+    Eval,
+}
+
+/// What follows a normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// `y = activation(gamma * (x - mean) / sqrt(var + 1e-5) + beta + residual)`, per channel.
+///
+/// Running statistics are PyTorch's: momentum 0.1, the running variance unbiased.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    name: String,
+    channels: usize,
+    gamma: Var,
+    beta: Var,
+    running_mean: Var,
+    running_var: Var,
+    n_batches: Var,
+}
+
+impl BatchNorm {
+    /// Adds `weight` (ones), `bias` (zeros) and the buffers `running_mean`, `running_var`, `num_batches_tracked`.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn new(scope: &Scope, channels: usize) -> Result<Self> {
+        let device = scope.device();
+        Ok(Self {
+            name: scope.name().into(),
+            channels,
+            gamma: scope.parameter("weight", &[channels], channels, Init::Constant(1.0))?,
+            beta: scope.parameter("bias", &[channels], channels, Init::Constant(0.0))?,
+            running_mean: scope.buffer(
+                "running_mean",
+                &Tensor::zeros(channels, DType::F32, device)?,
+            )?,
+            running_var: scope
+                .buffer("running_var", &Tensor::ones(channels, DType::F32, device)?)?,
+            n_batches: scope.buffer(
+                "num_batches_tracked",
+                &Tensor::zeros((), DType::I64, device)?,
+            )?,
+        })
+    }
+
+    /// # Errors
+    /// If `x` has other channels, `residual` another shape, or a batch to learn from holds one value per channel.
+    pub fn forward(
+        &self,
+        x: &FeatureMap,
+        mode: Mode,
+        activation: Activation,
+        residual: Option<&FeatureMap>,
+    ) -> Result<FeatureMap> {
+        self.check(x, mode, residual)?;
+        let moments = match mode {
+            Mode::Train => {
+                let moments = kernels::norm_moments(self.channels, &x.values);
+                self.update_running(&moments, x.values.len() / self.channels)?;
+                moments
+            }
+            Mode::Eval => Moments {
+                mean: with_values(&self.running_mean, <[f32]>::to_vec)?,
+                var: with_values(&self.running_var, <[f32]>::to_vec)?,
+            },
+        };
+        let (scale, shift) = self.affine(&moments)?;
+        let relu = activation == Activation::Relu;
+        let mut y = Buffer::for_overwrite(x.values.len());
+        kernels::norm_forward(
+            &x.values,
+            &scale,
+            &shift,
+            residual.map(|r| &r.values[..]),
+            relu,
+            &mut y,
+        );
+        let mut made = FeatureMap::made(y, x.dims(), None, x.keeps());
+        if x.keeps() {
+            let op = NormBackward {
+                x: Arc::clone(&x.values),
+                y: relu.then(|| Arc::clone(&made.values)),
+                moments,
+                gamma: self.gamma.as_detached_tensor(),
+                mode,
+                dx: x.slot(),
+                dresidual: residual.and_then(FeatureMap::slot),
+            };
+            let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
+            made = made.with_tracked(tape::record(&inputs, &[&self.gamma, &self.beta], op)?);
+        }
+        Ok(made)
+    }
+
+    fn affine(&self, moments: &Moments) -> Result<(Vec<f32>, Vec<f32>)> {
+        let gamma = with_values(&self.gamma, <[f32]>::to_vec)?;
+        let beta = with_values(&self.beta, <[f32]>::to_vec)?;
+        let scale: Vec<f32> = std::iter::zip(&gamma, &moments.var)
+            .map(|(&gamma, &var)| (f64::from(gamma) / (f64::from(var) + EPS).sqrt()) as f32)
+            .collect();
+        let shift = (0..self.channels)
+            .map(|c| beta[c] - moments.mean[c] * scale[c])
+            .collect();
+        Ok((scale, shift))
+    }
+
+    fn update_running(&self, moments: &Moments, n: usize) -> Result<()> {
+        let unbias = n as f64 / (n - 1) as f64;
+        let mix = |running: &Var, new: &[f32], factor: f64| -> Result<()> {
+            let old = with_values(running, <[f32]>::to_vec)?;
+            let mixed: Vec<f32> = std::iter::zip(old, new)
+                .map(|(old, &new)| {
+                    ((1.0 - MOMENTUM) * f64::from(old) + MOMENTUM * factor * f64::from(new)) as f32
+                })
+                .collect();
+            Ok(running.set(&Tensor::from_vec(mixed, self.channels, &Device::Cpu)?)?)
+        };
+        mix(&self.running_mean, &moments.mean, 1.0)?;
+        mix(&self.running_var, &moments.var, unbias)?;
+        let n_batches = self.n_batches.to_scalar::<i64>()? + 1;
+        Ok(self.n_batches.set(&Tensor::new(n_batches, &Device::Cpu)?)?)
+    }
+
+    fn check(&self, x: &FeatureMap, mode: Mode, residual: Option<&FeatureMap>) -> Result<()> {
+        let expected = if x.dims()[3] != self.channels {
+            format!("{} channels", self.channels)
+        } else if mode == Mode::Train && x.values.len() <= self.channels {
+            "more than one value per channel to learn from".into()
+        } else if let Some(residual) = residual.filter(|residual| residual.dims() != x.dims()) {
+            format!(
+                "a residual of its own shape, found {:?} for",
+                residual.dims()
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::Shape {
+            layer: self.name.clone(),
+            expected,
+            found: format!("{:?}", x.dims()),
+        })
+    }
+}
+
+struct NormBackward {
+    x: Arc<Buffer>,
+    /// The output, where a ReLU asks which way it went.
+    y: Option<Arc<Buffer>>,
+    moments: Moments,
+    gamma: Tensor,
+    mode: Mode,
+    dx: Option<Arc<Slot>>,
+    dresidual: Option<Arc<Slot>>,
+}
+
+impl Backward for NormBackward {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn backward(self: Box<Self>, mut dy: Buffer) -> Result<Vec<Tensor>> {
+        let gamma = with_values(&self.gamma, <[f32]>::to_vec)?;
+        let mut dx = Buffer::for_overwrite(self.x.len());
+        let y = self.y.as_ref().map(|y| &y[..]);
+        let batch_statistics = self.mode == Mode::Train;
+        let (dgamma, dbeta) = kernels::norm_backward(
+            &self.x,
+            y,
+            &self.moments,
+            &gamma,
+            EPS,
+            batch_statistics,
+            &mut dy,
+            &mut dx,
+        );
+        if let Some(slot) = self.dx {
+            slot.put(dx);
+        }
+        if let Some(slot) = self.dresidual {
+            slot.put(dy);
+        }
+        let channels = gamma.len();
+        Ok(vec![
+            Tensor::from_vec(dgamma, channels, &Device::Cpu)?,
+            Tensor::from_vec(dbeta, channels, &Device::Cpu)?,
+        ])
+    }
+}

@@ -1,0 +1,43 @@
+//! The fully connected layer.
+
+use candle_core::Tensor;
+
+use crate::{Conv2d, ConvSpec, Error, FeatureMap, Init, Result, Scope};
+
+/// `y = x @ weight^T + bias`: `(B, I)` to `(B, O)`. It is a 1x1 convolution of images of one pixel, so that it shares
+/// kernels, gradients and their independence of the number of threads.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    name: String,
+    conv: Conv2d,
+}
+
+impl Linear {
+    /// Adds `weight` and `bias` to `scope`. The bias starts uniform in `±1 / sqrt(I)` as PyTorch's does.
+    ///
+    /// # Errors
+    /// If a number is 0 or a name is taken.
+    pub fn new(scope: &Scope, in_features: usize, out_features: usize, init: Init) -> Result<Self> {
+        let spec = ConvSpec::new(in_features, out_features, 1).bias(true);
+        Ok(Self {
+            name: scope.name().into(),
+            conv: Conv2d::fully_connected(scope, spec, init)?,
+        })
+    }
+
+    /// # Errors
+    /// If `x` is not `(B, I)`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let &[batch, features] = x.dims() else {
+            return Err(Error::Shape {
+                layer: self.name.clone(),
+                expected: "(batch, features)".into(),
+                found: format!("{:?}", x.dims()),
+            });
+        };
+        let y = self
+            .conv
+            .forward(&FeatureMap::new(&x.reshape((batch, 1, 1, features))?)?)?;
+        y.to_tensor_shaped(&[batch, y.dims()[3]])
+    }
+}

@@ -1,0 +1,305 @@
+//! The way back: how gradients of feature maps travel beside Candle's graph.
+//!
+//! Candle's graph is made of scalars, the *tokens*. Each layer that has something to do on the way back adds one node
+//! with the token of its input and its parameters as arguments; Candle sorts the nodes, calls each once, after all
+//! its consumers, and adds up the gradients of the parameters. The gradient of a feature map lies in its [`Slot`]:
+//! consumers put it there, the layer that made the map takes it out.
+//!
+//! Two other ways were weighed. Ordinary custom ops over tensors need no tokens, but Candle answers each gradient
+//! with a fresh tensor of zeros and an addition, on one thread: 200 MB of writing in a step of resnet8x4 at batch 64,
+//! and no gradient can be changed in place. A tape of our own would need its own sorting, its own store of parameter
+//! gradients and a bridge to Candle's losses; tokens get all three from Candle for a microsecond per layer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::{Error, Result, buffer::Buffer, feature_map::FeatureMap};
+
+/// Where the gradient of a feature map is gathered.
+#[derive(Debug, Default)]
+pub(crate) struct Slot(Mutex<Option<Buffer>>);
+
+impl Slot {
+    /// Adds to what is there; the first gradient is moved in, not copied.
+    pub(crate) fn put(&self, gradient: Buffer) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_mut() {
+            None => *slot = Some(gradient),
+            Some(sum) => add(sum, &gradient),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<Buffer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn add(sum: &mut [f32], more: &[f32]) {
+    const CHUNK: usize = 1 << 14;
+    sum.par_chunks_mut(CHUNK)
+        .zip(more.par_chunks(CHUNK))
+        .for_each(|(sum, more)| {
+            for (sum, more) in sum.iter_mut().zip(more) {
+                *sum += more;
+            }
+        });
+}
+
+/// The end of a gradient's way: a feature map that wants one.
+#[derive(Clone, Debug)]
+pub(crate) struct Tracked {
+    pub(crate) token: Tensor,
+    pub(crate) slot: Arc<Slot>,
+}
+
+/// What a layer does on the way back. It is consumed, so that what it kept is recycled as soon as it has served.
+pub(crate) trait Backward: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Given the gradient of the output, puts those of the inputs into their slots and returns those of the
+    /// parameters, in the order in which they were recorded.
+    fn backward(self: Box<Self>, gradient: Buffer) -> Result<Vec<Tensor>>;
+}
+
+/// Records a layer: `inputs` are its feature maps, `parameters` (at most two) its tensors, `output` what it made.
+pub(crate) fn record(
+    inputs: &[&FeatureMap],
+    parameters: &[&Tensor],
+    backward: impl Backward + 'static,
+) -> Result<Option<Tracked>> {
+    let mut token: Option<Tensor> = None;
+    for tracked in inputs.iter().filter_map(|input| input.tracked()) {
+        token = Some(match token {
+            None => tracked.token.clone(),
+            Some(sum) => (sum + &tracked.token)?,
+        });
+    }
+    if token.is_none() && parameters.is_empty() {
+        return Ok(None);
+    }
+    let slot = Arc::new(Slot::default());
+    let node = Node {
+        wants_token: token.is_some(),
+        slot: Arc::clone(&slot),
+        name: backward.name(),
+        backward: Mutex::new(Some(Box::new(backward))),
+    };
+    let token = match token {
+        Some(token) => token,
+        None => zero()?,
+    };
+    let token = match *parameters {
+        [] => token.apply_op1(node)?,
+        [first] => token.apply_op2(first, node)?,
+        [first, second] => token.apply_op3(first, second, node)?,
+        _ => unreachable!("no layer has more than a weight and a bias"),
+    };
+    Ok(Some(Tracked { token, slot }))
+}
+
+/// A tracked tensor becomes a token: what its feature map gathers goes back into Candle's graph.
+pub(crate) fn enter(tensor: &Tensor) -> Result<Option<Tracked>> {
+    if !tensor.track_op() {
+        return Ok(None);
+    }
+    let slot = Arc::new(Slot::default());
+    let token = tensor.apply_op1(Entrance(Arc::clone(&slot)))?;
+    Ok(Some(Tracked { token, slot }))
+}
+
+/// The values of a feature map as an ordinary tensor whose gradient finds its way back to the map.
+pub(crate) fn leave(values: &[f32], dims: &[usize], tracked: Option<&Tracked>) -> Result<Tensor> {
+    let tensor = match tracked {
+        None => Tensor::from_slice(values, dims, &Device::Cpu)?,
+        Some(Tracked { token, slot }) => token.apply_op1(Exit {
+            values: Mutex::new(Some(values.to_vec())),
+            shape: Shape::from(dims),
+            slot: Arc::clone(slot),
+        })?,
+    };
+    Ok(tensor)
+}
+
+struct Node {
+    wants_token: bool,
+    slot: Arc<Slot>,
+    name: &'static str,
+    backward: Mutex<Option<Box<dyn Backward>>>,
+}
+
+impl Node {
+    fn walk(&self) -> candle_core::Result<(Option<Tensor>, Vec<Tensor>)> {
+        let backward = self
+            .backward
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let (Some(backward), Some(gradient)) = (backward, self.slot.take()) else {
+            return Err(Error::Spent(self.name).into());
+        };
+        let parameters = backward.backward(gradient)?;
+        let token = if self.wants_token {
+            Some(zero()?)
+        } else {
+            None
+        };
+        Ok((token, parameters))
+    }
+}
+
+impl CustomOp1 for Node {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(token())
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(self.walk()?.0)
+    }
+}
+
+impl CustomOp2 for Node {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(token())
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let (token, parameters) = self.walk()?;
+        let mut parameters = parameters.into_iter();
+        Ok((token, parameters.next()))
+    }
+}
+
+impl CustomOp3 for Node {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(token())
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (token, parameters) = self.walk()?;
+        let mut parameters = parameters.into_iter();
+        Ok((token, parameters.next(), parameters.next()))
+    }
+}
+
+struct Entrance(Arc<Slot>);
+
+impl CustomOp1 for Entrance {
+    fn name(&self) -> &'static str {
+        "feature_map"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(token())
+    }
+
+    fn bwd(&self, tensor: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let gradient = self.0.take().ok_or(Error::Spent("feature_map"))?;
+        Tensor::from_slice(&gradient, tensor.shape(), &Device::Cpu).map(Some)
+    }
+}
+
+struct Exit {
+    /// Taken by the one forward pass.
+    values: Mutex<Option<Vec<f32>>>,
+    shape: Shape,
+    slot: Arc<Slot>,
+}
+
+impl CustomOp1 for Exit {
+    fn name(&self) -> &'static str {
+        "to_tensor"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let values = self
+            .values
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let values = values.ok_or(Error::Spent("to_tensor"))?;
+        Ok((CpuStorage::F32(values), self.shape.clone()))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let gradient = gradient.contiguous()?;
+        with_values(&gradient, |values| self.slot.put(Buffer::copy_of(values)))?;
+        zero().map(Some)
+    }
+}
+
+/// Shows the values of a contiguous f32 tensor on the CPU.
+pub(crate) fn with_values<R>(
+    tensor: &Tensor,
+    look: impl FnOnce(&[f32]) -> R,
+) -> candle_core::Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (candle_core::Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
+            Ok(look(&values[start..end]))
+        }
+        _ => Err(Error::Unsupported {
+            supported: "contiguous f32 tensors on the cpu",
+            found: format!(
+                "{:?} {:?} on {:?}",
+                tensor.dtype(),
+                layout,
+                tensor.device().location()
+            ),
+        }
+        .into()),
+    }
+}
+
+fn token() -> (CpuStorage, Shape) {
+    (CpuStorage::F32(vec![0.0]), Shape::from(()))
+}
+
+fn zero() -> candle_core::Result<Tensor> {
+    Tensor::new(0f32, &Device::Cpu)
+}

@@ -136,9 +136,9 @@ def measure(arguments, mode):
     for _ in range(arguments.warmup):
         step()
     while True:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         step()
-        yield time.perf_counter() - start
+        yield time.perf_counter() - start, time.process_time() - busy
 
 
 def main():
@@ -170,8 +170,9 @@ def main():
             "precision": arguments.precision,
             "batch_size": arguments.batch_size,
             "threads": arguments.threads,
-            "median_s": round(statistics.median(seconds[mode]), 5),
-            "min_s": round(min(seconds[mode]), 5),
+            "median_s": round(statistics.median(wall for wall, _ in seconds[mode]), 5),
+            "min_s": round(min(wall for wall, _ in seconds[mode]), 5),
+            "processor_s": round(statistics.median(busy for _, busy in seconds[mode]), 5),
         }
         print(json.dumps(row))
 

@@ -13,9 +13,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
-use crate::{Error, Result, buffer::Buffer, feature_map::FeatureMap};
+use crate::{Error, Result, buffer::Buffer, feature_map::FeatureMap, kernels};
 
 /// Where the gradient of a feature map is gathered.
 #[derive(Debug, Default)]
@@ -27,24 +26,13 @@ impl Slot {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match slot.as_mut() {
             None => *slot = Some(gradient),
-            Some(sum) => add(sum, &gradient),
+            Some(sum) => kernels::add_to(sum, &gradient),
         }
     }
 
     pub(crate) fn take(&self) -> Option<Buffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
-}
-
-fn add(sum: &mut [f32], more: &[f32]) {
-    const CHUNK: usize = 1 << 14;
-    sum.par_chunks_mut(CHUNK)
-        .zip(more.par_chunks(CHUNK))
-        .for_each(|(sum, more)| {
-            for (sum, more) in sum.iter_mut().zip(more) {
-                *sum += more;
-            }
-        });
 }
 
 /// The end of a gradient's way: a feature map that wants one.

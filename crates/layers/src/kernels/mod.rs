@@ -3,17 +3,40 @@
 //! Every result is the same bits whatever the number of threads: work is cut into pieces by its shape alone, and sums
 //! over pieces are taken in their order.
 
-mod conv_portable;
+mod conv;
+#[expect(
+    unsafe_code,
+    reason = "register tiles address memory by pointer; bounds are asserted once per call"
+)]
+mod direct;
+mod elementwise;
 mod norm;
 mod pixels;
 mod pool;
+#[expect(
+    unsafe_code,
+    reason = "vector instructions, and loads and stores by pointer"
+)]
+mod simd;
+#[expect(
+    unsafe_code,
+    reason = "a bounds check per multiplication would cost more than the multiplication"
+)]
+mod tile;
+#[expect(
+    unsafe_code,
+    reason = "transforms load and store by pointer; bounds are asserted once per call"
+)]
+mod winograd;
 
-pub(crate) use conv_portable::{conv_backward_input, conv_backward_weight, conv_forward};
+pub(crate) use conv::{conv_backward_input, conv_backward_weight, conv_forward};
+pub(crate) use elementwise::{add, add_to, copy_channels, relu, relu_backward, shuffle_channels};
 pub(crate) use norm::{Moments, norm_backward, norm_forward, norm_moments};
 pub(crate) use pixels::{add_bias, sum_pixels};
 pub(crate) use pool::{
     PoolShape, avg_pool_backward, avg_pool_forward, max_pool_backward, max_pool_forward,
 };
+pub use simd::{Instructions, instructions, limit_instructions};
 
 /// A convolution of a given batch. Layouts: `x (batch, h, w, ci)`, `weight (kernel, kernel, ci / groups, co)`,
 /// `y (batch, oh, ow, co)`.
@@ -43,5 +66,30 @@ impl ConvShape {
 
     pub(crate) fn weight_len(&self) -> usize {
         self.kernel * self.kernel * (self.ci / self.groups) * self.co
+    }
+
+    /// Channels in and out of one group.
+    pub(crate) fn per_group(&self) -> (usize, usize) {
+        (self.ci / self.groups, self.co / self.groups)
+    }
+
+    /// The same convolution with longer lines: where every pixel is on its own (1x1, stride 1), an image is one line,
+    /// and small images are joined.
+    pub(crate) fn flat(&self) -> Self {
+        if (self.kernel, self.stride, self.padding) != (1, 1, 0) {
+            return *self;
+        }
+        let pixels = self.h * self.w;
+        let joins = |n: &usize| self.batch % n == 0 && (n * pixels >= 64 || *n == self.batch);
+        let joined = (1..=self.batch).find(joins).unwrap_or(1);
+        let line = joined * pixels;
+        Self {
+            batch: self.batch / joined,
+            h: 1,
+            w: line,
+            oh: 1,
+            ow: line,
+            ..*self
+        }
     }
 }

@@ -175,7 +175,11 @@ impl Norm<'_> {
     }
 
     /// dx, dresidual, dgamma, dbeta
-    pub(crate) fn backward(&self, x: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) {
+    pub(crate) fn backward(
+        &self,
+        x: &[f64],
+        dy: &[f64],
+    ) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) {
         let y = self.forward(x);
         let (hat, inverse) = self.normalised(x);
         let masked: Vec<f64> = std::iter::zip(dy, &y)

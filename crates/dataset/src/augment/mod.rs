@@ -1,0 +1,138 @@
+//! What can be done to an image at random. An augmentation is a file here and a row in [`AUGMENTATIONS`]; it draws the
+//! parameters of [pixel operations](Step).
+
+use std::fmt::Debug;
+
+use logitcask_philox::Stream;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::formats::nearest;
+use crate::{DatasetError, ImageSize, Step};
+
+mod horizontal_flip;
+mod random_crop;
+
+/// Every augmentation: what the recipe calls it, what it does, and how it is made from its options.
+pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
+    AugmentRow {
+        name: "random_crop",
+        summary: "size, padding = 0, fill = 0: a window at a random offset of the padded image",
+        build: random_crop::build,
+    },
+    AugmentRow {
+        name: "horizontal_flip",
+        summary: "p = 0.5: left becomes right",
+        build: horizontal_flip::build,
+    },
+];
+
+/// One augmentation of the table.
+pub struct AugmentRow {
+    /// What `views.augment` calls it.
+    pub name: &'static str,
+    /// Its options with their defaults, and what it does.
+    pub summary: &'static str,
+    pub(crate) build: fn(Map<String, Value>) -> Built,
+}
+
+/// What building an augmentation comes to. The options that the parser refuses are refused in the parser's words.
+pub(crate) type Built = Result<Box<dyn Augment>, serde_json::Error>;
+
+/// One entry of `views.augment`: a name, and the options that [`augmentations`] lists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AugmentSpec {
+    /// Which augmentation.
+    pub name: String,
+    /// Its options.
+    #[serde(flatten)]
+    pub options: Map<String, Value>,
+}
+
+impl AugmentSpec {
+    /// An augmentation with every option at its default.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            options: Map::new(),
+        }
+    }
+
+    /// Sets one option.
+    pub fn with(mut self, option: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.options.insert(option.into(), value.into());
+        self
+    }
+}
+
+/// The augmentations that can be named in `views.augment`.
+pub fn augmentations() -> &'static [AugmentRow] {
+    AUGMENTATIONS
+}
+
+/// Draws the parameters of one augmentation.
+pub(crate) trait Augment: Debug + Send + Sync {
+    /// Every option with its value, as canonical JSON: a cache is keyed by it.
+    fn options(&self) -> String;
+
+    /// The size of the result, given that of the input;
+    /// `None` where that is too small.
+    fn output_size(&self, input: ImageSize) -> Option<ImageSize> {
+        Some(input)
+    }
+
+    /// The number of different, equally likely results, where they can be counted out.
+    fn n_elements(&self, input: ImageSize) -> Option<u64>;
+
+    /// Whether it does the same to every image, with nothing drawn at all.
+    fn is_fixed(&self) -> bool {
+        false
+    }
+
+    /// Adds the steps of one draw. `input` is large enough: `output_size` said so.
+    fn draw(&self, choice: Choice<'_>, input: ImageSize, steps: &mut Vec<Step>);
+}
+
+/// What an augmentation draws from.
+pub(crate) enum Choice<'a> {
+    /// This one of its `n_elements`.
+    Element(u64),
+    /// Its own stream.
+    Drawn(&'a mut Stream),
+}
+
+pub(crate) fn build(spec: &AugmentSpec) -> Result<Box<dyn Augment>, DatasetError> {
+    let row = AUGMENTATIONS.iter().find(|row| row.name == spec.name);
+    let row = row.ok_or_else(|| DatasetError::UnknownAugment {
+        name: spec.name.clone(),
+    })?;
+    (row.build)(spec.options.clone()).map_err(|source| DatasetError::AugmentOptions {
+        name: spec.name.clone(),
+        source,
+    })
+}
+
+/// An augmentation's options out of a recipe.
+fn parse<T: DeserializeOwned>(options: Map<String, Value>) -> Result<T, serde_json::Error> {
+    serde_json::from_value(Value::Object(options))
+}
+
+/// Options as canonical JSON: the fields in their order, defaults written out.
+fn canonical<T: Serialize>(options: &T) -> String {
+    serde_json::to_string(options).expect("options are numbers and strings under string keys")
+}
+
+/// An error about a value, in the shape that the parser reports its own in.
+fn refuse<T>(message: String) -> Result<T, serde_json::Error> {
+    Err(serde::de::Error::custom(message))
+}
+
+pub(crate) fn hint(name: &str) -> String {
+    nearest(name, AUGMENTATIONS.iter().map(|row| row.name))
+}
+
+pub(crate) fn options_hint(name: &str) -> Option<String> {
+    let row = AUGMENTATIONS.iter().find(|row| row.name == name)?;
+    Some(format!("`{}` takes {}", row.name, row.summary))
+}

@@ -1,0 +1,223 @@
+use crate::pixels;
+use crate::{Dataset, DatasetError, Image, ImageSize, Preprocess, View, ViewFamily};
+
+/// The order of a batch's values in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PixelLayout {
+    /// (B, C, H, W): what ONNX models take.
+    Nchw,
+    /// (B, H, W, C): what our own layers take.
+    Nhwc,
+}
+
+/// Normalised pixels of some views, in the order asked for. Reused from batch to batch.
+#[derive(Debug)]
+pub struct PixelBatch {
+    /// `n * channels * height * width` values.
+    pub pixels: Vec<f32>,
+    /// The number of views.
+    pub n: usize,
+    /// Values per pixel, as the model wants them.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// The order of the values.
+    pub layout: PixelLayout,
+    /// The (sample, view) of each row.
+    pub requests: Vec<(u32, u32)>,
+    /// One per row where the family mixes images; empty where it does not.
+    pub mixed: Vec<Mixed>,
+    /// The rows whose sample is bad: their pixels are zeros. Empty unless `on_bad = "skip"`.
+    pub bad: Vec<BadSample>,
+}
+
+/// What a mixed view is made of: `lambda` of the sample itself and the rest of its partner, in pixels and in label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mixed {
+    /// The partner's index; the sample's own where nothing was mixed in.
+    pub partner: u32,
+    /// The partner's label.
+    pub partner_label: u32,
+    /// The share of the sample itself, 0 to 1.
+    pub lambda: f32,
+}
+
+/// A row of a batch that holds no image.
+#[derive(Debug)]
+pub struct BadSample {
+    /// The row in the batch.
+    pub row: usize,
+    /// The sample.
+    pub index: u32,
+    /// Why.
+    pub error: DatasetError,
+}
+
+impl PixelBatch {
+    /// An empty batch, to render into.
+    pub fn new(layout: PixelLayout) -> Self {
+        Self {
+            pixels: Vec::new(),
+            n: 0,
+            channels: 0,
+            height: 0,
+            width: 0,
+            layout,
+            requests: Vec::new(),
+            mixed: Vec::new(),
+            bad: Vec::new(),
+        }
+    }
+
+    /// The shape in the order of the layout: (B, C, H, W) or (B, H, W, C).
+    pub fn shape(&self) -> [usize; 4] {
+        match self.layout {
+            PixelLayout::Nchw => [self.n, self.channels, self.height, self.width],
+            PixelLayout::Nhwc => [self.n, self.height, self.width, self.channels],
+        }
+    }
+
+    fn begin(&mut self, requests: &[(u32, u32)]) {
+        self.requests.clear();
+        self.requests.extend_from_slice(requests);
+        self.mixed.clear();
+        self.bad.clear();
+        self.n = requests.len();
+        (self.channels, self.height, self.width) = (0, 0, 0);
+    }
+
+    /// Row `row`, after the first image has told the size of them all.
+    fn row(&mut self, row: usize, size: ImageSize) -> Result<&mut [f32], ImageSize> {
+        let expected = ImageSize {
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+        };
+        if expected.n_bytes() == 0 {
+            (self.channels, self.height, self.width) = (size.channels, size.height, size.width);
+            self.pixels.resize(self.n * size.n_bytes(), 0.0);
+        } else if expected != size {
+            return Err(expected);
+        }
+        Ok(&mut self.pixels[row * size.n_bytes()..][..size.n_bytes()])
+    }
+}
+
+/// Renders `requests`, (sample, view) each, into `into`, on the calling thread. Views of one sample that follow each
+/// other share its decoding, so ask for several views sample by sample.
+///
+/// # Errors
+/// A bad sample, unless `on_bad = "skip"`: then its row is zeros and listed in `into.bad`. Images of different sizes.
+pub fn render(
+    dataset: &Dataset,
+    family: &ViewFamily,
+    preprocess: &Preprocess,
+    requests: &[(u32, u32)],
+    into: &mut PixelBatch,
+) -> Result<(), DatasetError> {
+    render_with(
+        dataset,
+        family,
+        preprocess,
+        requests,
+        into,
+        &mut Scratch::default(),
+    )
+}
+
+pub(crate) fn render_with(
+    dataset: &Dataset,
+    family: &ViewFamily,
+    preprocess: &Preprocess,
+    requests: &[(u32, u32)],
+    into: &mut PixelBatch,
+    scratch: &mut Scratch,
+) -> Result<(), DatasetError> {
+    into.begin(requests);
+    scratch.decoded = None;
+    for (row, &(sample, view)) in requests.iter().enumerate() {
+        match scratch.render(dataset, family, sample, view) {
+            Ok(()) => {}
+            Err(error @ DatasetError::BadSample { .. }) if dataset.skips_bad() => {
+                into.bad.push(BadSample {
+                    row,
+                    index: sample,
+                    error,
+                });
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        preprocess.fit(&mut scratch.image, &mut scratch.pixels)?;
+        let (layout, found) = (into.layout, scratch.image.size());
+        let values = into
+            .row(row, found)
+            .map_err(|expected| DatasetError::BatchSize {
+                place: dataset.place(sample),
+                expected,
+                found,
+            })?;
+        preprocess.normalise(&scratch.image, layout, values);
+    }
+    if into.bad.len() == into.n {
+        // Not one image told the size. A batch of zeros still has one where the dataset does.
+        let size = dataset
+            .uniform_size()
+            .map(|size| preprocess.output_size(family.output_size(size)?));
+        if let Some(size) = size.transpose()?
+            && into.n > 0
+        {
+            let _ = into.row(0, size);
+        }
+    }
+    for bad in 0..into.bad.len() {
+        let (row, length) = (into.bad[bad].row, into.channels * into.height * into.width);
+        into.pixels[row * length..(row + 1) * length].fill(0.0);
+    }
+    into.pixels
+        .truncate(into.n * into.channels * into.height * into.width);
+    Ok(())
+}
+
+/// What one thread needs to render; every buffer is reused.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// The sample as it was decoded, kept for further views of it.
+    original: Image,
+    decoded: Option<u32>,
+    image: Image,
+    view: View,
+    order: Vec<u32>,
+    pixels: pixels::Scratch,
+}
+
+impl Scratch {
+    /// The pixels of the view rendered last.
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Renders the u8 pixels of one view.
+    pub(crate) fn render(
+        &mut self,
+        dataset: &Dataset,
+        family: &ViewFamily,
+        sample: u32,
+        view: u32,
+    ) -> Result<(), DatasetError> {
+        if self.decoded != Some(sample) {
+            self.decoded = None;
+            dataset.decode(sample, &mut self.original)?;
+            self.decoded = Some(sample);
+        }
+        let size = self.original.size();
+        family.draw_into(sample, view, size, &mut self.view, &mut self.order)?;
+        self.image.copy_from(&self.original);
+        for step in &self.view.steps {
+            pixels::apply(step, &mut self.image, &mut self.pixels);
+        }
+        Ok(())
+    }
+}

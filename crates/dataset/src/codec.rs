@@ -1,0 +1,252 @@
+//! Encoded bytes to pixels: PNG, JPEG and WebP, as PIL's `convert("RGB")` or `convert("L")` of a grey image has them.
+//!
+//! Alpha is dropped, palettes are expanded, sixteen bits become the upper eight, EXIF orientation is not applied.
+
+use std::io::Cursor;
+
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+
+use crate::pixels::{drop_alpha, repeat_grey};
+use crate::{Image, ImageError, ImageSize};
+
+/// The most pixels an image may claim: the limit at which PIL speaks of a decompression bomb.
+const MAX_PIXELS: u64 = 178_956_970;
+
+/// What the first bytes say a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Png,
+    Jpeg,
+    WebP,
+}
+
+impl Codec {
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self, ImageError> {
+        match bytes {
+            [] => Err(ImageError::Empty),
+            [0x89, b'P', b'N', b'G', ..] => Ok(Self::Png),
+            [0xFF, 0xD8, ..] => Ok(Self::Jpeg),
+            [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..,
+            ] => Ok(Self::WebP),
+            _ => {
+                let head = &bytes[..bytes.len().min(4)];
+                Err(ImageError::UnknownCodec(head.escape_ascii().to_string()))
+            }
+        }
+    }
+}
+
+/// Whether decoding gives the same pixels with every correct decoder. Lossy formats leave room to the decoder, so
+/// their identity is that of the file.
+pub(crate) fn is_lossless(bytes: &[u8]) -> bool {
+    match Codec::of(bytes) {
+        Ok(Codec::Png) => true,
+        Ok(Codec::WebP) => bytes.get(12..16) == Some(b"VP8L"),
+        Ok(Codec::Jpeg) | Err(_) => false,
+    }
+}
+
+/// Decodes `bytes` into `image`, with 1 or 3 `channels`; without a wish, as many as the image has.
+pub(crate) fn decode(
+    bytes: &[u8],
+    channels: Option<usize>,
+    image: &mut Image,
+) -> Result<(), ImageError> {
+    match Codec::of(bytes)? {
+        Codec::Png => decode_png(bytes, image)?,
+        Codec::Jpeg => decode_jpeg(bytes, image)?,
+        Codec::WebP => decode_webp(bytes, image)?,
+    }
+    match (channels, image.size().channels) {
+        (None, _) | (Some(1), 1) | (Some(3), 3) => Ok(()),
+        (Some(3), 1) => {
+            repeat_grey(image);
+            Ok(())
+        }
+        (Some(1), _) => Err(ImageError::Colour),
+        (Some(n), _) => Err(ImageError::Unsupported(format!(
+            "a dataset of {n} channels"
+        ))),
+    }
+}
+
+/// The size that an image's header states, without decoding its body.
+pub(crate) fn size(bytes: &[u8]) -> Result<ImageSize, ImageError> {
+    let ((width, height), channels) = match Codec::of(bytes)? {
+        Codec::Png => {
+            let mut decoder = png::Decoder::new(Cursor::new(bytes));
+            let header = decoder.read_header_info().map_err(ImageError::Png)?;
+            let grey = matches!(
+                header.color_type,
+                png::ColorType::Grayscale | png::ColorType::GrayscaleAlpha
+            );
+            (
+                checked_size(header.width.into(), header.height.into())?,
+                if grey { 1 } else { 3 },
+            )
+        }
+        Codec::Jpeg => {
+            let (decoder, size) = jpeg_decoder(bytes)?;
+            (
+                size,
+                if decoder.input_colorspace() == Some(ColorSpace::Luma) {
+                    1
+                } else {
+                    3
+                },
+            )
+        }
+        Codec::WebP => {
+            let decoder =
+                image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(ImageError::WebP)?;
+            let (width, height) = decoder.dimensions();
+            (checked_size(width.into(), height.into())?, 3)
+        }
+    };
+    Ok(ImageSize {
+        height,
+        width,
+        channels,
+    })
+}
+
+fn decode_png(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let header = decoder.read_header_info().map_err(ImageError::Png)?;
+    let (width, height) = checked_size(header.width.into(), header.height.into())?;
+    let mut reader = decoder.read_info().map_err(ImageError::Png)?;
+    if let Some(animation) = reader.info().animation_control()
+        && animation.num_frames > 1
+    {
+        return Err(ImageError::Animated(animation.num_frames));
+    }
+    let (color, _) = reader.output_color_type();
+    let size = ImageSize {
+        height,
+        width,
+        channels: color.samples(),
+    };
+    reader
+        .next_frame(image.reshape(size))
+        .map_err(ImageError::Png)?;
+    if matches!(color, png::ColorType::GrayscaleAlpha | png::ColorType::Rgba) {
+        drop_alpha(image);
+    }
+    Ok(())
+}
+
+fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
+    let (mut decoder, (width, height)) = jpeg_decoder(bytes)?;
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let (wanted, channels) = if grey {
+        (ColorSpace::Luma, 1)
+    } else {
+        (ColorSpace::RGB, 3)
+    };
+    decoder.set_options(jpeg_options().jpeg_set_out_colorspace(wanted));
+    let size = ImageSize {
+        height,
+        width,
+        channels,
+    };
+    decoder.decode_into(image.reshape(size)).map_err(jpeg_error)
+}
+
+type JpegDecoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
+
+/// A decoder that has read the headers, and the size they state.
+fn jpeg_decoder(bytes: &[u8]) -> Result<(JpegDecoder<'_>, (usize, usize)), ImageError> {
+    // The decoder fills the rest of a file that is cut off with grey, as browsers do. A teacher must not see that.
+    if !ends_after_scan(bytes) {
+        let why = "it is cut off: no end-of-image marker after the scan";
+        return Err(ImageError::Jpeg(why.into()));
+    }
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), jpeg_options());
+    decoder.decode_headers().map_err(jpeg_error)?;
+    let (width, height) = decoder.dimensions().unwrap_or((0, 0));
+    let size = checked_size(width as u64, height as u64)?;
+    Ok((decoder, size))
+}
+
+fn jpeg_options() -> DecoderOptions {
+    DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(u16::MAX.into())
+        .set_max_height(u16::MAX.into())
+}
+
+fn jpeg_error(error: zune_jpeg::errors::DecodeErrors) -> ImageError {
+    ImageError::Jpeg(format!("{error:?}"))
+}
+
+/// Whether an end-of-image marker follows the start of the (first) scan. Entropy-coded data never hold one, and the
+/// thumbnail inside an EXIF segment, which does end in one, lies before the scan.
+fn ends_after_scan(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
+        match marker {
+            0xFF => at += 1, // padding
+            0xDA => {
+                return bytes[at..]
+                    .windows(2)
+                    .rev()
+                    .any(|pair| pair == [0xFF, 0xD9]);
+            }
+            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
+    }
+    false
+}
+
+fn decode_webp(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
+    let mut decoder = image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(ImageError::WebP)?;
+    if decoder.is_animated() {
+        return Err(ImageError::Animated(decoder.num_frames()));
+    }
+    let (width, height) = decoder.dimensions();
+    let (width, height) = checked_size(width.into(), height.into())?;
+    let alpha = decoder.has_alpha();
+    let size = ImageSize {
+        height,
+        width,
+        channels: if alpha { 4 } else { 3 },
+    };
+    decoder
+        .read_image(image.reshape(size))
+        .map_err(ImageError::WebP)?;
+    if alpha {
+        drop_alpha(image);
+    }
+    Ok(())
+}
+
+fn checked_size(width: u64, height: u64) -> Result<(usize, usize), ImageError> {
+    let limit = MAX_PIXELS;
+    match width.checked_mul(height) {
+        Some(0) => Err(ImageError::Empty),
+        Some(pixels) if pixels <= limit => Ok((width as usize, height as usize)),
+        _ => Err(ImageError::TooLarge {
+            width,
+            height,
+            limit,
+        }),
+    }
+}

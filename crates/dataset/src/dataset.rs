@@ -1,0 +1,258 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::OnceLock;
+
+use crate::codec;
+use crate::fingerprint::Fingerprint;
+use crate::formats::{self, Fetched, Opened};
+use crate::{
+    DataSpec, DatasetError, Image, ImageError, ImageSize, OnBad, Role, Selection, SplitSpec,
+};
+
+/// One split of a dataset: labels in memory, images read when they are wanted.
+///
+/// Samples are numbered from 0 in the order of the files, whatever is selected from them: a bad or excluded sample
+/// keeps its index.
+pub struct Dataset {
+    pub(crate) spec: DataSpec,
+    pub(crate) opened: Opened,
+    pub(crate) role: Role,
+    /// What encoded images are brought to.
+    pub(crate) channels: Option<usize>,
+    pub(crate) fingerprint: OnceLock<Fingerprint>,
+    chosen: Vec<u32>,
+}
+
+impl Dataset {
+    /// Opens the split of `spec` that `role` names, and checks every label.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder, the files or the labels. Images are looked at later.
+    pub fn open(spec: &DataSpec, role: Role) -> Result<Self, DatasetError> {
+        let split: &SplitSpec = match role {
+            Role::Train => &spec.train,
+            Role::Eval => spec.eval.as_ref().ok_or(DatasetError::NoEvalSplit)?,
+        };
+        if let Some(channels) = spec.channels
+            && channels != 1
+            && channels != 3
+        {
+            return Err(DatasetError::Setting {
+                key: "data.channels".into(),
+                found: format!("is {channels}: images have 1 or 3"),
+            });
+        }
+        let opened = formats::open(spec, split)?;
+        let chosen = match role {
+            Role::Train => choose(spec, opened.labels.len())?,
+            Role::Eval => (0..opened.labels.len() as u32).collect(),
+        };
+        let mut dataset = Self {
+            spec: spec.clone(),
+            opened,
+            role,
+            channels: spec.channels,
+            fingerprint: OnceLock::new(),
+            chosen,
+        };
+        if dataset.channels.is_none() && dataset.opened.uniform_size.is_none() {
+            dataset.channels = dataset.probe_channels();
+        }
+        Ok(dataset)
+    }
+
+    /// The number of samples of the whole split, whatever is selected.
+    pub fn len(&self) -> usize {
+        self.opened.labels.len()
+    }
+
+    /// Never true: a split without samples does not open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The samples to use, ascending: what `limit`, `subset` and `exclude` leave of a train split, without the samples
+    /// that the fingerprint found bad.
+    pub fn selected(&self) -> Vec<u32> {
+        let bad = self
+            .fingerprint
+            .get()
+            .map_or(&[][..], |fingerprint| &fingerprint.bad);
+        let good = self
+            .chosen
+            .iter()
+            .filter(|&index| bad.binary_search(index).is_err());
+        good.copied().collect()
+    }
+
+    /// The number of classes.
+    pub fn n_classes(&self) -> usize {
+        self.opened.n_classes
+    }
+
+    /// One name per class, or none at all where nobody told them.
+    pub fn class_names(&self) -> &[String] {
+        &self.opened.class_names
+    }
+
+    /// One label per sample of the whole split.
+    pub fn labels(&self) -> &[u32] {
+        &self.opened.labels
+    }
+
+    /// Which split this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What it was opened by.
+    pub fn spec(&self) -> &DataSpec {
+        &self.spec
+    }
+
+    /// The size of every image, where all are alike: fixed by the format, or found by [`Self::fingerprint`].
+    pub fn uniform_size(&self) -> Option<ImageSize> {
+        self.opened
+            .uniform_size
+            .or_else(|| self.fingerprint.get()?.uniform_size)
+    }
+
+    /// Reads sample `index` and decodes it into `into`, whose buffers are reused.
+    ///
+    /// # Errors
+    /// [`DatasetError::BadSample`] with the reason, or [`DatasetError::NoSuchSample`].
+    pub fn decode(&self, index: u32, into: &mut Image) -> Result<(), DatasetError> {
+        self.in_range(index)?;
+        self.try_decode(index, into)
+            .map_err(|source| self.bad(index, source))
+    }
+
+    pub(crate) fn try_decode(&self, index: u32, into: &mut Image) -> Result<(), ImageError> {
+        match self.opened.source.fetch(index, into)? {
+            Fetched::Pixels => Ok(()),
+            Fetched::Encoded => {
+                let encoded = std::mem::take(&mut into.encoded);
+                let decoded = codec::decode(&encoded, self.channels, into);
+                into.encoded = encoded;
+                decoded
+            }
+        }
+    }
+
+    pub(crate) fn bad(&self, index: u32, source: ImageError) -> DatasetError {
+        DatasetError::BadSample {
+            place: self.place(index),
+            source,
+        }
+    }
+
+    /// Which sample, where: ``sample 17 (`train.parquet` row 17)``.
+    pub(crate) fn place(&self, index: u32) -> String {
+        format!("sample {index} ({})", self.opened.source.place(index))
+    }
+
+    pub(crate) fn skips_bad(&self) -> bool {
+        self.spec.on_bad == OnBad::Skip
+    }
+
+    fn in_range(&self, index: u32) -> Result<(), DatasetError> {
+        let n_samples = self.len();
+        if (index as usize) < n_samples {
+            Ok(())
+        } else {
+            Err(DatasetError::NoSuchSample { index, n_samples })
+        }
+    }
+
+    /// The channels of the first image that can be read. Only a dataset of one kind is meant; in a mixed one the first
+    /// colour image that meets a grey beginning is an error that says what to set.
+    fn probe_channels(&self) -> Option<usize> {
+        const TRIED: usize = 16;
+        let mut image = Image::new();
+        (0..self.len().min(TRIED) as u32)
+            .find(|&index| self.try_decode(index, &mut image).is_ok())
+            .map(|_| image.size().channels)
+    }
+}
+
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataset")
+            .field("spec", &self.spec)
+            .field("role", &self.role)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// `subset` without `exclude`, ascending, and of that the first `limit`.
+fn choose(spec: &DataSpec, n_samples: usize) -> Result<Vec<u32>, DatasetError> {
+    let mut chosen: BTreeSet<u32> = match &spec.subset {
+        None => (0..n_samples as u32).collect(),
+        Some(selection) => indices("data.subset", selection, n_samples)?
+            .into_iter()
+            .collect(),
+    };
+    if let Some(selection) = &spec.exclude {
+        for index in indices("data.exclude", selection, n_samples)? {
+            chosen.remove(&index);
+        }
+    }
+    let limit = spec.limit.unwrap_or(usize::MAX);
+    let chosen: Vec<u32> = chosen.into_iter().take(limit).collect();
+    if chosen.is_empty() {
+        return Err(DatasetError::Selection {
+            key: "data",
+            found: "selects no sample: `limit`, `subset` and `exclude` leave nothing".into(),
+        });
+    }
+    Ok(chosen)
+}
+
+fn indices(
+    key: &'static str,
+    selection: &Selection,
+    n_samples: usize,
+) -> Result<Vec<u32>, DatasetError> {
+    let indices = match selection {
+        Selection::Indices(indices) => indices.clone(),
+        Selection::File(path) => {
+            let text = fs::read_to_string(path).map_err(|source| DatasetError::Io {
+                action: "read",
+                path: path.clone(),
+                source,
+            })?;
+            parse_indices(key, &text, path)?
+        }
+    };
+    match indices.iter().find(|&&index| index as usize >= n_samples) {
+        None => Ok(indices),
+        Some(index) => Err(DatasetError::Selection {
+            key,
+            found: format!("names sample {index}, but the split holds {n_samples}"),
+        }),
+    }
+}
+
+fn parse_indices(
+    key: &'static str,
+    text: &str,
+    path: &std::path::Path,
+) -> Result<Vec<u32>, DatasetError> {
+    let mut indices = Vec::new();
+    for (line_index, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or("").trim();
+        if line.is_empty() {
+            continue;
+        }
+        indices.push(line.parse().map_err(|_| DatasetError::Selection {
+            key,
+            found: format!(
+                "is `{}`, whose line {} is no sample index: `{line}`",
+                path.display(),
+                line_index + 1
+            ),
+        })?);
+    }
+    Ok(indices)
+}

@@ -1,0 +1,281 @@
+use std::io;
+use std::path::PathBuf;
+
+use crate::ImageSize;
+
+/// Everything that can be wrong with a dataset, a view or a preprocessing, in the user's words.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// `format` names none of the formats.
+    #[error("`{name}` is not a dataset format")]
+    UnknownFormat {
+        /// What the recipe said.
+        name: String,
+    },
+    /// The dataset's folder is not there.
+    #[error("dataset folder `{path}` does not exist")]
+    FolderMissing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder is there, but it holds no file of the split.
+    #[error("split `{split}` is not in `{path}`: expected {expected}")]
+    SplitMissing {
+        /// The split as the recipe names it.
+        split: String,
+        /// The folder that was searched.
+        path: PathBuf,
+        /// The files that would have been the split.
+        expected: String,
+    },
+    /// The recipe names no evaluation split.
+    #[error("`[data]` names no evaluation split")]
+    NoEvalSplit,
+    /// A split without a single sample.
+    #[error("split `{split}` in `{path}` is empty")]
+    EmptySplit {
+        /// The split as the recipe names it.
+        split: String,
+        /// The dataset's folder.
+        path: PathBuf,
+    },
+    /// The file system said no.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was being done: `open`, `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of fixed-size records holds a part of one.
+    #[error(
+        "`{path}` is {bytes} bytes: expected a multiple of the record length {record}, found {} records and {} bytes more",
+        bytes / record,
+        bytes % record
+    )]
+    RecordLength {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The length of one record.
+        record: u64,
+    },
+    /// A file's header contradicts the format or the file's length.
+    #[error("`{path}` is not a {format} file: {found}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it was read as.
+        format: &'static str,
+        /// What is wrong with it: expected and found.
+        found: String,
+    },
+    /// A Parquet file that the reader refuses.
+    #[error("cannot read Parquet file `{path}`")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        source: parquet::errors::ParquetError,
+    },
+    /// A Parquet file without a column that is needed.
+    #[error("`{path}` has no {what} column: expected {expected}, found {found}")]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// `image` or `label`.
+        what: &'static str,
+        /// The name and type looked for.
+        expected: String,
+        /// The columns that are there.
+        found: String,
+    },
+    /// A label at or above the class count, or below zero.
+    #[error("{place}: label `{label}` is out of range, expected 0 to {}", n_classes.saturating_sub(1))]
+    LabelRange {
+        /// Which sample, where.
+        place: String,
+        /// The label found.
+        label: i64,
+        /// The number of classes.
+        n_classes: usize,
+    },
+    /// A sample without a label, or with one that is no class.
+    #[error("{place}: {found}")]
+    Label {
+        /// Which sample, where.
+        place: String,
+        /// What is wrong with its label.
+        found: String,
+    },
+    /// One sample's image cannot be had. `place` names it, `source` says why.
+    #[error("{place} is a bad sample")]
+    BadSample {
+        /// Which sample, where: `sample 17 (train.parquet row 17)`.
+        place: String,
+        /// Why.
+        source: ImageError,
+    },
+    /// A sample index at or above the length of the split.
+    #[error("there is no sample {index}: the split holds {n_samples}")]
+    NoSuchSample {
+        /// The index asked for.
+        index: u32,
+        /// The length of the split.
+        n_samples: usize,
+    },
+    /// `subset` or `exclude` cannot be used.
+    #[error("`{key}` {found}")]
+    Selection {
+        /// `subset` or `exclude`.
+        key: &'static str,
+        /// What is wrong.
+        found: String,
+    },
+    /// A setting of `[data]`, `[views]` or a preprocessing that cannot be obeyed.
+    #[error("`{key}` {found}")]
+    Setting {
+        /// The key in the recipe.
+        key: String,
+        /// What is wrong with its value, and what is expected.
+        found: String,
+    },
+    /// An augmentation of an unknown name.
+    #[error("`{name}` is not an augmentation")]
+    UnknownAugment {
+        /// What the recipe said.
+        name: String,
+    },
+    /// An augmentation's options do not parse.
+    #[error("augmentation `{name}` cannot be read")]
+    AugmentOptions {
+        /// The augmentation.
+        name: String,
+        /// Which key or value it was.
+        source: serde_json::Error,
+    },
+    /// More views wanted than the family has.
+    #[error("`views.count` is {count}, but this family of views has only {n_views}")]
+    TooManyViews {
+        /// The count asked for.
+        count: u64,
+        /// The size of the family.
+        n_views: u64,
+    },
+    /// `count = "all"` of a family without end.
+    #[error("`views.count` is `all`, but this family of views has no end")]
+    EndlessFamily,
+    /// An augmentation that needs a larger image than it got.
+    #[error("{place}: `{augment}` cannot be applied to an image of {found}")]
+    ViewSize {
+        /// Which sample.
+        place: String,
+        /// The augmentation.
+        augment: String,
+        /// The size it met.
+        found: ImageSize,
+    },
+    /// Two images of one batch have different sizes.
+    #[error("{place} is {found}, but its batch is of {expected}")]
+    BatchSize {
+        /// Which sample.
+        place: String,
+        /// The size of the first image in the batch.
+        expected: ImageSize,
+        /// The size of this one.
+        found: ImageSize,
+    },
+    /// A loader's thread panicked: a defect of ours, but the run stops in an orderly way.
+    #[error("a loader thread panicked")]
+    LoaderPanicked,
+}
+
+/// Why the bytes of one sample are no image that can be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No bytes at all.
+    #[error("the image holds no bytes")]
+    Empty,
+    /// Neither PNG nor JPEG nor WebP.
+    #[error("the bytes are no PNG, JPEG or WebP image: they begin with `{0}`")]
+    UnknownCodec(String),
+    /// The header claims more pixels than are plausible; refused before anything is allocated.
+    #[error("the header claims {width} x {height} pixels, above the limit of {limit} pixels")]
+    TooLarge {
+        /// Columns.
+        width: u64,
+        /// Rows.
+        height: u64,
+        /// The greatest number of pixels that is decoded.
+        limit: u64,
+    },
+    /// A colour image in a dataset of one channel.
+    #[error("the image is in colour, but the dataset is of 1 channel")]
+    Colour,
+    /// An animation: which frame is the sample is not ours to guess.
+    #[error("the image is an animation of {0} frames")]
+    Animated(u32),
+    /// A kind of image that is not decoded.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// The PNG decoder refused.
+    #[error("not a valid PNG")]
+    Png(#[source] png::DecodingError),
+    /// The JPEG decoder refused.
+    #[error("not a valid JPEG: {0}")]
+    Jpeg(String),
+    /// The WebP decoder refused.
+    #[error("not a valid WebP")]
+    WebP(#[source] image_webp::DecodingError),
+    /// The image is a null in its table, or names a file elsewhere.
+    #[error("the row holds no image bytes")]
+    Null,
+    /// The bytes could not be read.
+    #[error("the bytes cannot be read")]
+    Io(#[source] io::Error),
+    /// Bytes that end before the image does.
+    #[error("the image is cut off: expected {expected} bytes, found {found}")]
+    Truncated {
+        /// Bytes of a whole image.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+}
+
+impl DatasetError {
+    /// What to do about it, where that can be said: kept apart from the message, for the person who reads it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownFormat { name } => crate::formats::hint(name),
+            Self::UnknownAugment { name } => crate::augment::hint(name),
+            Self::FolderMissing { .. } => {
+                "put the dataset there, or point `data.root` at it; `logitcask dataset get` downloads the well-known ones".into()
+            }
+            Self::SplitMissing { .. } => {
+                "name a split that is there, or list its files: `train = [\"a\", \"b\"]`".into()
+            }
+            Self::NoEvalSplit => "add `eval = \"test\"` to `[data]`".into(),
+            Self::RecordLength { .. } => "the file is cut off or of another format: fetch it again, or correct `data.format`".into(),
+            Self::Malformed { .. } | Self::Parquet { .. } => {
+                "the file is cut off, damaged or of another format: fetch it again, or correct `data.format`".into()
+            }
+            Self::Column { what, .. } => format!("name the column: `{what}_column = \"...\"` in `[data]`"),
+            Self::LabelRange { .. } => "correct `data.n_classes` if it is set; otherwise the file is damaged or of another format".into(),
+            Self::BadSample { source: ImageError::Colour, .. } => "set `channels = 3` in `[data]`".into(),
+            Self::BadSample { .. } => "repair or replace the image, or set `on_bad = \"skip\"` in `[data]`: the sample keeps its index and is left out".into(),
+            Self::AugmentOptions { name, .. } => crate::augment::options_hint(name)?,
+            Self::TooManyViews { n_views, .. } => format!("set `count` to at most {n_views}, or to \"all\""),
+            Self::EndlessFamily => "give `views.count` a number; only crops at every offset and flips, on images of one size, can be counted out".into(),
+            Self::ViewSize { .. } | Self::BatchSize { .. } => {
+                "bring every image to one size: begin `augment` with `resize` and `center_crop`, or with `random_resized_crop`; `clean` in `[views]` does it for evaluation".into()
+            }
+            _ => return None,
+        })
+    }
+}

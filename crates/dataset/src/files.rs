@@ -1,0 +1,146 @@
+//! Files read at a place, from many threads at once, without a shared cursor and without a map: a file that shrinks
+//! under us is then an error and not a signal.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{DatasetError, SplitSpec};
+
+/// An open file of known length.
+#[derive(Debug)]
+pub(crate) struct PlacedFile {
+    pub(crate) path: PathBuf,
+    pub(crate) n_bytes: u64,
+    file: File,
+}
+
+impl PlacedFile {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, DatasetError> {
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((n_bytes, file)) => Ok(Self {
+                path,
+                n_bytes,
+                file,
+            }),
+            Err(source) => Err(DatasetError::Io {
+                action: "open",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Fills `into` with the bytes from `offset` on.
+    pub(crate) fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::FileExt::read_exact_at(&self.file, into, offset)
+        }
+        #[cfg(windows)]
+        {
+            use std::os::windows::fs::FileExt;
+            let mut done = 0;
+            while done < into.len() {
+                match self
+                    .file
+                    .seek_read(&mut into[done..], offset + done as u64)?
+                {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => done += n,
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// As [`Self::read_at`], with the file named in the error.
+    pub(crate) fn read_named(&self, into: &mut [u8], offset: u64) -> Result<(), DatasetError> {
+        self.read_at(into, offset)
+            .map_err(|source| DatasetError::Io {
+                action: "read",
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file's name without its folder, for messages.
+    pub(crate) fn name(&self) -> String {
+        file_name(&self.path)
+    }
+}
+
+/// The files of a folder whose name begins with `prefix` and ends with `suffix`, sorted by name.
+pub(crate) fn files_named(
+    folder: &Path,
+    prefix: &str,
+    suffix: &str,
+) -> Result<Vec<PathBuf>, DatasetError> {
+    let mut found: Vec<PathBuf> = entries(folder)?
+        .into_iter()
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix))
+        })
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+/// What a folder holds, in no order.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+    let io_error = |source| DatasetError::Io {
+        action: "list",
+        path: folder.into(),
+        source,
+    };
+    fs::read_dir(folder)
+        .map_err(io_error)?
+        .map(|entry| Ok(entry.map_err(io_error)?.path()))
+        .collect()
+}
+
+/// The dataset's folder, which must be there.
+pub(crate) fn existing_folder(root: &Path) -> Result<&Path, DatasetError> {
+    if root.is_dir() {
+        Ok(root)
+    } else {
+        Err(DatasetError::FolderMissing { path: root.into() })
+    }
+}
+
+/// The files of a split that lists them: each must be there.
+pub(crate) fn listed_files(
+    root: &Path,
+    split: &SplitSpec,
+    files: &[String],
+) -> Result<Vec<PathBuf>, DatasetError> {
+    let missing = |path: &Path| DatasetError::SplitMissing {
+        split: split.to_string(),
+        path: root.into(),
+        expected: format!("the file `{}`", path.display()),
+    };
+    files
+        .iter()
+        .map(|name| {
+            let path = root.join(name);
+            if path.is_file() {
+                Ok(path)
+            } else {
+                Err(missing(&path))
+            }
+        })
+        .collect()
+}
+
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

@@ -1,0 +1,262 @@
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::PixelLayout;
+use crate::{DatasetError, Image, ImageSize};
+
+/// How a model wants its pixels: `(x / 255 - mean) / std`, per channel. Teacher and student each have their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreprocessSpec {
+    /// One per channel, in the order the model sees; empty stands for zeros.
+    pub mean: Vec<f32>,
+    /// One per channel, in the order the model sees; empty stands for ones.
+    pub std: Vec<f32>,
+    /// The model's own resolution: views of another one are resized to `size` x `size`.
+    pub size: Option<u32>,
+    /// Red first or blue first.
+    pub channel_order: ChannelOrder,
+    /// Whether the model sees 0..1 or 0..255, before mean and std.
+    pub scale: Scale,
+    /// 1 or 3, where the model wants other than the dataset has. Without it, as many as `mean` has.
+    pub channels: Option<usize>,
+}
+
+/// The order of a colour image's channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelOrder {
+    /// Red, green, blue: as images are stored.
+    #[default]
+    Rgb,
+    /// Blue, green, red: as OpenCV and Caffe have it.
+    Bgr,
+}
+
+/// The range of the values that mean and std speak of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// 0..1: bytes are divided by 255.
+    #[default]
+    Unit,
+    /// 0..255: bytes as they are.
+    Byte,
+}
+
+impl PreprocessSpec {
+    /// Mean and std per channel, everything else as it is by default.
+    pub fn new(mean: impl Into<Vec<f32>>, std: impl Into<Vec<f32>>) -> Self {
+        Self {
+            mean: mean.into(),
+            std: std.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Canonical text: equal exactly where the pixels are made equal. It is part of a cache's key.
+    pub fn identity(&self) -> String {
+        let mut text = String::new();
+        let numbers = |values: &[f32]| -> String {
+            values
+                .iter()
+                .map(f32::to_string)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        if let Some(size) = self.size {
+            let _ = write!(text, "resize {size} bilinear; ");
+        }
+        if let Some(channels) = self.channels {
+            let _ = write!(text, "channels {channels}; ");
+        }
+        text.push_str(match self.channel_order {
+            ChannelOrder::Rgb => "rgb; ",
+            ChannelOrder::Bgr => "bgr; ",
+        });
+        text.push_str(match self.scale {
+            Scale::Unit => "x/255",
+            Scale::Byte => "x",
+        });
+        if !self.mean.is_empty() {
+            let _ = write!(text, "; mean {}", numbers(&self.mean));
+        }
+        if !self.std.is_empty() {
+            let _ = write!(text, "; std {}", numbers(&self.std));
+        }
+        text
+    }
+}
+
+/// A [`PreprocessSpec`] made ready: what each byte of each channel becomes.
+#[derive(Clone, Debug)]
+pub struct Preprocess {
+    spec: PreprocessSpec,
+    /// Per channel in the image's order, the value of every byte. A look-up is exactly what the arithmetic gives.
+    tables: Vec<[f32; 256]>,
+}
+
+impl Preprocess {
+    /// Checks the lengths and values.
+    ///
+    /// # Errors
+    /// Means and stds of different number, neither 1 nor 3 of them, or a std that is not a positive number.
+    pub fn new(spec: &PreprocessSpec) -> Result<Self, DatasetError> {
+        let wrong = |key: &str, found: String| DatasetError::Setting {
+            key: key.into(),
+            found,
+        };
+        if spec.size == Some(0) {
+            return Err(wrong("size", "is 0: expected at least 1".into()));
+        }
+        let n = match (spec.mean.len(), spec.std.len()) {
+            (0, n) | (n, 0) => n,
+            (n, m) if n == m => n,
+            (n, m) => return Err(wrong("std", format!("has {m} values, but `mean` has {n}"))),
+        };
+        if !matches!(n, 0 | 1 | 3) {
+            return Err(wrong("mean", format!("has {n} values: expected 1 or 3")));
+        }
+        if let Some(channels) = spec.channels
+            && (!matches!(channels, 1 | 3) || (n != 0 && n != channels))
+        {
+            return Err(wrong(
+                "channels",
+                format!("is {channels}: expected 1 or 3, as many as `mean` has"),
+            ));
+        }
+        if let Some(std) = spec
+            .std
+            .iter()
+            .find(|std| !(std.is_finite() && **std > 0.0))
+        {
+            return Err(wrong(
+                "std",
+                format!("holds `{std}`: expected positive numbers"),
+            ));
+        }
+        if let Some(mean) = spec.mean.iter().find(|mean| !mean.is_finite()) {
+            return Err(wrong(
+                "mean",
+                format!("holds `{mean}`: expected finite numbers"),
+            ));
+        }
+        let channels = spec.channels.unwrap_or(n);
+        let table = |channel: usize| -> [f32; 256] {
+            let mean = spec.mean.get(channel).copied().unwrap_or(0.0);
+            let std = spec.std.get(channel).copied().unwrap_or(1.0);
+            std::array::from_fn(|byte| {
+                let x = byte as f32;
+                let x = if spec.scale == Scale::Unit {
+                    x / 255.0
+                } else {
+                    x
+                };
+                (x - mean) / std
+            })
+        };
+        Ok(Self {
+            spec: spec.clone(),
+            tables: (0..channels.max(1)).map(table).collect(),
+        })
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &PreprocessSpec {
+        &self.spec
+    }
+
+    /// Canonical text, see [`PreprocessSpec::identity`].
+    pub fn identity(&self) -> String {
+        self.spec.identity()
+    }
+
+    /// The size of what [`Self::apply`] makes of a view.
+    ///
+    /// # Errors
+    /// A colour image for a model of one channel that does not say `channels = 1`.
+    pub fn output_size(&self, view: ImageSize) -> Result<ImageSize, DatasetError> {
+        let wanted = self
+            .spec
+            .channels
+            .or(match self.spec.mean.len().max(self.spec.std.len()) {
+                0 => None,
+                n => Some(n),
+            });
+        let channels = wanted.unwrap_or(view.channels);
+        if channels < view.channels && self.spec.channels.is_none() {
+            return Err(DatasetError::Setting {
+                key: "mean".into(),
+                found: format!(
+                    "has {channels} value, but the images have {} channels; to turn them grey say `channels = 1`",
+                    view.channels
+                ),
+            });
+        }
+        let side = |length: usize| self.spec.size.map_or(length, |size| size as usize);
+        Ok(ImageSize {
+            height: side(view.height),
+            width: side(view.width),
+            channels,
+        })
+    }
+
+    /// Brings a view to the model's resolution and channels, in place.
+    pub(crate) fn fit(
+        &self,
+        image: &mut Image,
+        scratch: &mut crate::pixels::Scratch,
+    ) -> Result<(), DatasetError> {
+        let wanted = self.output_size(image.size())?;
+        if (wanted.height, wanted.width) != (image.size().height, image.size().width) {
+            crate::pixels::resize(image, wanted.height, wanted.width, scratch);
+        }
+        match (image.size().channels, wanted.channels) {
+            (1, 3) => crate::pixels::repeat_grey(image),
+            (3, 1) => crate::pixels::to_grey(image),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the normalised values of `image`, which [`Self::fit`] has seen, into one batch row.
+    pub(crate) fn normalise(&self, image: &Image, layout: PixelLayout, row: &mut [f32]) {
+        let channels = image.size().channels;
+        // Without mean and std there is one table for all channels.
+        let table = |channel: usize| {
+            let channel = match self.spec.channel_order {
+                ChannelOrder::Rgb => channel,
+                ChannelOrder::Bgr => channels - 1 - channel,
+            };
+            &self.tables[channel.min(self.tables.len() - 1)]
+        };
+        let place = |channel: usize| match self.spec.channel_order {
+            ChannelOrder::Rgb => channel,
+            ChannelOrder::Bgr => channels - 1 - channel,
+        };
+        match layout {
+            PixelLayout::Nchw => {
+                let plane = row.len() / channels;
+                for channel in 0..channels {
+                    let table = table(channel);
+                    let out = &mut row[place(channel) * plane..][..plane];
+                    let values = image.pixels()[channel..].iter().step_by(channels);
+                    for (out, &value) in out.iter_mut().zip(values) {
+                        *out = table[usize::from(value)];
+                    }
+                }
+            }
+            PixelLayout::Nhwc => {
+                for channel in 0..channels {
+                    let table = table(channel);
+                    let out = row[place(channel)..].iter_mut().step_by(channels);
+                    let values = image.pixels()[channel..].iter().step_by(channels);
+                    for (out, &value) in out.zip(values) {
+                        *out = table[usize::from(value)];
+                    }
+                }
+            }
+        }
+    }
+}

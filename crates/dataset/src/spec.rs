@@ -1,0 +1,166 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The `[data]` section of a recipe: where the samples are, and which of them are used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// One of [`formats`](crate::formats()).
+    pub format: String,
+    /// The dataset's folder. `synthetic` has none.
+    #[serde(default, skip_serializing_if = "no_path")]
+    pub root: PathBuf,
+    /// The split that is trained on.
+    #[serde(default = "train_split")]
+    pub train: SplitSpec,
+    /// The split that is evaluated on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<SplitSpec>,
+    /// Train on the first so many samples of the selection only. The order is the dataset's own: in an image folder that
+    /// is class by class, where `subset` serves better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Train on these samples only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Selection>,
+    /// Do not train on these samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<Selection>,
+    /// What to do about a sample whose image cannot be had.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_bad: OnBad,
+    /// The number of classes, where the format does not say it or where it is to be larger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_classes: Option<usize>,
+    /// 1 or 3. Without it the format decides; of encoded images the first one does. Grey images become colour ones by
+    /// repeating the channel; colour images never become grey in silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
+    /// Parquet: the column of images, where it is not called `image` or `img`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// Parquet: the column of labels, where it is not called `label` or `fine_label`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// The images of `format = "synthetic"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<SyntheticSpec>,
+}
+
+impl DataSpec {
+    /// A dataset of `format` in `root`, everything else as it is by default.
+    pub fn new(format: impl Into<String>, root: impl Into<PathBuf>) -> Self {
+        Self {
+            format: format.into(),
+            root: root.into(),
+            train: train_split(),
+            eval: None,
+            limit: None,
+            subset: None,
+            exclude: None,
+            on_bad: OnBad::Error,
+            n_classes: None,
+            channels: None,
+            image_column: None,
+            label_column: None,
+            synthetic: None,
+        }
+    }
+}
+
+/// The images of `format = "synthetic"`: noise around a pattern per class, for benchmarks and tests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyntheticSpec {
+    /// Samples in the train split.
+    pub n_train: u32,
+    /// Samples in any other split.
+    pub n_eval: u32,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// What the images are drawn from.
+    pub seed: u64,
+}
+
+impl Default for SyntheticSpec {
+    fn default() -> Self {
+        Self {
+            n_train: 1024,
+            n_eval: 256,
+            height: 32,
+            width: 32,
+            seed: 1,
+        }
+    }
+}
+
+/// A split is a name (`"train"`) or the files that make it up (`["data_batch_1.bin", ...]`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SplitSpec {
+    /// A name that the format knows how to find files for.
+    Name(String),
+    /// Files under the dataset's folder, in this order.
+    Files(Vec<String>),
+}
+
+impl From<&str> for SplitSpec {
+    fn from(name: &str) -> Self {
+        Self::Name(name.into())
+    }
+}
+
+impl fmt::Display for SplitSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Files(files) => f.write_str(&files.join(", ")),
+        }
+    }
+}
+
+/// Sample indices: in the recipe itself, or in a text file of one index per line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Selection {
+    /// The indices themselves.
+    Indices(Vec<u32>),
+    /// A file with one index per line; empty lines and what follows `#` are skipped.
+    File(PathBuf),
+}
+
+/// Which of a recipe's two splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The split that is trained on; `limit`, `subset` and `exclude` select from it.
+    Train,
+    /// The split that is evaluated on, always whole.
+    Eval,
+}
+
+/// What to do about a sample whose image cannot be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBad {
+    /// Stop with an error that names it.
+    #[default]
+    Error,
+    /// Leave it out. It keeps its index, and is listed.
+    Skip,
+}
+
+fn train_split() -> SplitSpec {
+    "train".into()
+}
+
+fn no_path(path: &std::path::Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

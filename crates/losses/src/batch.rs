@@ -1,0 +1,270 @@
+//! The batch that losses judge: student and teacher logits, labels, and what some losses want besides.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::LossError;
+use crate::error::Need;
+use crate::ops::real;
+
+/// One batch as the training loop holds it. Tensors may lie on any device; losses are computed on the host (see
+/// [`Objective::forward`](crate::Objective::forward)).
+///
+/// `B` is the number of samples, `C` the number of classes.
+#[derive(Clone, Copy, Debug)]
+pub struct LogitBatch<'a> {
+    /// (B, C), f32 or f64 (narrower ones are widened to f32), tracked by autograd.
+    pub student_logits: &'a Tensor,
+    /// (B, C), raw, at temperature 1; None where no loss needs a teacher. Never receives a gradient.
+    pub teacher_logits: Option<&'a Tensor>,
+    /// (B,), u32, each below C.
+    pub labels: &'a Tensor,
+    /// The second label of mixed views.
+    pub mixed: Option<MixedLabels<'a>>,
+    /// The strong view of the same samples in the same order.
+    pub strong: Option<StrongView<'a>>,
+    /// Further teacher rows from the whole cache, shared by the batch; see [`bank`](crate::bank).
+    pub bank: Option<BankRows<'a>>,
+}
+
+/// What mixup and cutmix add: sample i counts as `lambda_i` of its label and `1 - lambda_i` of its partner.
+#[derive(Clone, Copy, Debug)]
+pub struct MixedLabels<'a> {
+    /// (B,), u32.
+    pub partner: &'a Tensor,
+    /// (B,), f32 or f64, in 0..=1.
+    pub lambda: &'a Tensor,
+}
+
+/// The logits of the strong views.
+#[derive(Clone, Copy, Debug)]
+pub struct StrongView<'a> {
+    /// (B, C), tracked by autograd.
+    pub student_logits: &'a Tensor,
+    /// (B, C).
+    pub teacher_logits: &'a Tensor,
+}
+
+/// Teacher rows of samples outside the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BankRows<'a> {
+    /// (K, C).
+    pub teacher_logits: &'a Tensor,
+    /// (K,), u32.
+    pub labels: &'a Tensor,
+}
+
+impl<'a> LogitBatch<'a> {
+    /// A plain batch: one view, one label per sample, no bank.
+    pub fn new(
+        student_logits: &'a Tensor,
+        teacher_logits: Option<&'a Tensor>,
+        labels: &'a Tensor,
+    ) -> Self {
+        Self {
+            student_logits,
+            teacher_logits,
+            labels,
+            mixed: None,
+            strong: None,
+            bank: None,
+        }
+    }
+
+    /// Checks shapes, labels and finiteness, and brings everything to the host.
+    ///
+    /// # Errors
+    /// Names the tensor and the first offending row.
+    pub fn prepare(&self, n_classes: usize) -> Result<PreparedBatch, LossError> {
+        let student = on_host(self.student_logits)?;
+        let (n_rows, found) = student.dims2()?;
+        let wide = |rows: usize| format!("({rows}, {n_classes})");
+        if found != n_classes || n_rows == 0 {
+            return Err(shape(
+                "student logits",
+                format!("(B, {n_classes}) with B > 0"),
+                &student,
+            ));
+        }
+        finite("student logits", &student)?;
+        let constant = |what, tensor: &Tensor, n_rows: usize| {
+            let tensor = on_host(tensor)?.detach().to_dtype(student.dtype())?;
+            if tensor.dims() != [n_rows, n_classes] {
+                return Err(shape(what, wide(n_rows), &tensor));
+            }
+            finite(what, &tensor)?;
+            Ok(tensor)
+        };
+        let teacher = match self.teacher_logits {
+            Some(teacher) => Some(constant("teacher logits", teacher, n_rows)?),
+            None => None,
+        };
+        let strong = match &self.strong {
+            Some(view) => {
+                let strong = on_host(view.student_logits)?.to_dtype(student.dtype())?;
+                if strong.dims() != [n_rows, n_classes] {
+                    return Err(shape(
+                        "student logits of the strong view",
+                        wide(n_rows),
+                        &strong,
+                    ));
+                }
+                finite("student logits of the strong view", &strong)?;
+                Some((
+                    strong,
+                    constant(
+                        "teacher logits of the strong view",
+                        view.teacher_logits,
+                        n_rows,
+                    )?,
+                ))
+            }
+            None => None,
+        };
+        let bank = match &self.bank {
+            Some(bank) => {
+                let n_rows = bank.teacher_logits.dim(0)?;
+                let labels = class_labels("bank label", bank.labels, n_rows, n_classes)?;
+                Some((
+                    constant("teacher logits of the bank", bank.teacher_logits, n_rows)?,
+                    labels,
+                ))
+            }
+            None => None,
+        };
+        let mixed = match &self.mixed {
+            Some(mixed) => {
+                let partner = class_labels("partner label", mixed.partner, n_rows, n_classes)?;
+                let lambda = mixed.lambda.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+                if lambda.dims() != [n_rows] {
+                    return Err(shape("lambda", format!("({n_rows},)"), &lambda));
+                }
+                Some((partner, lambda.to_vec1()?))
+            }
+            None => None,
+        };
+        Ok(PreparedBatch {
+            labels: class_labels("label", self.labels, n_rows, n_classes)?,
+            student,
+            teacher,
+            mixed,
+            strong,
+            bank,
+        })
+    }
+}
+
+/// A batch that has been checked and lies on the host: what a [`LogitLoss`](crate::LogitLoss) is given.
+#[derive(Clone, Debug)]
+pub struct PreparedBatch {
+    pub(crate) student: Tensor,
+    pub(crate) teacher: Option<Tensor>,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) mixed: Option<(Vec<u32>, Vec<f64>)>,
+    pub(crate) strong: Option<(Tensor, Tensor)>,
+    pub(crate) bank: Option<(Tensor, Vec<u32>)>,
+}
+
+impl PreparedBatch {
+    /// Student logits (B, C), tracked.
+    pub fn student(&self) -> &Tensor {
+        &self.student
+    }
+
+    /// Teacher logits (B, C), constant.
+    ///
+    /// # Errors
+    /// [`LossError::Unserved`] where the batch has none.
+    pub fn teacher(&self, loss: &str) -> Result<&Tensor, LossError> {
+        self.teacher.as_ref().ok_or_else(|| LossError::Unserved {
+            loss: loss.to_owned(),
+            needs: Need::Teacher,
+            supplied: "the batch has none",
+        })
+    }
+
+    /// One label per sample.
+    ///
+    /// # Errors
+    /// [`LossError::Unserved`] where samples are mixed.
+    pub fn single_labels(&self, loss: &str) -> Result<&[u32], LossError> {
+        match self.mixed {
+            None => Ok(&self.labels),
+            Some(_) => Err(LossError::Unserved {
+                loss: loss.to_owned(),
+                needs: Need::SingleLabel,
+                supplied: "the batch holds mixed views with two",
+            }),
+        }
+    }
+
+    /// Student and teacher logits of the strong view, (B, C) each.
+    ///
+    /// # Errors
+    /// [`LossError::Unserved`] where the batch has none.
+    pub fn strong(&self, loss: &str) -> Result<(&Tensor, &Tensor), LossError> {
+        match &self.strong {
+            Some((student, teacher)) => Ok((student, teacher)),
+            None => Err(LossError::Unserved {
+                loss: loss.to_owned(),
+                needs: Need::StrongView,
+                supplied: "the batch has one view of each",
+            }),
+        }
+    }
+}
+
+/// The tensor on the host, contiguous, f32 or f64. `to_device` and `to_dtype` pass gradients back.
+fn on_host(tensor: &Tensor) -> Result<Tensor, LossError> {
+    let tensor = tensor.to_device(&Device::Cpu)?;
+    let tensor = match tensor.dtype() {
+        DType::F32 | DType::F64 => tensor,
+        _ => tensor.to_dtype(DType::F32)?,
+    };
+    Ok(tensor.contiguous()?)
+}
+
+fn shape(what: &'static str, expected: String, found: &Tensor) -> LossError {
+    LossError::Shape {
+        what,
+        expected,
+        found: format!("{:?}", found.dims()),
+    }
+}
+
+fn finite(what: &'static str, logits: &Tensor) -> Result<(), LossError> {
+    let row = match logits.dtype() {
+        DType::F64 => first_bad_row::<f64>(logits)?,
+        _ => first_bad_row::<f32>(logits)?,
+    };
+    row.map_or(Ok(()), |row| Err(LossError::NotFinite { what, row }))
+}
+
+fn first_bad_row<F: real::Real>(logits: &Tensor) -> Result<Option<usize>, LossError> {
+    crate::fused::with_view(logits, |view| {
+        view.rows().position(|row| !real::all_finite::<F>(row))
+    })
+}
+
+fn class_labels(
+    what: &'static str,
+    labels: &Tensor,
+    n_rows: usize,
+    n_classes: usize,
+) -> Result<Vec<u32>, LossError> {
+    if labels.dims() != [n_rows] {
+        return Err(shape(what, format!("({n_rows},)"), labels));
+    }
+    let labels: Vec<u32> = labels
+        .to_device(&Device::Cpu)?
+        .to_dtype(DType::U32)?
+        .to_vec1()?;
+    match labels.iter().position(|&label| label as usize >= n_classes) {
+        Some(row) => Err(LossError::Label {
+            what,
+            label: labels[row],
+            row,
+            n_classes,
+        }),
+        None => Ok(labels),
+    }
+}

@@ -1,0 +1,68 @@
+//! The registry. To add a method, write its file, and put its row under its `mod` line; parsing, `logitcask list
+//! losses`, error hints and the sweeping tests read the same table.
+
+use crate::loss::{MethodRow, OptionRow};
+use crate::{LossError, options};
+
+mod ce;
+mod kd;
+mod mcld;
+
+const METHODS: &[MethodRow] = &[ce::METHOD, kd::METHOD, mcld::METHOD];
+
+/// Every method, in the order in which `logitcask list losses` prints them.
+pub fn methods() -> &'static [MethodRow] {
+    METHODS
+}
+
+/// Keys that any `[[loss]]` entry takes, beside its name or (but for `accept_shift`) in the table of one component.
+pub const COMMON_OPTIONS: &[OptionRow] = &[
+    OptionRow::new(
+        "weight",
+        "see the components",
+        "weight in the sum; beside the name of a method of several components it multiplies theirs",
+    ),
+    OptionRow::new(
+        "warmup_epochs",
+        "see the components",
+        "epochs over which the weight grows linearly to its full value",
+    ),
+    OptionRow::new(
+        "warmup_share",
+        "see the components",
+        "the same, as a share of the run's epochs",
+    ),
+    OptionRow::new(
+        "sample_weight",
+        "uniform",
+        "`uniform`, `confidence` (the teacher's probability of the label at temperature 1) or `correctness` (1 where the teacher is right, else 0)",
+    ),
+    OptionRow::new(
+        "trim",
+        "0",
+        "share of the batch, the samples with the largest losses, that is left out",
+    ),
+    OptionRow::new(
+        "accept_shift",
+        "false",
+        "serve a loss that needs absolute logits with logits recovered from probabilities; reports show it",
+    ),
+];
+
+/// The option of methods that can work on standardised logits.
+pub(crate) const STANDARDIZE: OptionRow = OptionRow::new(
+    "standardize",
+    "false",
+    "LSKD (arXiv:2403.01427): both networks' rows are brought to mean 0 and standard deviation 1 first",
+);
+
+/// The row of a method.
+pub(crate) fn find(name: &str) -> Result<&'static MethodRow, LossError> {
+    METHODS
+        .iter()
+        .find(|row| row.name == name)
+        .ok_or_else(|| LossError::UnknownLoss {
+            name: name.to_owned(),
+            nearest: options::nearest(name, METHODS.iter().map(|row| row.name)),
+        })
+}

@@ -1,0 +1,345 @@
+//! One chunk: rows in, a file out; a file in, rows out, each checked.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use arrow::buffer::MutableBuffer;
+
+use crate::encodings::{Codec, Column, MAX_COLUMNS};
+use crate::layouts::arrow_ipc::{self, ChunkColumns, ChunkLayout};
+use crate::source::{Io, Source};
+use crate::{CacheError, Manifest};
+
+/// The label of a sample that has none.
+pub const NO_LABEL: u32 = u32::MAX;
+
+/// The rows of one chunk, in the order of their samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChunkRows<'a> {
+    /// One label a row; [`NO_LABEL`] where the sample has none.
+    pub labels: &'a [u32],
+    /// (rows, classes), raw.
+    pub logits: &'a [f32],
+    /// Which rows are there; empty where all are. What stands in the logits of a missing row means nothing.
+    pub valid: &'a [bool],
+    /// (rows, `feature_len`); empty where the manifest has no features.
+    pub features: &'a [f32],
+}
+
+/// Which chunk of which cache a file holds.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkPlace {
+    pub(crate) view: u32,
+    pub(crate) samples: Range<u32>,
+}
+
+impl ChunkPlace {
+    pub(crate) fn new(
+        manifest: &Manifest,
+        view: u32,
+        chunk: u32,
+    ) -> Result<ChunkPlace, CacheError> {
+        Ok(ChunkPlace {
+            view,
+            samples: manifest.chunk_range(chunk)?,
+        })
+    }
+
+    /// What the file says about itself, so that one in a wrong place is refused.
+    fn metadata(&self, manifest: &Manifest) -> HashMap<String, String> {
+        let pairs = [
+            ("logitcask.version", crate::sealed::VERSION.to_string()),
+            ("logitcask.key", crate::key::hex(&manifest.key.digest())),
+            ("logitcask.encoding", manifest.encoding.to_string()),
+            ("logitcask.view", self.view.to_string()),
+            ("logitcask.first_sample", self.samples.start.to_string()),
+        ];
+        pairs
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
+    }
+}
+
+/// CRC-32C over sample (u64), view and label (u32 each), all little-endian, and the row's bytes column by column. A row
+/// that is not there has no bytes.
+pub(crate) fn row_check(sample: u32, view: u32, label: u32, columns: &[&[u8]]) -> u32 {
+    let mut head = [0; 16];
+    head[..8].copy_from_slice(&u64::from(sample).to_le_bytes());
+    head[8..12].copy_from_slice(&view.to_le_bytes());
+    head[12..].copy_from_slice(&label.to_le_bytes());
+    columns.iter().fold(crc32c::crc32c(&head), |crc, bytes| {
+        crc32c::crc32c_append(crc, bytes)
+    })
+}
+
+/// Encodes the rows of one chunk into the bytes of its file.
+///
+/// # Errors
+/// Slices of a wrong length, labels out of range, logits that are not finite or that the encoding cannot hold: each
+/// names the sample.
+pub(crate) fn encode(
+    manifest: &Manifest,
+    place: &ChunkPlace,
+    rows: &ChunkRows<'_>,
+    path: &Path,
+) -> Result<Vec<u8>, CacheError> {
+    check_lengths(manifest, place, rows)?;
+    let codec = manifest.encoding.codec(manifest.n_classes);
+    let n_rows = place.samples.len();
+    let columns = codec.columns();
+    let mut encoded: Vec<(Column, MutableBuffer)> = columns
+        .iter()
+        .map(|&column| {
+            (
+                column,
+                MutableBuffer::from_len_zeroed(n_rows * column.row_bytes()),
+            )
+        })
+        .collect();
+    let mut checks = Vec::with_capacity(n_rows);
+    for (row, sample) in place.samples.clone().enumerate() {
+        let label = rows.labels[row];
+        check_label(manifest, sample, label)?;
+        let mut slices: Vec<&mut [u8]> = encoded
+            .iter_mut()
+            .map(|(column, bytes)| {
+                let row_bytes = column.row_bytes();
+                &mut bytes.as_slice_mut()[row * row_bytes..][..row_bytes]
+            })
+            .collect();
+        if !rows.valid.is_empty() && !rows.valid[row] {
+            checks.push(row_check(sample, place.view, label, &[]));
+            continue;
+        }
+        let logits = &rows.logits[row * manifest.n_classes..][..manifest.n_classes];
+        check_finite(sample, place.view, logits)?;
+        codec
+            .encode(logits, label, &mut slices)
+            .map_err(|class| CacheError::OutOfRange {
+                sample,
+                view: place.view,
+                class,
+                value: logits[class],
+                encoding: manifest.encoding.to_string(),
+            })?;
+        let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
+        checks.push(row_check(sample, place.view, label, &slices));
+    }
+    let valid = if rows.valid.is_empty() {
+        vec![true; n_rows]
+    } else {
+        rows.valid.to_vec()
+    };
+    let columns = ChunkColumns {
+        samples: place.samples.clone().collect(),
+        labels: rows.labels.to_vec(),
+        checks,
+        valid,
+        encoded,
+    };
+    arrow_ipc::to_bytes(columns, place.metadata(manifest)).map_err(|source| CacheError::Arrow {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn check_lengths(
+    manifest: &Manifest,
+    place: &ChunkPlace,
+    rows: &ChunkRows<'_>,
+) -> Result<(), CacheError> {
+    let n_rows = place.samples.len();
+    let check = |what, found: usize, expected: usize| match found == expected {
+        true => Ok(()),
+        false => Err(CacheError::Length {
+            what,
+            expected,
+            found,
+        }),
+    };
+    check("labels", rows.labels.len(), n_rows)?;
+    check("logits", rows.logits.len(), n_rows * manifest.n_classes)?;
+    check(
+        "features",
+        rows.features.len(),
+        n_rows * manifest.feature_len,
+    )?;
+    if !rows.valid.is_empty() {
+        check("valid", rows.valid.len(), n_rows)?;
+    }
+    Ok(())
+}
+
+fn check_label(manifest: &Manifest, sample: u32, label: u32) -> Result<(), CacheError> {
+    if label == NO_LABEL || (label as usize) < manifest.n_classes {
+        return Ok(());
+    }
+    Err(CacheError::Label {
+        sample,
+        label,
+        n_classes: manifest.n_classes,
+    })
+}
+
+fn check_finite(sample: u32, view: u32, logits: &[f32]) -> Result<(), CacheError> {
+    match logits.iter().position(|z| !z.is_finite()) {
+        None => Ok(()),
+        Some(class) => Err(CacheError::NonFinite {
+            sample,
+            view,
+            class,
+            value: logits[class],
+        }),
+    }
+}
+
+/// A chunk file, open and located.
+pub(crate) struct Chunk {
+    path: PathBuf,
+    place: ChunkPlace,
+    source: Source,
+    layout: ChunkLayout,
+}
+
+/// One row, as it stands in the file and as its check vouches for it.
+pub(crate) enum Row {
+    /// The label; the logits have been written.
+    There(u32),
+    /// The sample could not be decoded.
+    Null,
+}
+
+impl Chunk {
+    /// Opens a chunk file and checks that its frame is what the manifest says. Rows are checked when they are read.
+    pub(crate) fn open(
+        path: &Path,
+        manifest: &Manifest,
+        codec: &dyn Codec,
+        place: ChunkPlace,
+        io: Io,
+    ) -> Result<Chunk, CacheError> {
+        let source = Source::open(path, io)?;
+        let layout = arrow_ipc::locate(
+            &source,
+            place.samples.len(),
+            &codec.columns(),
+            &place.metadata(manifest),
+        )
+        .map_err(|problem| CacheError::damaged(path, problem))?;
+        Ok(Chunk {
+            path: path.to_path_buf(),
+            place,
+            source,
+            layout,
+        })
+    }
+
+    /// Refuses a file of another length than `view.json` says.
+    pub(crate) fn check_file_len(&self, expected: u64) -> Result<(), CacheError> {
+        let found = self.source.len();
+        match found == expected {
+            true => Ok(()),
+            false => Err(CacheError::damaged(
+                &self.path,
+                format!("it has {found} bytes, expected {expected}"),
+            )),
+        }
+    }
+
+    /// Reads the row of `sample`, checks it, and decodes it into `logits`.
+    ///
+    /// # Errors
+    /// If the check disagrees with the bytes, or the file cannot be read.
+    pub(crate) fn row(
+        &self,
+        sample: u32,
+        codec: &dyn Codec,
+        logits: &mut [f32],
+    ) -> Result<Row, CacheError> {
+        let unreadable = |error| CacheError::io("read", &self.path)(error);
+        let row = (sample - self.place.samples.start) as usize;
+        let (label, check) = self.label_and_check(row).map_err(unreadable)?;
+        let is_there = match self.layout.validity(row) {
+            None => true,
+            Some((byte, bit)) => {
+                self.source.bytes(byte..byte + 1).map_err(unreadable)?[0] & bit != 0
+            }
+        };
+        if !is_there {
+            self.compare(
+                sample,
+                check,
+                row_check(sample, self.place.view, label, &[]),
+            )?;
+            return Ok(Row::Null);
+        }
+        let mut columns: [Cow<'_, [u8]>; MAX_COLUMNS] = Default::default();
+        let mut n_columns = 0;
+        for (column, range) in columns.iter_mut().zip(self.layout.encoded(row)) {
+            *column = self.source.bytes(range).map_err(unreadable)?;
+            n_columns += 1;
+        }
+        let mut slices: [&[u8]; MAX_COLUMNS] = Default::default();
+        for (slice, column) in slices.iter_mut().zip(&columns) {
+            *slice = column;
+        }
+        let slices = &slices[..n_columns];
+        // The bytes come into the first-level cache here, and are decoded from there.
+        self.compare(
+            sample,
+            check,
+            row_check(sample, self.place.view, label, slices),
+        )?;
+        codec.decode(slices, logits);
+        Ok(Row::There(label))
+    }
+
+    /// What the `sample` column says about each row. Gathers do not read it: position is arithmetic.
+    pub(crate) fn stored_sample(&self, sample: u32) -> io::Result<u32> {
+        let row = (sample - self.place.samples.start) as usize;
+        self.number(self.layout.sample(row))
+    }
+
+    /// All bytes of the file.
+    pub(crate) fn file_bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        self.source.bytes(0..self.source.len() as usize)
+    }
+
+    pub(crate) fn samples(&self) -> Range<u32> {
+        self.place.samples.clone()
+    }
+
+    fn label_and_check(&self, row: usize) -> io::Result<(u32, u32)> {
+        Ok((
+            self.number(self.layout.label(row))?,
+            self.number(self.layout.check(row))?,
+        ))
+    }
+
+    fn number(&self, range: Range<usize>) -> io::Result<u32> {
+        let bytes = self.source.bytes(range)?;
+        let bytes = bytes
+            .as_ref()
+            .try_into()
+            .map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn compare(&self, sample: u32, found: u32, computed: u32) -> Result<(), CacheError> {
+        if found == computed {
+            return Ok(());
+        }
+        let (path, view) = (self.path.clone(), self.place.view);
+        Err(CacheError::DamagedRow {
+            path,
+            sample,
+            view,
+            found,
+            computed,
+        })
+    }
+}

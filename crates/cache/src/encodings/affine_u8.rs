@@ -1,0 +1,66 @@
+//! 256 evenly spaced levels between a row's smallest and largest logit.
+//!
+//! Softmax sees only differences of logits, and a classifier's row spans some tens: the step is then a tenth or less.
+//! At 100 classes this is smaller than the top 32 classes with their indices, and far closer.
+
+use super::{Codec, Column, Element};
+
+pub(super) struct AffineU8 {
+    pub(super) n_classes: usize,
+}
+
+impl Codec for AffineU8 {
+    fn columns(&self) -> Vec<Column> {
+        vec![
+            Column {
+                name: "scale",
+                element: Element::F32,
+                list: None,
+            },
+            Column {
+                name: "minimum",
+                element: Element::F32,
+                list: None,
+            },
+            Column {
+                name: "logits",
+                element: Element::U8,
+                list: Some(self.n_classes),
+            },
+        ]
+    }
+
+    fn encode(&self, logits: &[f32], _label: u32, columns: &mut [&mut [u8]]) -> Result<(), usize> {
+        let (mut minimum, mut maximum) = (f32::INFINITY, f32::NEG_INFINITY);
+        for &z in logits {
+            (minimum, maximum) = (minimum.min(z), maximum.max(z));
+        }
+        // In f64, where the difference of two f32 cannot overflow.
+        let step = (f64::from(maximum) - f64::from(minimum)) / 255.0;
+        let mut scale = step as f32;
+        // Decoding computes minimum + scale * code in f32. Rounding must not push the top level to infinity.
+        while !(minimum + scale * 255.0).is_finite() {
+            scale = scale.next_down();
+        }
+        columns[0].copy_from_slice(&scale.to_le_bytes());
+        columns[1].copy_from_slice(&minimum.to_le_bytes());
+        for (code, &z) in columns[2].iter_mut().zip(logits) {
+            let level = (f64::from(z) - f64::from(minimum)) / f64::from(scale);
+            // A row of equal logits has scale 0: 0/0 is NaN, and a cast makes it 0, which is right.
+            *code = level.round_ties_even() as u8;
+        }
+        Ok(())
+    }
+
+    fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
+        let (scale, minimum) = (float(columns[0]), float(columns[1]));
+        for (z, &code) in logits.iter_mut().zip(columns[2]) {
+            *z = minimum + scale * f32::from(code);
+        }
+    }
+}
+
+/// The layout gives exactly four bytes; anything else reads as a NaN, which no check lets pass.
+fn float(bytes: &[u8]) -> f32 {
+    bytes.try_into().map_or(f32::NAN, f32::from_le_bytes)
+}

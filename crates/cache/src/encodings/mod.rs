@@ -1,0 +1,256 @@
+//! How a row of logits becomes bytes and comes back.
+//!
+//! To add an encoding, write a file here, give it a variant of [`Encoding`] and a row in [`encodings`].
+
+mod affine_u8;
+mod dense;
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::CacheError;
+
+/// The encodings that there are, in the order in which they are listed.
+pub fn encodings() -> &'static [EncodingRow] {
+    ENCODINGS
+}
+
+const ENCODINGS: &[EncodingRow] = &[
+    EncodingRow {
+        name: "f32",
+        about: "the teacher's own numbers; 4 bytes a class",
+        error_bound: "none",
+        encoding: Encoding::F32,
+    },
+    EncodingRow {
+        name: "f16",
+        about: "half precision; 2 bytes a class, and what most recipes want",
+        error_bound: "|error| <= max(|z| * 2^-11, 2^-25); |z| < 65520",
+        encoding: Encoding::F16,
+    },
+    EncodingRow {
+        name: "bf16",
+        about: "the upper half of an f32; 2 bytes a class, any range",
+        error_bound: "|error| <= |z| * 2^-8",
+        encoding: Encoding::Bf16,
+    },
+    EncodingRow {
+        name: "u8",
+        about: "256 levels between a row's smallest and largest logit; 1 byte a class and 8 a row",
+        error_bound: "|error| <= (max - min) / 510 + 2^-22 * max|z|",
+        encoding: Encoding::U8,
+    },
+];
+
+/// One encoding in the list of them.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodingRow {
+    /// What a recipe calls it.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// How far a decoded logit can be from the teacher's `z`.
+    pub error_bound: &'static str,
+    /// The encoding itself.
+    pub encoding: Encoding,
+}
+
+/// How rows are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// 32-bit floats.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// The upper 16 bits of an f32, rounded to nearest even.
+    Bf16,
+    /// 8-bit codes with a scale and a minimum per row.
+    U8,
+}
+
+impl Encoding {
+    /// The encoding that a recipe calls `name`.
+    ///
+    /// # Errors
+    /// [`CacheError::UnknownEncoding`].
+    pub fn parse(name: &str) -> Result<Encoding, CacheError> {
+        let row = ENCODINGS.iter().find(|row| row.name == name);
+        row.map(|row| row.encoding)
+            .ok_or_else(|| CacheError::UnknownEncoding {
+                name: name.to_owned(),
+            })
+    }
+
+    /// Bytes of logits in one row, without `sample`, `label` and `check` (12 bytes more).
+    pub fn row_bytes(self, n_classes: usize) -> usize {
+        self.codec(n_classes)
+            .columns()
+            .iter()
+            .map(Column::row_bytes)
+            .sum()
+    }
+
+    /// What writes and reads rows of `n_classes` in this encoding.
+    pub(crate) fn codec(self, n_classes: usize) -> Box<dyn Codec> {
+        match self {
+            Encoding::F32 => Box::new(dense::F32 { n_classes }),
+            Encoding::F16 => Box::new(dense::F16 { n_classes }),
+            Encoding::Bf16 => Box::new(dense::Bf16 { n_classes }),
+            Encoding::U8 => Box::new(affine_u8::AffineU8 { n_classes }),
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = ENCODINGS.iter().find(|row| row.encoding == *self);
+        f.write_str(row.map_or("unlisted", |row| row.name))
+    }
+}
+
+impl Serialize for Encoding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoding {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Encoding::parse(&name).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The most columns that a codec may have, so that a gather needs no allocation.
+pub(crate) const MAX_COLUMNS: usize = 8;
+
+/// A column that rows of an encoding are spread over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Column {
+    /// Its name in the file.
+    pub(crate) name: &'static str,
+    /// What it is made of.
+    pub(crate) element: Element,
+    /// How many elements a row has, as a list; `None` for a plain column.
+    pub(crate) list: Option<usize>,
+}
+
+impl Column {
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.element.bytes() * self.list.unwrap_or(1)
+    }
+}
+
+/// The element of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    U8,
+    U16,
+    U32,
+    F16,
+    F32,
+}
+
+impl Element {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Element::U8 => 1,
+            Element::U16 | Element::F16 => 2,
+            Element::U32 | Element::F32 => 4,
+        }
+    }
+}
+
+/// Writes and reads the rows of one encoding.
+pub(crate) trait Codec: Send + Sync {
+    /// The columns, in the order in which a row's check runs over them. At most [`MAX_COLUMNS`].
+    fn columns(&self) -> Vec<Column>;
+
+    /// Encodes one row of finite logits into one slice per column, each of that column's `row_bytes`.
+    ///
+    /// # Errors
+    /// The first class whose logit the encoding cannot hold.
+    fn encode(&self, logits: &[f32], label: u32, columns: &mut [&mut [u8]]) -> Result<(), usize>;
+
+    /// Decodes one row; the reverse of [`encode`](Codec::encode).
+    fn decode(&self, columns: &[&[u8]], logits: &mut [f32]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Encodes and decodes one row.
+    pub(crate) fn round_trip(encoding: Encoding, logits: &[f32]) -> Result<Vec<f32>, usize> {
+        let codec = encoding.codec(logits.len());
+        let mut columns: Vec<Vec<u8>> = codec
+            .columns()
+            .iter()
+            .map(|column| vec![0; column.row_bytes()])
+            .collect();
+        let mut slices: Vec<&mut [u8]> = columns.iter_mut().map(Vec::as_mut_slice).collect();
+        codec.encode(logits, 0, &mut slices)?;
+        let slices: Vec<&[u8]> = columns.iter().map(Vec::as_slice).collect();
+        let mut decoded = vec![f32::NAN; logits.len()];
+        codec.decode(&slices, &mut decoded);
+        Ok(decoded)
+    }
+
+    fn bound(encoding: Encoding, z: f32, row: &[f32]) -> f32 {
+        let (min, max) = row.iter().fold((f32::MAX, f32::MIN), |(min, max), &z| {
+            (min.min(z), max.max(z))
+        });
+        match encoding {
+            Encoding::F32 => 0.0,
+            Encoding::F16 => (z.abs() * 2f32.powi(-11)).max(2f32.powi(-25)),
+            Encoding::Bf16 => z.abs() * 2f32.powi(-8) + f32::from_bits(0x8000),
+            Encoding::U8 => {
+                (max / 510.0 - min / 510.0) * (1.0 + 1e-6)
+                    + 2f32.powi(-22) * max.abs().max(min.abs())
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_encoding_comes_back_within_its_bound(
+            row in prop::collection::vec(-60000f32..60000.0, 1..70),
+            shrink in -30i32..1,
+        ) {
+            let row: Vec<f32> = row.iter().map(|z| z * 2f32.powi(shrink)).collect();
+            for listed in encodings() {
+                let decoded = round_trip(listed.encoding, &row).unwrap();
+                for (z, d) in row.iter().zip(&decoded) {
+                    let bound = bound(listed.encoding, *z, &row);
+                    prop_assert!((z - d).abs() <= bound, "{}: {z} came back as {d}, bound {bound}", listed.name);
+                }
+            }
+        }
+
+        #[test]
+        fn no_finite_logit_comes_back_as_something_else(row in prop::collection::vec(any::<f32>(), 1..40)) {
+            let row: Vec<f32> = row.into_iter().map(|z| if z.is_finite() { z } else { 0.0 }).collect();
+            for listed in encodings() {
+                if let Ok(decoded) = round_trip(listed.encoding, &row) {
+                    prop_assert!(decoded.iter().all(|d| d.is_finite()), "{}: {row:?} {decoded:?}", listed.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_go_both_ways() {
+        for row in encodings() {
+            assert_eq!(Encoding::parse(row.name).unwrap(), row.encoding);
+            assert_eq!(row.encoding.to_string(), row.name);
+            assert!(row.encoding.codec(10).columns().len() <= MAX_COLUMNS);
+        }
+        assert!(matches!(
+            Encoding::parse("f8"),
+            Err(CacheError::UnknownEncoding { .. })
+        ));
+    }
+}

@@ -1,0 +1,288 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use logitcask_durable::LockError;
+
+/// Everything that can be wrong with a cache, or with what somebody asks of it.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The file system said no.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder holds no `cache.json`.
+    #[error("`{}` is not a cache: it holds no `cache.json`", path.display())]
+    NotACache {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The cache was written in a format that this program does not know.
+    #[error("`{}` is of format version {found}, this program reads version {supported}", path.display())]
+    Version {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that can be read.
+        supported: u32,
+    },
+    /// A file of the cache is not what the format says it must be.
+    #[error("`{}` is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, expected and found.
+        problem: String,
+    },
+    /// A row's checksum disagrees with its bytes.
+    #[error("the row of sample {sample}, view {view} in `{}` is damaged: its check is {found:08x}, its bytes give {computed:08x}", path.display())]
+    DamagedRow {
+        /// The chunk file.
+        path: PathBuf,
+        /// The sample.
+        sample: u32,
+        /// The view.
+        view: u32,
+        /// The check that stands in the file.
+        found: u32,
+        /// The check that the bytes give.
+        computed: u32,
+    },
+    /// A row was asked for whose sample could not be decoded when the teacher ran.
+    #[error(
+        "sample {sample} has no row in view {view}: it could not be decoded when the teacher ran"
+    )]
+    NullRow {
+        /// The sample.
+        sample: u32,
+        /// The view.
+        view: u32,
+    },
+    /// A sample index beyond the split.
+    #[error("sample {sample} was asked for, the cache was made for {n_samples} samples")]
+    NoSuchSample {
+        /// The index that was asked for.
+        sample: u32,
+        /// How many samples the cache covers.
+        n_samples: u32,
+    },
+    /// A view that has not been captured.
+    #[error("view {view} was asked for, the cache holds {n_views} views")]
+    NoSuchView {
+        /// The view that was asked for.
+        view: u32,
+        /// How many views the cache holds.
+        n_views: usize,
+    },
+    /// A chunk that the cache does not have.
+    #[error("chunk {chunk} was named, the cache has {n_chunks} chunks in a view")]
+    NoSuchChunk {
+        /// The chunk that was named.
+        chunk: u32,
+        /// How many there are.
+        n_chunks: u32,
+    },
+    /// A slice handed in has the wrong length.
+    #[error("`{what}` has {found} elements, expected {expected}")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// How many elements it must have.
+        expected: usize,
+        /// How many it has.
+        found: usize,
+    },
+    /// The teacher answered with something that is not a number.
+    #[error("the teacher's logit for class {class} of sample {sample}, view {view} is {value}")]
+    NonFinite {
+        /// The sample.
+        sample: u32,
+        /// The view.
+        view: u32,
+        /// The class.
+        class: usize,
+        /// What stood there.
+        value: f32,
+    },
+    /// A logit is too large for the encoding.
+    #[error(
+        "the teacher's logit for class {class} of sample {sample}, view {view} is {value}, beyond what `{encoding}` can hold"
+    )]
+    OutOfRange {
+        /// The sample.
+        sample: u32,
+        /// The view.
+        view: u32,
+        /// The class.
+        class: usize,
+        /// The logit.
+        value: f32,
+        /// The encoding's name.
+        encoding: String,
+    },
+    /// A label that no class has.
+    #[error("sample {sample} has label {label}, the cache has {n_classes} classes")]
+    Label {
+        /// The sample.
+        sample: u32,
+        /// Its label.
+        label: u32,
+        /// How many classes there are.
+        n_classes: usize,
+    },
+    /// An encoding that does not exist.
+    #[error("there is no encoding `{name}`")]
+    UnknownEncoding {
+        /// What was asked for.
+        name: String,
+    },
+    /// The encoding does not hold what was asked for.
+    #[error("a cache encoded as `{encoding}` does not hold {wanted}")]
+    NotHeld {
+        /// The cache's encoding.
+        encoding: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// A manifest that no cache can have.
+    #[error("a cache cannot be made with {field} = {value}: {problem}")]
+    Manifest {
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// A cache with this key is there, but it disagrees in something that the key does not hold.
+    #[error("cache `{}` has the same key but another {field}: `{cached}` there, `{wanted}` here", path.display())]
+    Disagrees {
+        /// The cache.
+        path: PathBuf,
+        /// In what.
+        field: &'static str,
+        /// What the cache says.
+        cached: String,
+        /// What was wanted.
+        wanted: String,
+    },
+    /// Another process is writing this cache, or the lock cannot be had.
+    #[error("cache `{}` cannot be locked for writing", path.display())]
+    Lock {
+        /// The cache.
+        path: PathBuf,
+        /// Who holds it.
+        #[source]
+        source: LockError,
+    },
+    /// The view still lacks chunks.
+    #[error("view {view} cannot be finished: {missing} of {n_chunks} chunks are missing")]
+    Unfinished {
+        /// The view.
+        view: u32,
+        /// How many chunks are missing.
+        missing: usize,
+        /// Of how many.
+        n_chunks: u32,
+    },
+    /// The Arrow library could not write.
+    #[error("cannot encode `{}`", path.display())]
+    Arrow {
+        /// The file to be.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: arrow::error::ArrowError,
+    },
+}
+
+impl CacheError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            CacheError::NotACache { .. } => {
+                "`logitcask cache ls` shows the caches; `make teacher-logits` makes one".to_owned()
+            }
+            CacheError::Version { found, supported, .. } if found > supported => {
+                "read it with the version of logitcask that wrote it, or a newer one".to_owned()
+            }
+            CacheError::Damaged { path, .. } | CacheError::DamagedRow { path, .. } => damaged_hint(path),
+            CacheError::NullRow { .. } => {
+                "exclude the sample with `data.exclude`, or repair its file and capture again into a fresh cache".to_owned()
+            }
+            CacheError::NoSuchView { .. } => "capture more views with `make teacher-logits`".to_owned(),
+            CacheError::NoSuchSample { .. } => {
+                "the dataset has grown since; run `make teacher-logits` for the new one".to_owned()
+            }
+            CacheError::NonFinite { .. } => {
+                "the teacher is broken or its input is wrongly scaled; check `mean`, `std` and `scale`, and try \
+                 `precision = \"f32\"`"
+                    .to_owned()
+            }
+            CacheError::OutOfRange { .. } => "use `encoding = \"f32\"`".to_owned(),
+            CacheError::UnknownEncoding { .. } => "`logitcask list encodings` shows all".to_owned(),
+            CacheError::NotHeld { .. } => {
+                "capture with a dense encoding (`f16`, `u8`), which every loss can read".to_owned()
+            }
+            CacheError::Disagrees { .. } => {
+                "the images are the same but something around them changed; use a fresh cache folder with `--cache-dir`"
+                    .to_owned()
+            }
+            CacheError::Lock { source: LockError::Held { same_host, path, .. }, .. } => {
+                if *same_host {
+                    "wait until that process has finished, or stop it".to_owned()
+                } else {
+                    format!("if that process is gone, remove `{}`", path.display())
+                }
+            }
+            CacheError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    "make the folder writable, or name another one with `--cache-dir`".to_owned()
+                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "free some space and run the same command again: it resumes".to_owned()
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(hint)
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+        let path = path.to_path_buf();
+        move |source| CacheError::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    pub(crate) fn damaged(path: &Path, problem: impl Into<String>) -> CacheError {
+        CacheError::Damaged {
+            path: path.to_path_buf(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A damaged chunk can be captured again; a damaged `cache.json` takes the folder with it.
+fn damaged_hint(path: &Path) -> String {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("cache.json") => {
+            "restore the file from a copy, or remove the cache's folder and capture again"
+                .to_owned()
+        }
+        _ => format!(
+            "restore the file from a copy, or remove the folder `{}` and capture that view again",
+            path.parent().unwrap_or(path).display()
+        ),
+    }
+}

@@ -1,0 +1,198 @@
+//! The names inside a cache's folder, and the search for one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::key::Difference;
+use crate::view_file::ViewFile;
+use crate::{CacheError, CacheKey, Encoding, Manifest};
+
+pub(crate) const MANIFEST: &str = "cache.json";
+pub(crate) const VIEW_MANIFEST: &str = "view.json";
+pub(crate) const LOCK: &str = ".lock";
+
+/// `view=0007`: the Hive style of naming, which makes the view a column for readers that know it.
+pub(crate) fn view_folder(cache: &Path, view: u32) -> PathBuf {
+    cache.join(format!("view={view:04}"))
+}
+
+/// `part-00012.arrow`.
+pub(crate) fn chunk_name(chunk: u32) -> String {
+    format!("part-{chunk:05}.arrow")
+}
+
+/// What [`find`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A cache with exactly this key; it may still lack views.
+    Hit(PathBuf),
+    /// None has it.
+    Miss {
+        /// The cache with the fewest differing ingredients, and those; `None` where there is no cache that shares the
+        /// teacher or the images.
+        nearest: Option<(PathBuf, Vec<Difference>)>,
+    },
+}
+
+/// One cache in a listing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The folder's name.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The teacher's name.
+    pub teacher: String,
+    /// Samples of the split.
+    pub n_samples: u32,
+    /// Classes of a row.
+    pub n_classes: usize,
+    /// Views that are whole.
+    pub n_views: usize,
+    /// How rows are stored.
+    pub encoding: Encoding,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What is wrong with it, if it cannot be read.
+    pub problem: Option<String>,
+}
+
+/// Looks for the cache with this key under `root`. A `root` that does not exist holds no caches.
+///
+/// # Errors
+/// If the folder cannot be read, or if the one cache with this key is damaged. Other damaged caches are passed over.
+pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
+    let suffix = format!("-{}", key.key12());
+    let mut nearest: Option<(PathBuf, Vec<Difference>)> = None;
+    for path in cache_folders(root)? {
+        let is_ours = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().ends_with(&suffix));
+        let manifest = match Manifest::read(&path) {
+            Ok(manifest) => manifest,
+            Err(error) if is_ours => return Err(error),
+            Err(_) => continue,
+        };
+        let differences = key.differences(&manifest.key);
+        if differences.is_empty() {
+            return Ok(Found::Hit(path));
+        }
+        let is_related = manifest.key.teacher == key.teacher || manifest.key.images == key.images;
+        let is_nearer = nearest
+            .as_ref()
+            .is_none_or(|(_, best)| differences.len() < best.len());
+        if is_related && is_nearer {
+            nearest = Some((path, differences));
+        }
+    }
+    Ok(Found::Miss { nearest })
+}
+
+/// All caches under `root`, by name. Damaged ones are listed with their problem.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn list(root: &Path) -> Result<Vec<Summary>, CacheError> {
+    let summaries = cache_folders(root)?.into_iter().map(|path| {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let bytes = bytes_below(&path);
+        match Manifest::read(&path).and_then(|manifest| Ok((views_of(&path)?.len(), manifest))) {
+            Ok((n_views, manifest)) => Summary {
+                name,
+                teacher: manifest.teacher,
+                n_samples: manifest.n_samples,
+                n_classes: manifest.n_classes,
+                n_views,
+                encoding: manifest.encoding,
+                bytes,
+                path,
+                problem: None,
+            },
+            Err(error) => Summary {
+                name,
+                teacher: String::new(),
+                n_samples: 0,
+                n_classes: 0,
+                n_views: 0,
+                encoding: Encoding::F32,
+                bytes,
+                path,
+                problem: Some(error.to_string()),
+            },
+        }
+    });
+    Ok(summaries.collect())
+}
+
+/// The numbers of the views that are whole, in order: those whose folder holds a `view.json`.
+pub(crate) fn views_of(cache: &Path) -> Result<Vec<u32>, CacheError> {
+    let entries = fs::read_dir(cache).map_err(CacheError::io("read the folder", cache))?;
+    let mut views = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(CacheError::io("read the folder", cache))?;
+        let name = entry.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("view="))
+            .and_then(|n| n.parse().ok());
+        // Only the canonical spelling counts, or `view=1` and `view=0001` would be two folders of one view.
+        if let Some(view) = number.filter(|&view| entry.path() == view_folder(cache, view))
+            && entry.path().join(VIEW_MANIFEST).exists()
+        {
+            views.push(view);
+        }
+    }
+    views.sort_unstable();
+    Ok(views)
+}
+
+/// Reads the `view.json` of a view.
+pub(crate) fn read_view(
+    cache: &Path,
+    manifest: &Manifest,
+    view: u32,
+) -> Result<ViewFile, CacheError> {
+    ViewFile::read(
+        &view_folder(cache, view).join(VIEW_MANIFEST),
+        manifest,
+        view,
+    )
+}
+
+fn cache_folders(root: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(CacheError::io("read the folder", root)(error)),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(CacheError::io("read the folder", root))?
+            .path();
+        if path.join(MANIFEST).exists() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// Sizes that cannot be read count as nothing: this is a number for people.
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

@@ -1,0 +1,3 @@
+//! How the columns of a chunk lie in a file.
+
+pub(crate) mod arrow_ipc;

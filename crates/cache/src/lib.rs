@@ -1,0 +1,45 @@
+//! Teacher logits on disk: written once, mapped ever after.
+//!
+//! A cache is a folder that belongs to one teacher, one split of one dataset and one family of views:
+//!
+//! ```text
+//! data/cache/resnet56-0123456789ab/
+//!     cache.json                  what the cache is: key, sizes, digests; written first, never changed
+//!     view=0000/part-00000.arrow  the rows of consecutive samples; appears whole or not at all
+//!     view=0000/view.json         the view's chunks and their digests; written last, makes the view exist
+//! ```
+//!
+//! What flows through this crate:
+//!
+//! 1. A [`CacheKey`] names what changes a logit. [`find`] looks for its cache, and says what differs in the nearest one.
+//! 2. A [`LogitWriter`] takes a [`Manifest`], says which chunks are missing, and turns [`ChunkRows`] into chunk files,
+//!    row by row through an [`Encoding`]. Killed at any moment, it loses the chunk in work.
+//! 3. A [`LogitCache`] maps the chunks and gathers rows by (sample, view) into a caller's buffer. Each row carries a
+//!    CRC-32C over sample, view, label and bytes, which is computed anew at each gather: a wrong row is an error, whatever
+//!    happened to the disk.
+//!
+//! This crate knows no image, model or tensor library. `docs/format.md` describes the files for other readers.
+
+mod chunk;
+mod encodings;
+mod error;
+mod folder;
+mod key;
+mod layouts;
+mod manifest;
+mod reader;
+mod sealed;
+mod source;
+mod view_file;
+mod writer;
+
+pub use chunk::{ChunkRows, NO_LABEL};
+pub use encodings::{Encoding, EncodingRow, encodings};
+pub use error::CacheError;
+pub use folder::{Found, Summary, find, list};
+pub use key::{CacheKey, Difference};
+pub use manifest::{Manifest, PixelCheck};
+pub use reader::{LogitCache, OpenOptions};
+pub use source::Io;
+pub use view_file::{ChunkEntry, ViewFile};
+pub use writer::LogitWriter;

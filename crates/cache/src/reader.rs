@@ -1,0 +1,191 @@
+use std::path::{Path, PathBuf};
+
+use crate::chunk::{Chunk, ChunkPlace, Row};
+use crate::encodings::Codec;
+use crate::folder::{self, view_folder};
+use crate::source::Io;
+use crate::view_file::ViewFile;
+use crate::{CacheError, Encoding, Manifest};
+
+/// How a cache is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Mapped, or read by position.
+    pub io: Io,
+}
+
+/// A cache, open for reading. Rows are addressed by (sample, view), and every row is checked whenever it is read.
+///
+/// Opening reads the manifests and the frame of each chunk file; the rows stay on the disk. Nothing is ever written.
+pub struct LogitCache {
+    path: PathBuf,
+    manifest: Manifest,
+    views: Vec<u32>,
+    view_files: Vec<ViewFile>,
+    /// The chunks of each view, in the order of `views`.
+    chunks: Vec<Vec<Chunk>>,
+    null_samples: Vec<u32>,
+    codec: Box<dyn Codec>,
+}
+
+impl LogitCache {
+    /// Opens the cache in the folder `path` with all views that are whole.
+    ///
+    /// # Errors
+    /// If it is no cache, or a manifest or a chunk's frame is damaged.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<LogitCache, CacheError> {
+        let manifest = Manifest::read(path)?;
+        let codec = manifest.encoding.codec(manifest.n_classes);
+        let views = folder::views_of(path)?;
+        let mut view_files = Vec::with_capacity(views.len());
+        let mut chunks = Vec::with_capacity(views.len());
+        for &view in &views {
+            let file = folder::read_view(path, &manifest, view)?;
+            let opened = (0..).zip(&file.chunks).map(|(chunk, entry)| {
+                let place = ChunkPlace::new(&manifest, view, chunk)?;
+                let path = view_folder(path, view).join(&entry.file);
+                let chunk = Chunk::open(&path, &manifest, codec.as_ref(), place, options.io)?;
+                chunk.check_file_len(entry.bytes)?;
+                Ok(chunk)
+            });
+            chunks.push(opened.collect::<Result<Vec<_>, _>>()?);
+            view_files.push(file);
+        }
+        let mut null_samples: Vec<u32> = view_files
+            .iter()
+            .flat_map(|file| file.null_samples.iter().copied())
+            .collect();
+        null_samples.sort_unstable();
+        null_samples.dedup();
+        Ok(LogitCache {
+            path: path.to_path_buf(),
+            manifest,
+            views,
+            view_files,
+            chunks,
+            null_samples,
+            codec,
+        })
+    }
+
+    /// The cache's folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `cache.json` says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The views that are whole, in order.
+    pub fn views(&self) -> &[u32] {
+        &self.views
+    }
+
+    /// What each view's `view.json` says, in the order of [`views`](Self::views).
+    pub fn view_files(&self) -> &[ViewFile] {
+        &self.view_files
+    }
+
+    /// Classes of a row.
+    pub fn n_classes(&self) -> usize {
+        self.manifest.n_classes
+    }
+
+    /// How rows are stored.
+    pub fn encoding(&self) -> Encoding {
+        self.manifest.encoding
+    }
+
+    /// Samples that have a null row in at least one view, in order.
+    pub fn null_samples(&self) -> &[u32] {
+        &self.null_samples
+    }
+
+    /// The cache id: BLAKE3 over the key's digest, the digest of the labels and the digests of the views, in order. It
+    /// names the logits themselves, so that two captures that agree to the byte have the same one, whenever and wherever
+    /// they were made.
+    pub fn id(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.manifest.key.digest());
+        hasher.update(&self.manifest.labels);
+        for file in &self.view_files {
+            hasher.update(&file.digest());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The share of rows whose largest logit is the label's, over all views; `None` where no view is whole.
+    pub fn accuracy(&self) -> Option<f64> {
+        let chunks = self.view_files.iter().flat_map(|file| &file.chunks);
+        let (n_rows, n_correct) = chunks.fold((0u64, 0u64), |(rows, correct), chunk| {
+            (
+                rows + u64::from(chunk.n_rows),
+                correct + u64::from(chunk.n_correct),
+            )
+        });
+        let n_null: usize = self
+            .view_files
+            .iter()
+            .map(|file| file.null_samples.len())
+            .sum();
+        let n_rows = n_rows.saturating_sub(n_null as u64);
+        (n_rows > 0).then(|| n_correct as f64 / n_rows as f64)
+    }
+
+    /// Gathers the rows of the `wanted` (sample, view) pairs: logits as (wanted, classes) in f32, and the labels that the
+    /// cache holds. Every row's check is computed anew.
+    ///
+    /// # Errors
+    /// A slice of a wrong length, a pair that the cache does not hold, a null row, or a damaged row: each names it. What
+    /// stands in the slices then means nothing.
+    pub fn rows(
+        &self,
+        wanted: &[(u32, u32)],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), CacheError> {
+        let n_classes = self.manifest.n_classes;
+        check_length("logits", logits.len(), wanted.len() * n_classes)?;
+        check_length("labels", labels.len(), wanted.len())?;
+        for ((&(sample, view), logits), label) in wanted
+            .iter()
+            .zip(logits.chunks_exact_mut(n_classes))
+            .zip(labels)
+        {
+            *label = match self
+                .chunk_of(sample, view)?
+                .row(sample, self.codec.as_ref(), logits)?
+            {
+                Row::There(label) => label,
+                Row::Null => return Err(CacheError::NullRow { sample, view }),
+            };
+        }
+        Ok(())
+    }
+
+    fn chunk_of(&self, sample: u32, view: u32) -> Result<&Chunk, CacheError> {
+        let n_samples = self.manifest.n_samples;
+        if sample >= n_samples {
+            return Err(CacheError::NoSuchSample { sample, n_samples });
+        }
+        let index = self.views.binary_search(&view);
+        let index = index.map_err(|_| CacheError::NoSuchView {
+            view,
+            n_views: self.views.len(),
+        })?;
+        Ok(&self.chunks[index][(sample / self.manifest.chunk_rows) as usize])
+    }
+}
+
+fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), CacheError> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(CacheError::Length {
+            what,
+            expected,
+            found,
+        }),
+    }
+}

@@ -1,0 +1,328 @@
+//! Captured, found, gathered; resumed, extended, refused.
+
+mod support;
+
+use std::path::Path;
+
+use logitcask_cache::{
+    CacheError, CacheKey, ChunkRows, Encoding, Found, Io, LogitCache, LogitWriter, OpenOptions,
+    encodings, find, list,
+};
+use support::{capture, files, key, label, logit, manifest, write_chunk};
+
+fn gather(cache: &LogitCache, wanted: &[(u32, u32)]) -> Result<(Vec<f32>, Vec<u32>), CacheError> {
+    let mut logits = vec![0.0; wanted.len() * cache.n_classes()];
+    let mut labels = vec![0; wanted.len()];
+    cache.rows(wanted, &mut logits, &mut labels)?;
+    Ok((logits, labels))
+}
+
+fn open(path: &Path) -> LogitCache {
+    LogitCache::open(path, OpenOptions::default()).unwrap()
+}
+
+#[test]
+fn what_went_in_comes_out_in_any_order_in_every_encoding() {
+    for row in encodings() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, _) = capture(root.path(), &manifest(row.encoding, 23, 7, 5), 3, &[]);
+        for io in [Io::Map, Io::Read] {
+            let cache = LogitCache::open(&path, OpenOptions { io }).unwrap();
+            assert_eq!(cache.views(), [0, 1, 2]);
+            let wanted: Vec<(u32, u32)> = (0..69).map(|i| (i * 11 % 23, i * 7 % 3)).collect();
+            let (logits, labels) = gather(&cache, &wanted).unwrap();
+            for (i, &(sample, view)) in wanted.iter().enumerate() {
+                assert_eq!(labels[i], label(sample, 7));
+                for class in 0..7 {
+                    let (z, d) = (logit(sample, view, class), logits[i * 7 + class]);
+                    let bound = match row.encoding {
+                        Encoding::F32 => 0.0,
+                        _ => 0.07,
+                    };
+                    assert!((z - d).abs() <= bound, "{}: {z} {d}", row.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_samples_keep_their_index_and_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F16, 10, 3, 4), 2, &[5, 9]);
+    let cache = open(&path);
+    assert_eq!(cache.null_samples(), [5, 9]);
+    gather(&cache, &[(4, 1), (6, 1), (8, 0)]).unwrap();
+    let error = gather(&cache, &[(4, 0), (9, 1)]).unwrap_err();
+    assert!(
+        matches!(error, CacheError::NullRow { sample: 9, view: 1 }),
+        "{error}"
+    );
+}
+
+#[test]
+fn rows_that_are_not_there_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F32, 10, 3, 4), 1, &[]);
+    let cache = open(&path);
+    assert!(matches!(
+        gather(&cache, &[(10, 0)]),
+        Err(CacheError::NoSuchSample {
+            sample: 10,
+            n_samples: 10
+        })
+    ));
+    assert!(matches!(
+        gather(&cache, &[(0, 1)]),
+        Err(CacheError::NoSuchView {
+            view: 1,
+            n_views: 1
+        })
+    ));
+    let mut short = [0.0; 5];
+    assert!(matches!(
+        cache.rows(&[(0, 0), (1, 0)], &mut short, &mut [0; 2]),
+        Err(CacheError::Length { .. })
+    ));
+}
+
+#[test]
+fn a_hit_a_miss_and_what_differs() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 10, 3, 4);
+    assert_eq!(
+        find(root.path(), &made.key).unwrap(),
+        Found::Miss { nearest: None }
+    );
+    let (path, _) = capture(root.path(), &made, 1, &[]);
+    assert_eq!(
+        find(root.path(), &made.key).unwrap(),
+        Found::Hit(path.clone())
+    );
+
+    let retrained = CacheKey {
+        teacher: "beef".repeat(16),
+        ..made.key.clone()
+    };
+    let Found::Miss {
+        nearest: Some((near, differences)),
+    } = find(root.path(), &retrained).unwrap()
+    else {
+        panic!("another teacher must be a miss");
+    };
+    assert_eq!(near, path);
+    assert_eq!(differences.len(), 1);
+    assert_eq!(differences[0].field, "teacher");
+    assert_eq!(differences[0].cached, made.key.teacher);
+
+    let unrelated = CacheKey {
+        teacher: "t".into(),
+        images: "i".into(),
+        ..key()
+    };
+    assert_eq!(
+        find(root.path(), &unrelated).unwrap(),
+        Found::Miss { nearest: None }
+    );
+    let listed = list(root.path()).unwrap();
+    assert_eq!(
+        (listed.len(), listed[0].n_views, listed[0].problem.as_ref()),
+        (1, 1, None)
+    );
+}
+
+#[test]
+fn a_moved_cache_is_the_same_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 10, 3, 4);
+    let (path, _) = capture(root.path(), &made, 1, &[]);
+    let id = open(&path).id();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("renamed");
+    std::fs::rename(&path, &moved).unwrap();
+    assert_eq!(
+        find(elsewhere.path(), &made.key).unwrap(),
+        Found::Hit(moved.clone())
+    );
+    assert_eq!(open(&moved).id(), id);
+}
+
+#[test]
+fn views_are_added_and_nothing_else_is_touched() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 10, 3, 4);
+    let (path, first) = capture(root.path(), &made, 2, &[]);
+    assert_eq!(first, 6);
+    let (before, id) = (files(&path), open(&path).id());
+    assert_eq!(capture(root.path(), &made, 2, &[]).1, 0);
+    assert_eq!(files(&path), before);
+    assert_eq!(capture(root.path(), &made, 3, &[]).1, 3);
+    let after = files(&path);
+    assert!(before.iter().all(|(name, bytes)| after[name] == *bytes));
+    assert_ne!(open(&path).id(), id);
+}
+
+#[test]
+fn a_capture_that_stopped_is_taken_up() {
+    let whole = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::U8, 22, 3, 4);
+    let (expected, _) = capture(whole.path(), &made, 2, &[3]);
+
+    let root = tempfile::tempdir().unwrap();
+    let path = {
+        let writer = LogitWriter::open(root.path(), &made).unwrap();
+        for chunk in [0, 3] {
+            write_chunk(&writer, 0, chunk, &[3]);
+        }
+        let error = writer.finish_view(0).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                CacheError::Unfinished {
+                    missing: 4,
+                    n_chunks: 6,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        writer.path().to_path_buf()
+    };
+    // What a killed writer can leave: a temporary file; and what a failing disk can: a chunk cut short.
+    std::fs::write(path.join("view=0000/.part-00001.arrow.tmp-1"), b"half").unwrap();
+    let third = path.join("view=0000/part-00003.arrow");
+    let bytes = std::fs::read(&third).unwrap();
+    std::fs::write(&third, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(
+        open(&path).views().is_empty(),
+        "a view without view.json does not exist"
+    );
+    // Chunk 0 is kept; the damaged one and the four that never were are written.
+    assert_eq!(capture(root.path(), &made, 2, &[3]).1, 5 + 6);
+    assert_eq!(files(&path), files(&expected));
+}
+
+#[test]
+fn one_process_writes_at_a_time() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 10, 3, 4);
+    let writer = LogitWriter::open(root.path(), &made).unwrap();
+    let error = LogitWriter::open(root.path(), &made).err().unwrap();
+    assert!(matches!(error, CacheError::Lock { .. }), "{error}");
+    assert!(error.hint().is_some());
+    drop(writer);
+    LogitWriter::open(root.path(), &made).unwrap();
+}
+
+#[test]
+fn the_same_key_with_other_labels_or_pixels_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 10, 3, 4);
+    capture(root.path(), &made, 1, &[]);
+    let mut relabelled = made.clone();
+    relabelled.labels[0] = 1;
+    let error = LogitWriter::open(root.path(), &relabelled).err().unwrap();
+    assert!(
+        matches!(
+            error,
+            CacheError::Disagrees {
+                field: "labels",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_logit_is_refused_with_its_sample() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = LogitWriter::open(root.path(), &manifest(Encoding::F16, 4, 3, 2)).unwrap();
+    let write = |logits: &[f32], labels: &[u32], valid: &[bool]| {
+        writer.write_chunk(
+            0,
+            1,
+            &ChunkRows {
+                labels,
+                logits,
+                valid,
+                ..ChunkRows::default()
+            },
+        )
+    };
+    let error = write(&[0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0], &[0, 0], &[]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CacheError::NonFinite {
+                sample: 3,
+                view: 0,
+                class: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = write(&[0.0, 0.0, 70000.0, 0.0, 0.0, 0.0], &[0, 0], &[]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CacheError::OutOfRange {
+                sample: 2,
+                class: 2,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = write(&[0.0; 6], &[0, 3], &[]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CacheError::Label {
+                sample: 3,
+                label: 3,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // A missing row may hold anything.
+    write(
+        &[0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0],
+        &[0, 0],
+        &[true, false],
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_chunk_in_a_wrong_place_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F16, 8, 3, 4), 2, &[]);
+    let (a, b) = (
+        path.join("view=0000/part-00000.arrow"),
+        path.join("view=0001/part-00000.arrow"),
+    );
+    std::fs::copy(&a, &b).unwrap();
+    let error = LogitCache::open(&path, OpenOptions::default())
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("its `logitcask.view` is `0`, expected `1`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_replaced_after_opening_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F16, 8, 3, 4), 1, &[]);
+    let cache = open(&path);
+    let before = gather(&cache, &[(6, 0)]).unwrap();
+    std::fs::remove_file(path.join("view=0000/part-00001.arrow")).unwrap();
+    std::fs::write(path.join("view=0000/part-00001.arrow"), b"").unwrap();
+    assert_eq!(gather(&cache, &[(6, 0)]).unwrap(), before);
+}

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use crate::{
     Error, FeatureMap, Init, Result, Scope,
     buffer::Buffer,
-    kernels::{self, Moments},
+    kernels::{self, Affine, Gate, Moments, Slope},
     tape::{self, Backward, Slot, with_values},
 };
 
@@ -93,13 +93,12 @@ impl BatchNorm {
                 var: with_values(&self.running_var, <[f32]>::to_vec)?,
             },
         };
-        let (scale, shift) = self.affine(&moments)?;
+        let affine = self.affine(&moments)?;
         let relu = activation == Activation::Relu;
         let mut y = Buffer::for_overwrite(x.values.len());
         kernels::norm_forward(
             &x.values,
-            &scale,
-            &shift,
+            &affine,
             residual.map(|r| &r.values[..]),
             relu,
             &mut y,
@@ -108,7 +107,11 @@ impl BatchNorm {
         if x.keeps() {
             let op = NormBackward {
                 x: Arc::clone(&x.values),
-                y: relu.then(|| Arc::clone(&made.values)),
+                relu: match (relu, residual) {
+                    (false, _) => Relu::Absent,
+                    (true, None) => Relu::OfX(affine),
+                    (true, Some(_)) => Relu::Answered(Arc::clone(&made.values)),
+                },
                 moments,
                 gamma: self.gamma.as_detached_tensor(),
                 mode,
@@ -121,16 +124,16 @@ impl BatchNorm {
         Ok(made)
     }
 
-    fn affine(&self, moments: &Moments) -> Result<(Vec<f32>, Vec<f32>)> {
+    fn affine(&self, moments: &Moments) -> Result<Affine> {
         let gamma = with_values(&self.gamma, <[f32]>::to_vec)?;
         let beta = with_values(&self.beta, <[f32]>::to_vec)?;
         let scale: Vec<f32> = std::iter::zip(&gamma, &moments.var)
             .map(|(&gamma, &var)| (f64::from(gamma) / (f64::from(var) + EPS).sqrt()) as f32)
             .collect();
         let shift = (0..self.channels)
-            .map(|c| beta[c] - moments.mean[c] * scale[c])
+            .map(|c| (f64::from(beta[c]) - f64::from(moments.mean[c]) * f64::from(scale[c])) as f32)
             .collect();
-        Ok((scale, shift))
+        Ok(Affine { scale, shift })
     }
 
     fn update_running(&self, moments: &Moments, n: usize) -> Result<()> {
@@ -173,13 +176,21 @@ impl BatchNorm {
 
 struct NormBackward {
     x: Arc<Buffer>,
-    /// The output, where a ReLU asks which way it went.
-    y: Option<Arc<Buffer>>,
+    relu: Relu,
     moments: Moments,
     gamma: Tensor,
     mode: Mode,
     dx: Option<Arc<Slot>>,
     dresidual: Option<Arc<Slot>>,
+}
+
+/// How to tell which values the activation let through.
+enum Relu {
+    Absent,
+    /// It looked at x alone: compute again what it saw.
+    OfX(Affine),
+    /// A residual was added before: look at what it answered.
+    Answered(Arc<Buffer>),
 }
 
 impl Backward for NormBackward {
@@ -188,30 +199,66 @@ impl Backward for NormBackward {
     }
 
     fn backward(self: Box<Self>, mut dy: Buffer) -> Result<Vec<Tensor>> {
+        let gate = match &self.relu {
+            Relu::Absent => Gate::Open,
+            Relu::OfX(affine) => Gate::Sign(affine),
+            Relu::Answered(y) => Gate::Output(y),
+        };
+        let (dot, sum) = kernels::norm_backward_sums(&self.x, &self.moments.mean, gate, &mut dy);
         let gamma = with_values(&self.gamma, <[f32]>::to_vec)?;
-        let mut dx = Buffer::for_overwrite(self.x.len());
-        let y = self.y.as_ref().map(|y| &y[..]);
-        let batch_statistics = self.mode == Mode::Train;
-        let (dgamma, dbeta) = kernels::norm_backward(
-            &self.x,
-            y,
-            &self.moments,
-            &gamma,
-            EPS,
-            batch_statistics,
-            &mut dy,
-            &mut dx,
-        );
-        if let Some(slot) = self.dx {
-            slot.put(dx);
+        let inverse: Vec<f64> = self
+            .moments
+            .var
+            .iter()
+            .map(|&var| 1.0 / (f64::from(var) + EPS).sqrt())
+            .collect();
+        let slope = self.slope(&gamma, &inverse, &dot, &sum);
+        match (self.dx, self.dresidual) {
+            (Some(dx_slot), Some(residual_slot)) => {
+                let mut dx = Buffer::for_overwrite(dy.len());
+                kernels::norm_backward(&self.x, &slope, &dy, &mut dx);
+                dx_slot.put(dx);
+                residual_slot.put(dy);
+            }
+            (Some(dx_slot), None) => {
+                kernels::norm_backward_in_place(&self.x, &slope, gate, &mut dy);
+                dx_slot.put(dy);
+            }
+            (None, Some(residual_slot)) => residual_slot.put(dy),
+            (None, None) => {}
         }
-        if let Some(slot) = self.dresidual {
-            slot.put(dy);
-        }
-        let channels = gamma.len();
+        let dgamma: Vec<f32> = std::iter::zip(&dot, &inverse)
+            .map(|(dot, inverse)| (dot * inverse) as f32)
+            .collect();
+        let dbeta: Vec<f32> = sum.iter().map(|&sum| sum as f32).collect();
         Ok(vec![
-            Tensor::from_vec(dgamma, channels, &Device::Cpu)?,
-            Tensor::from_vec(dbeta, channels, &Device::Cpu)?,
+            Tensor::new(dgamma, &Device::Cpu)?,
+            Tensor::new(dbeta, &Device::Cpu)?,
         ])
+    }
+}
+
+impl NormBackward {
+    /// With `hat = (x - mean) * inverse`: `dx = gamma * inverse * (dy - mean(dy) - hat * mean(dy * hat))` where the
+    /// statistics are those of the batch, and `gamma * inverse * dy` where they are fixed.
+    fn slope(&self, gamma: &[f32], inverse: &[f64], dot: &[f64], sum: &[f64]) -> Slope {
+        let channels = gamma.len();
+        let n = (self.x.len() / channels) as f64;
+        let scale: Vec<f64> = std::iter::zip(gamma, inverse)
+            .map(|(&gamma, inverse)| f64::from(gamma) * inverse)
+            .collect();
+        let (mut b, mut c) = (vec![0.0; channels], vec![0.0; channels]);
+        if self.mode == Mode::Train {
+            for i in 0..channels {
+                let slope = -scale[i] * inverse[i] * inverse[i] * dot[i] / n;
+                b[i] = slope as f32;
+                c[i] = (-scale[i] * sum[i] / n - slope * f64::from(self.moments.mean[i])) as f32;
+            }
+        }
+        Slope {
+            a: scale.into_iter().map(|scale| scale as f32).collect(),
+            b,
+            c,
+        }
     }
 }

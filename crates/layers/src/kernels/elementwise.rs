@@ -2,51 +2,65 @@
 
 use rayon::prelude::*;
 
+use super::simd::{Level, vectorized};
+
 /// Values per piece of work.
 const CHUNK: usize = 1 << 14;
 
 /// `sum += more`
 pub(crate) fn add_to(sum: &mut [f32], more: &[f32]) {
+    let level = Level::current();
     sum.par_chunks_mut(CHUNK)
         .zip(more.par_chunks(CHUNK))
         .for_each(|(sum, more)| {
-            for (sum, more) in sum.iter_mut().zip(more) {
-                *sum += more;
-            }
+            vectorized(level, || {
+                for (sum, more) in sum.iter_mut().zip(more) {
+                    *sum += more;
+                }
+            });
         });
 }
 
 /// `y = a + b`
 pub(crate) fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+    let level = Level::current();
     y.par_chunks_mut(CHUNK)
         .zip(a.par_chunks(CHUNK))
         .zip(b.par_chunks(CHUNK))
         .for_each(|((y, a), b)| {
-            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                *y = a + b;
-            }
+            vectorized(level, || {
+                for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                    *y = a + b;
+                }
+            });
         });
 }
 
 /// `y = max(x, 0)`
 pub(crate) fn relu(x: &[f32], y: &mut [f32]) {
+    let level = Level::current();
     y.par_chunks_mut(CHUNK)
         .zip(x.par_chunks(CHUNK))
         .for_each(|(y, x)| {
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = x.max(0.0);
-            }
+            vectorized(level, || {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = if *x < 0.0 { 0.0 } else { *x }; // what is no number stays none
+                }
+            });
         });
 }
 
 /// `dy = 0` where a ReLU answered `y = 0`.
 pub(crate) fn relu_backward(y: &[f32], dy: &mut [f32]) {
+    let level = Level::current();
     dy.par_chunks_mut(CHUNK)
         .zip(y.par_chunks(CHUNK))
         .for_each(|(dy, y)| {
-            for (dy, &y) in dy.iter_mut().zip(y) {
-                *dy = if y > 0.0 { *dy } else { 0.0 };
-            }
+            vectorized(level, || {
+                for (dy, &y) in dy.iter_mut().zip(y) {
+                    *dy = if y > 0.0 { *dy } else { 0.0 };
+                }
+            });
         });
 }
 

@@ -10,6 +10,10 @@ mod conv;
 )]
 mod direct;
 mod elementwise;
+#[expect(
+    unsafe_code,
+    reason = "passes load and store by pointer; lengths are asserted once per call"
+)]
 mod norm;
 mod pixels;
 mod pool;
@@ -31,7 +35,10 @@ mod winograd;
 
 pub(crate) use conv::{conv_backward_input, conv_backward_weight, conv_forward};
 pub(crate) use elementwise::{add, add_to, copy_channels, relu, relu_backward, shuffle_channels};
-pub(crate) use norm::{Moments, norm_backward, norm_forward, norm_moments};
+pub(crate) use norm::{
+    Affine, Gate, Moments, Slope, norm_backward, norm_backward_in_place, norm_backward_sums,
+    norm_forward, norm_moments,
+};
 pub(crate) use pixels::{add_bias, sum_pixels};
 pub(crate) use pool::{
     PoolShape, avg_pool_backward, avg_pool_forward, max_pool_backward, max_pool_forward,

@@ -1,8 +1,15 @@
-//! Batch normalisation with what usually follows it, a residual and a ReLU, in one pass.
+//! Batch normalisation with what usually follows it, a residual and a ReLU.
+//!
+//! These passes do little per value; what they cost is memory. Forward reads x twice and writes y; backward reads x and
+//! dy twice and writes dx over dy. The output is read again only where a residual went into it: without one,
+//! whether the ReLU was open is computed again from x, by the same instructions and so with the same answer.
 
 use rayon::prelude::*;
 
-use super::pixels::PIXELS;
+use super::{
+    pixels::PIXELS,
+    simd::{Kernel, Level, Simd, dispatch},
+};
 
 /// Mean and (biased) variance of each channel over a batch.
 #[derive(Clone, Debug)]
@@ -11,34 +18,28 @@ pub(crate) struct Moments {
     pub var: Vec<f32>,
 }
 
+/// `y = x * scale + shift`, the form that normalisation takes once its statistics are known.
+#[derive(Clone, Debug)]
+pub(crate) struct Affine {
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+}
+
 /// Each piece of work gives its sums around its own first pixel, so that a large mean costs no digits; pieces are
 /// joined in f64, in order.
 pub(crate) fn norm_moments(channels: usize, x: &[f32]) -> Moments {
-    let parts: Vec<(usize, Vec<f32>)> = x
+    let level = Level::current();
+    let parts: Vec<Vec<f32>> = x
         .par_chunks(PIXELS * channels)
-        .map(|x| {
-            let shift = &x[..channels];
-            let mut sums = vec![0f32; 2 * channels];
-            let (sum, square) = sums.split_at_mut(channels);
-            for x in x.chunks_exact(channels) {
-                for (((sum, square), &x), &shift) in
-                    sum.iter_mut().zip(square.iter_mut()).zip(x).zip(shift)
-                {
-                    let d = x - shift;
-                    *sum += d;
-                    *square += d * d;
-                }
-            }
-            (x.len() / channels, sums)
-        })
+        .map(|x| dispatch(level, MomentSums { channels, x }))
         .collect();
-    let n = (x.len() / channels) as f64;
+    let n = x.len() / channels;
     let (mut mean, mut var) = (vec![0f32; channels], vec![0f32; channels]);
     for c in 0..channels {
         // Chan's formula: join (count, mean, sum of squares around the mean) piece by piece.
         let (mut count, mut centre, mut spread) = (0f64, 0f64, 0f64);
-        for (part, (n_part, sums)) in parts.iter().enumerate() {
-            let n_part = *n_part as f64;
+        for (part, sums) in parts.iter().enumerate() {
+            let n_part = PIXELS.min(n - part * PIXELS) as f64;
             let sum = f64::from(sums[c]);
             let part_mean = f64::from(x[part * PIXELS * channels + c]) + sum / n_part;
             let part_spread = (f64::from(sums[channels + c]) - sum * sum / n_part).max(0.0);
@@ -49,90 +50,84 @@ pub(crate) fn norm_moments(channels: usize, x: &[f32]) -> Moments {
             count = total;
         }
         mean[c] = centre as f32;
-        var[c] = (spread / n) as f32;
+        var[c] = (spread / n as f64) as f32;
     }
     Moments { mean, var }
 }
 
-/// `y = x * scale + shift (+ residual)`, then the floor: 0 for a ReLU, minus infinity for none.
+/// `y = x * scale + shift (+ residual)`, and the ReLU of it if there is one.
 pub(crate) fn norm_forward(
     x: &[f32],
-    scale: &[f32],
-    shift: &[f32],
+    affine: &Affine,
     residual: Option<&[f32]>,
     relu: bool,
     y: &mut [f32],
 ) {
-    let channels = scale.len();
-    let chunk = PIXELS * channels;
-    let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
-    y.par_chunks_mut(chunk).enumerate().for_each(|(i, y)| {
-        let from = i * chunk;
-        let x = &x[from..from + y.len()];
-        match residual {
-            None => {
-                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                    for c in 0..channels {
-                        y[c] = (x[c] * scale[c] + shift[c]).max(floor);
-                    }
-                }
-            }
-            Some(residual) => {
-                let residual = &residual[from..from + y.len()];
-                let pixels = y.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                for ((y, x), r) in pixels.zip(residual.chunks_exact(channels)) {
-                    for c in 0..channels {
-                        y[c] = (x[c] * scale[c] + shift[c] + r[c]).max(floor);
-                    }
-                }
-            }
-        }
-    });
+    let level = Level::current();
+    let chunk = PIXELS * affine.scale.len();
+    y.par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .enumerate()
+        .for_each(|(i, (y, x))| {
+            let residual = residual.map(|residual| &residual[i * chunk..][..y.len()]);
+            dispatch(
+                level,
+                Forward {
+                    x,
+                    affine,
+                    residual,
+                    relu,
+                    y,
+                },
+            );
+        });
 }
 
-/// First `dy` is masked in place where the ReLU was shut (`y` is `Some`), which makes it the residual's gradient; then
-/// `dx = a * dy + b * x + c`, with statistics of the batch (`moments`) taken as functions of `x`.
-///
-/// Returns the gradients of gamma and beta.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a kernel over plain slices; each is one thing"
-)]
-pub(crate) fn norm_backward(
-    x: &[f32],
-    y: Option<&[f32]>,
-    moments: &Moments,
-    gamma: &[f32],
-    eps: f64,
-    batch_statistics: bool,
-    dy: &mut [f32],
-    dx: &mut [f32],
-) -> (Vec<f32>, Vec<f32>) {
-    let channels = gamma.len();
-    let chunk = PIXELS * channels;
-    if let Some(y) = y {
-        dy.par_chunks_mut(chunk)
-            .zip(y.par_chunks(chunk))
-            .for_each(|(dy, y)| {
-                for (dy, &y) in dy.iter_mut().zip(y) {
-                    *dy = if y > 0.0 { *dy } else { 0.0 };
-                }
-            });
+/// Whether the activation let a value through.
+#[derive(Clone, Copy)]
+pub(crate) enum Gate<'a> {
+    /// There was none.
+    Open,
+    /// A ReLU of `x * scale + shift`.
+    Sign(&'a Affine),
+    /// A ReLU that answered this.
+    Output(&'a [f32]),
+}
+
+impl<'a> Gate<'a> {
+    fn part(self, from: usize, len: usize) -> Self {
+        match self {
+            Self::Output(y) => Self::Output(&y[from..][..len]),
+            other => other,
+        }
     }
-    let dy = &*dy;
-    let parts: Vec<Vec<f32>> = x
-        .par_chunks(chunk)
-        .zip(dy.par_chunks(chunk))
-        .map(|(x, dy)| {
-            let mut sums = vec![0f32; 2 * channels];
-            let (dot, sum) = sums.split_at_mut(channels);
-            for (x, dy) in x.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
-                for c in 0..channels {
-                    dot[c] += dy[c] * (x[c] - moments.mean[c]);
-                    sum[c] += dy[c];
-                }
-            }
-            sums
+}
+
+/// The first half of the way back: per channel, the sums over pixels of `dy * (x - mean)` and of `dy`, where dy counts
+/// as 0 behind a closed gate. If the gate is the output, dy is changed so that it needs no gate any more.
+pub(crate) fn norm_backward_sums(
+    x: &[f32],
+    mean: &[f32],
+    gate: Gate<'_>,
+    dy: &mut [f32],
+) -> (Vec<f64>, Vec<f64>) {
+    let level = Level::current();
+    let channels = mean.len();
+    let chunk = PIXELS * channels;
+    let parts: Vec<Vec<f32>> = dy
+        .par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .enumerate()
+        .map(|(i, (dy, x))| {
+            dispatch(
+                level,
+                BackwardSums {
+                    x,
+                    mean,
+                    gate: gate.part(i * chunk, x.len()),
+                    dy,
+                },
+            )
         })
         .collect();
     let mut sums = vec![0f64; 2 * channels];
@@ -141,39 +136,332 @@ pub(crate) fn norm_backward(
             *sum += f64::from(part);
         }
     }
-    let n = (x.len() / channels) as f64;
-    let (mut a, mut b, mut shift) = (
-        vec![0f32; channels],
-        vec![0f32; channels],
-        vec![0f32; channels],
-    );
-    let (mut dgamma, mut dbeta) = (vec![0f32; channels], vec![0f32; channels]);
-    for c in 0..channels {
-        let inverse = 1.0 / (f64::from(moments.var[c]) + eps).sqrt();
-        let (dot, sum) = (sums[c], sums[channels + c]);
-        dgamma[c] = (dot * inverse) as f32;
-        dbeta[c] = sum as f32;
-        let scale = f64::from(gamma[c]) * inverse;
-        a[c] = scale as f32;
-        if batch_statistics {
-            let slope = -scale * inverse * inverse * dot / n;
-            b[c] = slope as f32;
-            shift[c] = (-scale * sum / n - slope * f64::from(moments.mean[c])) as f32;
-        }
-    }
+    let sum = sums.split_off(channels);
+    (sums, sum)
+}
+
+/// `dx = a * dy + b * x + c` per channel, the second half of the way back.
+#[derive(Clone, Debug)]
+pub(crate) struct Slope {
+    pub a: Vec<f32>,
+    pub b: Vec<f32>,
+    pub c: Vec<f32>,
+}
+
+/// Writes dx over dy.
+pub(crate) fn norm_backward_in_place(x: &[f32], slope: &Slope, gate: Gate<'_>, dy: &mut [f32]) {
+    let level = Level::current();
+    let chunk = PIXELS * slope.a.len();
+    dy.par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .enumerate()
+        .for_each(|(i, (dy, x))| {
+            dispatch(
+                level,
+                BackwardInPlace {
+                    x,
+                    slope,
+                    gate: gate.part(i * chunk, x.len()),
+                    dy,
+                },
+            );
+        });
+}
+
+/// Writes dx beside dy, which has passed its gate.
+pub(crate) fn norm_backward(x: &[f32], slope: &Slope, dy: &[f32], dx: &mut [f32]) {
+    let level = Level::current();
+    let chunk = PIXELS * slope.a.len();
     dx.par_chunks_mut(chunk)
         .zip(x.par_chunks(chunk))
         .zip(dy.par_chunks(chunk))
         .for_each(|((dx, x), dy)| {
-            for ((dx, x), dy) in dx
-                .chunks_exact_mut(channels)
-                .zip(x.chunks_exact(channels))
-                .zip(dy.chunks_exact(channels))
-            {
-                for c in 0..channels {
-                    dx[c] = a[c] * dy[c] + b[c] * x[c] + shift[c];
-                }
-            }
+            dispatch(level, Backward { x, slope, dy, dx });
         });
-    (dgamma, dbeta)
+}
+
+/// Walks the channels of every pixel by vectors: `visit(offset in the values, channel, lanes)`.
+#[inline(always)]
+fn each_vector<S: Simd>(channels: usize, len: usize, mut visit: impl FnMut(usize, usize, usize)) {
+    let mut pixel = 0;
+    while pixel < len {
+        let mut c = 0;
+        while c + S::LANES <= channels {
+            visit(pixel + c, c, S::LANES);
+            c += S::LANES;
+        }
+        if c < channels {
+            visit(pixel + c, c, channels - c);
+        }
+        pixel += channels;
+    }
+}
+
+/// Sums over pixels of two vectors' worth of `terms(offset, channel, lanes)`, in registers, written to `sums` as
+/// `[first of all channels, second of all channels]`.
+#[inline(always)]
+fn sum_pairs<S: Simd>(
+    s: S,
+    channels: usize,
+    len: usize,
+    mut terms: impl FnMut(usize, usize, usize) -> (S::V, S::V),
+) -> Vec<f32> {
+    let mut sums = vec![0f32; 2 * channels];
+    for c in (0..channels).step_by(S::LANES) {
+        let lanes = (channels - c).min(S::LANES);
+        // Two chains, so that an addition need not wait for the last one.
+        let mut even = [s.splat(0.0); 2];
+        let mut odd = even;
+        let add = |sums: &mut [S::V; 2], (first, second)| {
+            *sums = [s.add(sums[0], first), s.add(sums[1], second)]
+        };
+        let mut pixel = 0;
+        while pixel + 2 * channels <= len {
+            add(&mut even, terms(pixel + c, c, lanes));
+            add(&mut odd, terms(pixel + channels + c, c, lanes));
+            pixel += 2 * channels;
+        }
+        if pixel < len {
+            add(&mut even, terms(pixel + c, c, lanes));
+        }
+        for (half, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+            // SAFETY: `lanes` channels from c on lie in each half of `sums`.
+            unsafe {
+                s.store_first(
+                    lanes,
+                    s.add(even, odd),
+                    sums.as_mut_ptr().add(half * channels + c),
+                )
+            };
+        }
+    }
+    sums
+}
+
+/// # Safety
+/// `lanes` values, at most a vector, lie in `from` from `at` on.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, from: &[f32], at: usize, lanes: usize) -> S::V {
+    debug_assert!(at + lanes <= from.len());
+    // SAFETY: the caller's promise.
+    unsafe {
+        let from = from.as_ptr().add(at);
+        if lanes == S::LANES {
+            s.load(from)
+        } else {
+            s.load_first(lanes, from)
+        }
+    }
+}
+
+/// # Safety
+/// `lanes` values, at most a vector, lie in `to` from `at` on.
+#[inline(always)]
+unsafe fn store<S: Simd>(s: S, value: S::V, to: &mut [f32], at: usize, lanes: usize) {
+    debug_assert!(at + lanes <= to.len());
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = to.as_mut_ptr().add(at);
+        if lanes == S::LANES {
+            s.store(value, to)
+        } else {
+            s.store_first(lanes, value, to)
+        }
+    }
+}
+
+// SAFETY, for all kernels below: `each_vector` and `sum_pairs` visit offsets below `len` in whole pixels, and channels
+// below `channels`; each kernel first asserts that its slices have those lengths.
+
+struct MomentSums<'a> {
+    channels: usize,
+    x: &'a [f32],
+}
+
+impl Kernel for MomentSums<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let Self { channels, x } = self;
+        assert!(x.len() >= channels && x.len() % channels == 0);
+        sum_pairs(s, channels, x.len(), |at, c, lanes| {
+            let d = unsafe { s.sub(load(s, x, at, lanes), load(s, x, c, lanes)) };
+            (d, s.mul(d, d))
+        })
+    }
+}
+
+struct Forward<'a> {
+    x: &'a [f32],
+    affine: &'a Affine,
+    residual: Option<&'a [f32]>,
+    relu: bool,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self {
+            x,
+            affine: Affine { scale, shift },
+            residual,
+            relu,
+            y,
+        } = self;
+        let channels = scale.len();
+        assert!(y.len() == x.len() && x.len() % channels == 0 && shift.len() == channels);
+        assert!(residual.is_none_or(|residual| residual.len() == x.len()));
+        let floor = |v| if relu { s.relu(v) } else { v };
+        each_vector::<S>(channels, x.len(), |at, c, lanes| unsafe {
+            let normal = s.mul_add(
+                load(s, x, at, lanes),
+                load(s, scale, c, lanes),
+                load(s, shift, c, lanes),
+            );
+            let sum = match residual {
+                Some(residual) => s.add(normal, load(s, residual, at, lanes)),
+                None => normal,
+            };
+            store(s, floor(sum), y, at, lanes);
+        });
+    }
+}
+
+struct BackwardSums<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
+    gate: Gate<'a>,
+    dy: &'a mut [f32],
+}
+
+impl Kernel for BackwardSums<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let Self { x, mean, gate, dy } = self;
+        let channels = mean.len();
+        assert!(dy.len() == x.len() && x.len() % channels == 0);
+        let terms = |dy: S::V, at, c, lanes| unsafe {
+            let centred = s.sub(load(s, x, at, lanes), load(s, mean, c, lanes));
+            (s.mul(dy, centred), dy)
+        };
+        match gate {
+            Gate::Open => sum_pairs(s, channels, x.len(), |at, c, lanes| {
+                terms(unsafe { load(s, dy, at, lanes) }, at, c, lanes)
+            }),
+            Gate::Sign(Affine { scale, shift }) => {
+                assert!(scale.len() == channels && shift.len() == channels);
+                sum_pairs(s, channels, x.len(), |at, c, lanes| {
+                    let y = unsafe {
+                        s.mul_add(
+                            load(s, x, at, lanes),
+                            load(s, scale, c, lanes),
+                            load(s, shift, c, lanes),
+                        )
+                    };
+                    terms(
+                        s.where_positive(y, unsafe { load(s, dy, at, lanes) }),
+                        at,
+                        c,
+                        lanes,
+                    )
+                })
+            }
+            Gate::Output(y) => {
+                assert_eq!(y.len(), x.len());
+                sum_pairs(s, channels, x.len(), |at, c, lanes| {
+                    let passed =
+                        unsafe { s.where_positive(load(s, y, at, lanes), load(s, dy, at, lanes)) };
+                    unsafe { store(s, passed, dy, at, lanes) };
+                    terms(passed, at, c, lanes)
+                })
+            }
+        }
+    }
+}
+
+struct BackwardInPlace<'a> {
+    x: &'a [f32],
+    slope: &'a Slope,
+    gate: Gate<'a>,
+    dy: &'a mut [f32],
+}
+
+impl Kernel for BackwardInPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, slope, gate, dy } = self;
+        let channels = slope.check();
+        assert!(dy.len() == x.len() && x.len() % channels == 0);
+        match gate {
+            Gate::Sign(Affine { scale, shift }) => {
+                assert!(scale.len() == channels && shift.len() == channels);
+                each_vector::<S>(channels, x.len(), |at, c, lanes| unsafe {
+                    let x = load(s, x, at, lanes);
+                    let y = s.mul_add(x, load(s, scale, c, lanes), load(s, shift, c, lanes));
+                    let passed = s.where_positive(y, load(s, dy, at, lanes));
+                    store(s, slope.apply(s, x, passed, c, lanes), dy, at, lanes);
+                });
+            }
+            // What the output let through, the sums have left in dy.
+            Gate::Open | Gate::Output(_) => {
+                each_vector::<S>(channels, x.len(), |at, c, lanes| unsafe {
+                    let dx =
+                        slope.apply(s, load(s, x, at, lanes), load(s, dy, at, lanes), c, lanes);
+                    store(s, dx, dy, at, lanes);
+                })
+            }
+        }
+    }
+}
+
+struct Backward<'a> {
+    x: &'a [f32],
+    slope: &'a Slope,
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { x, slope, dy, dx } = self;
+        let channels = slope.check();
+        assert!(dy.len() == x.len() && dx.len() == x.len() && x.len() % channels == 0);
+        each_vector::<S>(channels, x.len(), |at, c, lanes| unsafe {
+            store(
+                s,
+                slope.apply(s, load(s, x, at, lanes), load(s, dy, at, lanes), c, lanes),
+                dx,
+                at,
+                lanes,
+            );
+        });
+    }
+}
+
+impl Slope {
+    fn check(&self) -> usize {
+        assert!(self.b.len() == self.a.len() && self.c.len() == self.a.len());
+        self.a.len()
+    }
+
+    /// # Safety
+    /// `c + lanes` is at most the number of channels, which `check` has seen.
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, s: S, x: S::V, dy: S::V, c: usize, lanes: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        let [a, b, c] =
+            [&self.a, &self.b, &self.c].map(|values| unsafe { load(s, values, c, lanes) });
+        s.mul_add(a, dy, s.mul_add(b, x, c))
+    }
 }

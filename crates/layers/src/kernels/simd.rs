@@ -88,6 +88,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `max(value, 0)`; what is no number stays none.
+    fn relu(self, value: Self::V) -> Self::V;
+    /// `value` where `gate > 0`, else 0.
+    fn where_positive(self, gate: Self::V, value: Self::V) -> Self::V;
 
     /// # Safety
     /// `LANES` values can be read from `from`.
@@ -125,6 +129,20 @@ pub(crate) fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Output {
     }
 }
 
+/// Compiles a loop of plain Rust for `level`, and runs it. It should be one loop, written out in the closure: what it
+/// calls is compiled for the baseline unless it is inlined.
+pub(crate) fn vectorized(level: Level, work: impl FnOnce()) {
+    struct Loop<F>(F);
+    impl<F: FnOnce()> Kernel for Loop<F> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) {
+            self.0();
+        }
+    }
+    dispatch(level, Loop(work));
+}
+
 /// Eight lanes in plain Rust: two registers of NEON or SSE.
 #[derive(Clone, Copy)]
 struct Portable;
@@ -158,6 +176,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn sub(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn relu(self, value: Self::V) -> Self::V {
+        value.map(|value| if value < 0.0 { 0.0 } else { value })
+    }
+
+    #[inline(always)]
+    fn where_positive(self, gate: Self::V, value: Self::V) -> Self::V {
+        std::array::from_fn(|i| if gate[i] > 0.0 { value[i] } else { 0.0 })
     }
 
     #[inline(always)]
@@ -245,6 +273,20 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn relu(self, value: __m512) -> __m512 {
+            // Of two operands of which one is no number, the instruction answers the second.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), value) }
+        }
+
+        #[inline(always)]
+        fn where_positive(self, gate: __m512, value: __m512) -> __m512 {
+            unsafe {
+                let open = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(open, value)
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load(self, from: *const f32) -> __m512 {
             // SAFETY: the caller vouches for sixteen values; the load may be unaligned.
             unsafe { _mm512_loadu_ps(from) }
@@ -307,6 +349,22 @@ mod x86 {
         #[inline(always)]
         fn sub(self, a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn relu(self, value: __m256) -> __m256 {
+            // Of two operands of which one is no number, the instruction answers the second.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), value) }
+        }
+
+        #[inline(always)]
+        fn where_positive(self, gate: __m256, value: __m256) -> __m256 {
+            unsafe {
+                _mm256_and_ps(
+                    _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()),
+                    value,
+                )
+            }
         }
 
         #[inline(always)]

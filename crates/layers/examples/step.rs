@@ -17,7 +17,20 @@ use logitcask_layers::{
 };
 use logitcask_philox::{Purpose, Stream};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    let threads = std::env::args()
+        .nth(3)
+        .map_or(Ok(1), |threads| threads.parse())?;
+    // Inside the pool, a parallel loop starts where it is; from outside, each would wait for a thread to wake up.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?
+        .install(run)
+}
+
+fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument = |i: usize, default: &str| arguments.get(i).cloned().unwrap_or(default.into());
     let (student, batch) = (
@@ -113,7 +126,7 @@ fn cpu_seconds() -> f64 {
 
 type Network = Box<dyn Fn(&FeatureMap) -> Result<Tensor>>;
 
-fn build(student: &str, root: &Scope) -> Result<Network, Box<dyn std::error::Error>> {
+fn build(student: &str, root: &Scope) -> Result<Network, Failure> {
     Ok(match student {
         "resnet8" => resnet(root, 8, [16, 16, 32, 64])?,
         "resnet20" => resnet(root, 20, [16, 16, 32, 64])?,

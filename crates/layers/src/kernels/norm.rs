@@ -183,17 +183,12 @@ pub(crate) fn norm_backward(x: &[f32], slope: &Slope, dy: &[f32], dx: &mut [f32]
 /// Walks the channels of every pixel by vectors: `visit(offset in the values, channel, lanes)`.
 #[inline(always)]
 fn each_vector<S: Simd>(channels: usize, len: usize, mut visit: impl FnMut(usize, usize, usize)) {
-    let mut pixel = 0;
-    while pixel < len {
-        let mut c = 0;
-        while c + S::LANES <= channels {
-            visit(pixel + c, c, S::LANES);
-            c += S::LANES;
+    // One place where `visit` is called, here and in `sum_pairs`: from several it would not be inlined, and then it
+    // would not be compiled for the level.
+    for pixel in (0..len).step_by(channels) {
+        for c in (0..channels).step_by(S::LANES) {
+            visit(pixel + c, c, (channels - c).min(S::LANES));
         }
-        if c < channels {
-            visit(pixel + c, c, channels - c);
-        }
-        pixel += channels;
     }
 }
 
@@ -209,30 +204,24 @@ fn sum_pairs<S: Simd>(
     let mut sums = vec![0f32; 2 * channels];
     for c in (0..channels).step_by(S::LANES) {
         let lanes = (channels - c).min(S::LANES);
-        // Two chains, so that an addition need not wait for the last one.
-        let mut even = [s.splat(0.0); 2];
-        let mut odd = even;
-        let add = |sums: &mut [S::V; 2], (first, second)| {
-            *sums = [s.add(sums[0], first), s.add(sums[1], second)]
-        };
-        let mut pixel = 0;
-        while pixel + 2 * channels <= len {
-            add(&mut even, terms(pixel + c, c, lanes));
-            add(&mut odd, terms(pixel + channels + c, c, lanes));
-            pixel += 2 * channels;
+        // Four chains, so that an addition need not wait for the last one.
+        let mut chains = [[s.splat(0.0); 2]; 4];
+        for pixels in (0..len).step_by(4 * channels) {
+            for (i, [first, second]) in chains.iter_mut().enumerate() {
+                let pixel = pixels + i * channels;
+                if pixel < len {
+                    let (one, two) = terms(pixel + c, c, lanes);
+                    (*first, *second) = (s.add(*first, one), s.add(*second, two));
+                }
+            }
         }
-        if pixel < len {
-            add(&mut even, terms(pixel + c, c, lanes));
-        }
-        for (half, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+        for half in 0..2 {
+            let sum = s.add(
+                s.add(chains[0][half], chains[1][half]),
+                s.add(chains[2][half], chains[3][half]),
+            );
             // SAFETY: `lanes` channels from c on lie in each half of `sums`.
-            unsafe {
-                s.store_first(
-                    lanes,
-                    s.add(even, odd),
-                    sums.as_mut_ptr().add(half * channels + c),
-                )
-            };
+            unsafe { s.store_first(lanes, sum, sums.as_mut_ptr().add(half * channels + c)) };
         }
     }
     sums
@@ -346,43 +335,44 @@ impl Kernel for BackwardSums<'_> {
         let Self { x, mean, gate, dy } = self;
         let channels = mean.len();
         assert!(dy.len() == x.len() && x.len() % channels == 0);
-        let terms = |dy: S::V, at, c, lanes| unsafe {
-            let centred = s.sub(load(s, x, at, lanes), load(s, mean, c, lanes));
-            (s.mul(dy, centred), dy)
-        };
         match gate {
-            Gate::Open => sum_pairs(s, channels, x.len(), |at, c, lanes| {
-                terms(unsafe { load(s, dy, at, lanes) }, at, c, lanes)
+            Gate::Open => sum_pairs(s, channels, x.len(), |at, c, lanes| unsafe {
+                pair(
+                    s,
+                    load(s, dy, at, lanes),
+                    load(s, x, at, lanes),
+                    load(s, mean, c, lanes),
+                )
             }),
             Gate::Sign(Affine { scale, shift }) => {
                 assert!(scale.len() == channels && shift.len() == channels);
-                sum_pairs(s, channels, x.len(), |at, c, lanes| {
-                    let y = unsafe {
-                        s.mul_add(
-                            load(s, x, at, lanes),
-                            load(s, scale, c, lanes),
-                            load(s, shift, c, lanes),
-                        )
-                    };
-                    terms(
-                        s.where_positive(y, unsafe { load(s, dy, at, lanes) }),
-                        at,
-                        c,
-                        lanes,
+                sum_pairs(s, channels, x.len(), |at, c, lanes| unsafe {
+                    let x = load(s, x, at, lanes);
+                    let y = s.mul_add(x, load(s, scale, c, lanes), load(s, shift, c, lanes));
+                    pair(
+                        s,
+                        s.where_positive(y, load(s, dy, at, lanes)),
+                        x,
+                        load(s, mean, c, lanes),
                     )
                 })
             }
             Gate::Output(y) => {
                 assert_eq!(y.len(), x.len());
-                sum_pairs(s, channels, x.len(), |at, c, lanes| {
-                    let passed =
-                        unsafe { s.where_positive(load(s, y, at, lanes), load(s, dy, at, lanes)) };
-                    unsafe { store(s, passed, dy, at, lanes) };
-                    terms(passed, at, c, lanes)
+                sum_pairs(s, channels, x.len(), |at, c, lanes| unsafe {
+                    let passed = s.where_positive(load(s, y, at, lanes), load(s, dy, at, lanes));
+                    store(s, passed, dy, at, lanes);
+                    pair(s, passed, load(s, x, at, lanes), load(s, mean, c, lanes))
                 })
             }
         }
     }
+}
+
+/// `(dy * (x - mean), dy)`
+#[inline(always)]
+fn pair<S: Simd>(s: S, dy: S::V, x: S::V, mean: S::V) -> (S::V, S::V) {
+    (s.mul(dy, s.sub(x, mean)), dy)
 }
 
 struct BackwardInPlace<'a> {

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::simd::{Level, vectorized};
+
 /// Windows of one pooling.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolShape {
@@ -40,7 +42,7 @@ impl PoolShape {
 
 /// Also notes the input pixel that won, the first one among equals as in PyTorch.
 pub(crate) fn max_pool_forward(shape: PoolShape, x: &[f32], y: &mut [f32], winner: &mut [u32]) {
-    let channels = shape.channels;
+    let (channels, level) = (shape.channels, Level::current());
     let images = y
         .par_chunks_mut(shape.y_image())
         .zip(winner.par_chunks_mut(shape.y_image()));
@@ -50,15 +52,22 @@ pub(crate) fn max_pool_forward(shape: PoolShape, x: &[f32], y: &mut [f32], winne
             for o in 0..shape.oh * shape.ow {
                 let y = &mut y[o * channels..][..channels];
                 let winner = &mut winner[o * channels..][..channels];
-                y.fill(f32::NEG_INFINITY);
-                for pixel in shape.window(o / shape.ow, o % shape.ow) {
+                let mut window = shape.window(o / shape.ow, o % shape.ow);
+                let first = window
+                    .next()
+                    .expect("padding is at most half a window, so each window sees the image");
+                y.copy_from_slice(&x[first * channels..][..channels]);
+                winner.fill(first as u32);
+                for pixel in window {
                     let x = &x[pixel * channels..][..channels];
-                    for c in 0..channels {
-                        // A NaN wins and stays, so that it is seen.
-                        let wins = x[c] > y[c] || x[c].is_nan() || y[c] == f32::NEG_INFINITY;
-                        y[c] = if wins { x[c] } else { y[c] };
-                        winner[c] = if wins { pixel as u32 } else { winner[c] };
-                    }
+                    vectorized(level, || {
+                        for ((y, winner), &x) in y.iter_mut().zip(winner.iter_mut()).zip(x) {
+                            // What is no number wins and stays, so that it is seen.
+                            let wins = (x > *y) | x.is_nan();
+                            *y = if wins { x } else { *y };
+                            *winner = if wins { pixel as u32 } else { *winner };
+                        }
+                    });
                 }
             }
         });

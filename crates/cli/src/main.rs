@@ -1,1 +1,5 @@
-fn main() {}
+//! The `logitcask` command.
+
+fn main() -> std::process::ExitCode {
+    logitcask_cli::main()
+}

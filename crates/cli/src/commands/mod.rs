@@ -1,0 +1,8 @@
+//! One file, one verb.
+
+pub(crate) mod cache;
+pub(crate) mod doctor;
+pub(crate) mod list;
+pub(crate) mod report;
+pub(crate) mod student;
+pub(crate) mod teacher_logits;

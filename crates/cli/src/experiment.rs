@@ -1,0 +1,341 @@
+//! What a recipe names, opened: datasets, views, and for each teacher the caches that it wants.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use logitcask_cache::{
+    CacheKey, Difference, Encoding, Found, LogitCache, Manifest, OpenOptions, PixelCheck,
+};
+use logitcask_dataset::{
+    Dataset, Fingerprint, ImageSize, Preprocess, Role, ViewFamily, pixel_digests,
+};
+use logitcask_philox::{Purpose, Stream};
+use logitcask_teacher::{ModelFile, TeacherSpec, cache_key};
+
+use crate::exit::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+
+/// A recipe with its datasets open.
+pub struct Experiment {
+    /// The recipe, overrides merged in.
+    pub recipe: Recipe,
+    /// The training split, in the views that are captured and trained on.
+    pub train: Split,
+    /// The evaluation split in its clean view, if the recipe names one.
+    pub eval: Option<Split>,
+}
+
+/// A split, what identifies it, and the views of it that are wanted.
+#[derive(Clone)]
+pub struct Split {
+    /// Which one.
+    pub role: Role,
+    /// The samples.
+    pub dataset: Arc<Dataset>,
+    /// Digests of images and labels.
+    pub fingerprint: Fingerprint,
+    /// How a sample is shown.
+    pub family: Arc<ViewFamily>,
+    /// In how many views.
+    pub n_views: u32,
+}
+
+impl Experiment {
+    /// Opens the datasets and settles the views. The first time a dataset is met its images are digested, with a bar.
+    ///
+    /// # Errors
+    /// If a dataset cannot be read or the views do not fit its images.
+    pub fn open(recipe: Recipe) -> Outcome<Self> {
+        let train = Split::open(&recipe, Role::Train)?;
+        let eval = match recipe.data.eval {
+            Some(_) => Some(Split::open(&recipe, Role::Eval)?),
+            None => None,
+        };
+        if let Some(eval) = eval
+            .as_ref()
+            .filter(|eval| eval.dataset.n_classes() != train.dataset.n_classes())
+        {
+            return Err(Failure::work(format!(
+                "the training split has {} classes, the evaluation split {}",
+                train.dataset.n_classes(),
+                eval.dataset.n_classes()
+            ))
+            .hint(
+                "set `data.n_classes` where labels of the last classes are absent from one of them",
+            ));
+        }
+        Ok(Self {
+            recipe,
+            train,
+            eval,
+        })
+    }
+
+    /// The caches that a teacher's logits belong into: the evaluation split's clean view first, because it also gates the
+    /// long work, then the training split's views.
+    ///
+    /// # Errors
+    /// If the teacher's file cannot be read or its encoding is unknown.
+    pub fn wants<'a>(&'a self, teacher: &'a TeacherSpec) -> Outcome<Vec<CacheWant<'a>>> {
+        let file = ModelFile::read(&teacher.onnx)?;
+        let encoding =
+            Encoding::parse(&teacher.encoding).map_err(|error| Failure::from(error).as_asked())?;
+        let splits = self.eval.iter().chain([&self.train]);
+        splits
+            .map(|split| {
+                Ok(CacheWant {
+                    teacher,
+                    split,
+                    encoding,
+                    key: cache_key(teacher, &file, &split.fingerprint, &split.family)?,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Split {
+    fn open(recipe: &Recipe, role: Role) -> Outcome<Self> {
+        let dataset = Dataset::open(&recipe.data, role)?;
+        let progress = Progress::new("reading images", dataset.len() as u64, "img");
+        let fingerprint = dataset.fingerprint(&|done, _| progress.set(done, ""));
+        progress.finish();
+        let fingerprint = fingerprint?;
+        let size = fingerprint.uniform_size;
+        let (family, n_views) = match role {
+            Role::Train => {
+                let seed = recipe.views.seed.unwrap_or(recipe.seed);
+                let family = ViewFamily::new(&recipe.views.augment, seed, size)?;
+                let n_views = family.resolve_count(&recipe.views.count)?;
+                (family, n_views)
+            }
+            Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1),
+        };
+        Ok(Self {
+            role,
+            dataset: Arc::new(dataset),
+            fingerprint,
+            family: Arc::new(family),
+            n_views,
+        })
+    }
+
+    /// `train split, 16 views` and the like.
+    pub fn what(&self) -> String {
+        match (self.role, self.n_views) {
+            (Role::Train, 1) => "train split, 1 view".to_owned(),
+            (Role::Train, n) => format!("train split, {n} views"),
+            (Role::Eval, _) => "evaluation split, clean view".to_owned(),
+        }
+    }
+
+    /// The size of every view.
+    ///
+    /// # Errors
+    /// If the images differ in size and no augmentation brings them to one.
+    pub fn view_size(&self) -> Outcome<ImageSize> {
+        let size = self.fingerprint.uniform_size;
+        let size = size.ok_or_else(|| {
+            Failure::work("the images differ in size, and no view brings them to one")
+                .hint("add `random_resized_crop` to `views.augment` and `resize` to `views.clean`")
+        });
+        Ok(self.family.output_size(size?)?)
+    }
+}
+
+/// One cache that a recipe wants to be there.
+pub struct CacheWant<'a> {
+    /// Whose logits.
+    pub teacher: &'a TeacherSpec,
+    /// Of which images, in which views.
+    pub split: &'a Split,
+    /// How rows are stored.
+    pub encoding: Encoding,
+    /// What identifies the logits.
+    pub key: CacheKey,
+}
+
+impl CacheWant<'_> {
+    /// The cache's manifest as this program would write it.
+    ///
+    /// # Errors
+    /// If a sample whose pixels are to be digested cannot be read.
+    pub fn manifest(&self) -> Outcome<Manifest> {
+        let dataset = &self.split.dataset;
+        let n_samples = dataset.len() as u32;
+        let mut manifest = Manifest::new(
+            &self.teacher.title(),
+            self.key.clone(),
+            self.encoding,
+            n_samples,
+            dataset.n_classes(),
+        );
+        if let Some(chunk_rows) = self.teacher.chunk_rows {
+            manifest.chunk_rows = chunk_rows as u32;
+        }
+        manifest.class_names = dataset.class_names().to_vec();
+        manifest.labels = self.split.fingerprint.labels;
+        manifest.absolute = self.teacher.output_is.is_absolute();
+        manifest.pixel_checks = self.pixel_checks()?;
+        let recorded = [
+            ("tool", crate::VERSION.to_owned()),
+            ("dataset", dataset.spec().format.clone()),
+            ("split", self.split.what()),
+        ];
+        manifest.recorded = recorded
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
+        Ok(manifest)
+    }
+
+    /// Opens the cache if it is there with every view that is wanted.
+    ///
+    /// # Errors
+    /// If it is not there, saying which ingredient differs from the nearest one; if views are missing; if it is damaged;
+    /// or if today's labels or pixels are not those that the teacher was shown.
+    pub fn open(&self, cache_dir: &Path, recipe: &Path) -> Outcome<LogitCache> {
+        let make = format!("make teacher-logits RECIPE={}", recipe.display());
+        let path = match logitcask_cache::find(cache_dir, &self.key)? {
+            Found::Hit(path) => path,
+            Found::Miss { nearest } => {
+                let mut message = format!(
+                    "no cache under `{}` holds the {} of teacher `{}`",
+                    cache_dir.display(),
+                    self.split.what(),
+                    self.teacher.title()
+                );
+                if let Some((path, differences)) = nearest {
+                    message += &format!(
+                        "; the nearest, `{}`, differs: {}",
+                        path.display(),
+                        describe(&differences)
+                    );
+                }
+                return Err(Failure::work(message).hint(make));
+            }
+        };
+        let cache = LogitCache::open(&path, OpenOptions::default())?;
+        let n_there = self.views_there(&cache);
+        if n_there < self.split.n_views {
+            let message = format!(
+                "cache `{}` holds {n_there} of the {} views",
+                path.display(),
+                self.split.n_views
+            );
+            return Err(Failure::work(message).hint(make));
+        }
+        self.check_labels(&cache, &path)?;
+        self.check_pixels(&cache, &path)?;
+        Ok(cache)
+    }
+
+    /// How many of the wanted views a cache holds.
+    pub fn views_there(&self, cache: &LogitCache) -> u32 {
+        let there = |view: &u32| cache.views().contains(view);
+        (0..self.split.n_views).filter(there).count() as u32
+    }
+
+    /// Digests of the pixels of 64 (sample, view) pairs of the family, whether or not this capture holds those views: the
+    /// manifest never changes, the captured views do.
+    fn pixel_checks(&self) -> Outcome<Vec<PixelCheck>> {
+        const N_CHECKS: usize = 64;
+        let bad = &self.split.fingerprint.bad;
+        let good: Vec<u32> = (0..self.split.dataset.len() as u32)
+            .filter(|sample| !bad.contains(sample))
+            .collect();
+        let n_views = self.split.family.n_views().unwrap_or(1 << 20);
+        let mut stream = Stream::new(0, Purpose::PixelCheck, [0; 3]);
+        let pairs: Vec<(u32, u32)> = (0..N_CHECKS.min(good.len()))
+            .map(|_| {
+                (
+                    good[stream.below(good.len() as u64) as usize],
+                    stream.below(n_views) as u32,
+                )
+            })
+            .collect();
+        let digests = pixel_digests(&self.split.dataset, &self.split.family, &pairs)?;
+        let checks = pairs.into_iter().zip(digests);
+        Ok(checks
+            .map(|((sample, view), digest)| PixelCheck {
+                sample,
+                view,
+                digest,
+            })
+            .collect())
+    }
+
+    fn check_labels(&self, cache: &LogitCache, path: &Path) -> Outcome {
+        if cache.manifest().labels == self.split.fingerprint.labels {
+            return Ok(());
+        }
+        Err(Failure::work(format!(
+            "the labels of the {} are not those that cache `{}` was made with",
+            self.split.what(),
+            path.display()
+        ))
+        .hint("the images are the same, so one of the two labellings is wrong; if it is the cache's, remove its folder"))
+    }
+
+    fn check_pixels(&self, cache: &LogitCache, path: &Path) -> Outcome {
+        let wanted = &cache.manifest().pixel_checks;
+        let pairs: Vec<(u32, u32)> = wanted
+            .iter()
+            .map(|check| (check.sample, check.view))
+            .collect();
+        let digests = pixel_digests(&self.split.dataset, &self.split.family, &pairs)?;
+        let differing = wanted
+            .iter()
+            .zip(&digests)
+            .find(|(check, digest)| check.digest != **digest);
+        match differing {
+            None => Ok(()),
+            Some((check, _)) => Err(Failure::work(format!(
+                "view {} of sample {} does not have the pixels that the teacher of cache `{}` saw (made by {}, this is {})",
+                check.view,
+                check.sample,
+                path.display(),
+                cache.manifest().recorded.get("tool").map_or("an unknown version", String::as_str),
+                crate::VERSION,
+            ))
+            .hint("capture again with this version, or train with the version that made the cache")),
+        }
+    }
+}
+
+/// "teacher is `12ab34cd56ef...` there, `...` here".
+pub(crate) fn describe(differences: &[Difference]) -> String {
+    let one = |difference: &Difference| {
+        let short = |text: &str| match text.len() {
+            64 if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                format!("{}...", &text[..12])
+            }
+            _ => text.to_owned(),
+        };
+        let (cached, wanted) = (short(&difference.cached), short(&difference.wanted));
+        format!("{} is `{cached}` there, `{wanted}` here", difference.field)
+    };
+    differences.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// The student's normalisation: its own, or the first teacher's.
+///
+/// # Errors
+/// If mean and standard deviation do not go together.
+pub fn student_preprocess(recipe: &Recipe) -> Outcome<Preprocess> {
+    let student = recipe.student.as_ref();
+    let teacher = recipe.teacher.first().map(|teacher| &teacher.preprocess);
+    let mut spec = teacher.cloned().unwrap_or_default();
+    if let Some(mean) = student.and_then(|student| student.mean.clone()) {
+        spec.mean = mean;
+    }
+    if let Some(std) = student.and_then(|student| student.std.clone()) {
+        spec.std = std;
+    }
+    Ok(Preprocess::new(&spec)?)
+}
+
+/// Lower-case hex of a digest.
+pub(crate) fn hex(digest: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*digest).to_hex().to_string()
+}

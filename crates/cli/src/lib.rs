@@ -1,0 +1,58 @@
+//! The only crate that talks to people: arguments in, words on stderr, data on stdout, an exit code.
+//!
+//! `args` says what can be typed, `recipe` reads an experiment, `experiment` opens what it names, and each file under
+//! `commands` is one verb. The libraries below print nothing; they hand over events, and here they become bars.
+
+mod args;
+mod commands;
+mod exit;
+mod experiment;
+mod progress;
+mod recipe;
+mod report;
+mod runtime;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+
+pub use exit::{Failure, Outcome};
+pub use experiment::{CacheWant, Experiment, Split, student_preprocess};
+pub use recipe::Recipe;
+
+/// The tool and its version, as caches and runs record it.
+pub const VERSION: &str = concat!("logitcask ", env!("CARGO_PKG_VERSION"));
+
+/// Runs the command line and gives its exit code.
+pub fn main() -> ExitCode {
+    // Clap answers `--help` with 0 and a wrong request with 2, as we do.
+    let cli = args::Cli::parse();
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_ctrl_c(&stop);
+    let outcome = match cli.command {
+        args::Command::TeacherLogits(args) => commands::teacher_logits::run(&args, &stop),
+        args::Command::Student(args) => commands::student::run(&args, &stop),
+        args::Command::Report(args) => commands::report::run(&args),
+        args::Command::List(args) => commands::list::run(&args),
+        args::Command::Cache(args::Cache::Ls(args)) => commands::cache::ls(&args),
+        args::Command::Doctor(args) => commands::doctor::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// The first Ctrl-C asks for a stop at the next safe place, the second one ends the process.
+fn stop_on_ctrl_c(stop: &Arc<AtomicBool>) {
+    let stop = Arc::clone(stop);
+    // Without a handler Ctrl-C still ends the process, and what is on disk is whole: nothing to refuse here.
+    let _ = ctrlc::set_handler(move || {
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        progress::say("stopping at the next safe place; press Ctrl-C again to stop at once");
+    });
+}

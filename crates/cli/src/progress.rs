@@ -1,0 +1,138 @@
+//! What a person sees while work goes on: a bar on a terminal, plain lines elsewhere. Everything here goes to stderr;
+//! stdout is data.
+
+use std::cell::Cell;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// True where a bar can be drawn.
+pub(crate) fn on_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Colour where it is wanted: on a terminal, unless `NO_COLOR` is set.
+pub(crate) fn style(paint: fn(&str) -> String) -> impl Fn(&str) -> String {
+    let coloured =
+        on_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    move |text| {
+        if coloured {
+            paint(text)
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Says a line to the person.
+pub(crate) fn say(line: impl AsRef<str>) {
+    eprintln!("{}", line.as_ref());
+}
+
+/// A bar with rate and time left; without a terminal a plain line every ten seconds.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    what: String,
+    started: Instant,
+    plain: bool,
+    last_line: Cell<Instant>,
+    resumed_at: Cell<u64>,
+}
+
+impl Progress {
+    /// `unit` is what is counted: `img`, `steps`.
+    pub(crate) fn new(what: impl Into<String>, total: u64, unit: &str) -> Self {
+        let what = what.into();
+        let plain = !on_terminal();
+        let target = if plain {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr_with_hz(5)
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let template = format!(
+            "{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}"
+        );
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(what.clone());
+        let now = Instant::now();
+        Self {
+            bar,
+            what,
+            started: now,
+            plain,
+            last_line: Cell::new(now),
+            resumed_at: Cell::new(0),
+        }
+    }
+
+    /// How much there is to do, where that was not known at first.
+    pub(crate) fn set_total(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    /// Starts counting at `position`: what an earlier run has done says nothing about today's rate.
+    pub(crate) fn resume_at(&self, position: u64) {
+        self.resumed_at.set(position);
+        self.bar.set_position(position);
+        self.bar.reset_eta();
+    }
+
+    /// Moves the bar.
+    pub(crate) fn set(&self, position: u64, message: impl Into<String>) {
+        let message = message.into();
+        self.bar.set_position(position);
+        if self.plain && self.last_line.get().elapsed() > Duration::from_secs(10) {
+            self.last_line.set(Instant::now());
+            let done = position.saturating_sub(self.resumed_at.get());
+            let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+            let total = self.bar.length().unwrap_or(0);
+            let left = total.saturating_sub(position) as f64 / rate.max(1e-9);
+            say(format!(
+                "{}: {position}/{total}, {rate:.0}/s, {} left  {message}",
+                self.what,
+                duration(left)
+            ));
+        }
+        self.bar.set_message(message);
+    }
+
+    /// A line above the bar.
+    pub(crate) fn line(&self, text: impl AsRef<str>) {
+        if self.plain {
+            say(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Seconds as a person says them.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if seconds < 10.0 => format!("{seconds:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Bytes as a person says them, in powers of ten.
+pub(crate) fn bytes(n: u64) -> String {
+    let n = n as f64;
+    match n {
+        _ if n < 1e3 => format!("{n} B"),
+        _ if n < 1e6 => format!("{:.1} kB", n / 1e3),
+        _ if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        _ => format!("{:.2} GB", n / 1e9),
+    }
+}

@@ -1,0 +1,166 @@
+use std::path::PathBuf;
+
+/// Everything that can go wrong between a cache and a trained student.
+#[derive(Debug, thiserror::Error)]
+pub enum StudentError {
+    /// No student of that name.
+    #[error("no student is named `{name}`")]
+    UnknownStudent {
+        /// The name in the recipe.
+        name: String,
+        /// The nearest name there is.
+        nearest: Option<&'static str>,
+    },
+    /// The student cannot take these images.
+    #[error("student `{name}` cannot take images of {height}x{width}: {why}")]
+    ImageSize {
+        /// The student.
+        name: String,
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+        /// What is in the way.
+        why: String,
+    },
+    /// A setting that cannot be obeyed.
+    #[error("`{setting}` {problem}")]
+    Setting {
+        /// The recipe's key.
+        setting: &'static str,
+        /// What is wrong with the value, found and expected.
+        problem: String,
+    },
+    /// Fewer samples than one batch needs.
+    #[error("{n_samples} samples are selected for training, but a batch takes {batch_size}")]
+    TooFewSamples {
+        /// Selected samples.
+        n_samples: usize,
+        /// Wanted per batch.
+        batch_size: usize,
+    },
+    /// Class counts that differ between two of dataset, cache and student.
+    #[error("{left_name} has {left} classes, {right_name} has {right}")]
+    Classes {
+        /// Who has `left` classes.
+        left_name: String,
+        /// That many.
+        left: usize,
+        /// Who has `right` classes.
+        right_name: String,
+        /// That many.
+        right: usize,
+    },
+    /// The cache was made from other labels.
+    #[error("sample {sample} has label {dataset} in the dataset, but {cache} in the cache")]
+    Label {
+        /// Sample index.
+        sample: u32,
+        /// Label in the dataset.
+        dataset: u32,
+        /// Label in the cache.
+        cache: u32,
+    },
+    /// The loss left the numbers.
+    #[error(
+        "{what} is {value} at epoch {epoch}, step {step}{}",
+        in_parentheses(terms)
+    )]
+    NonFinite {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step within the epoch, from 1.
+        step: usize,
+        /// The loss, or a logit.
+        what: &'static str,
+        /// NaN or infinite.
+        value: f64,
+        /// Every term of the loss with its value, if it came to a loss.
+        terms: String,
+    },
+    /// The checkpoint does not fit.
+    #[error("checkpoint `{}` {problem}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, found and expected.
+        problem: String,
+    },
+    /// The file system said no.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// From the dataset.
+    #[error(transparent)]
+    Dataset(#[from] logitcask_dataset::DatasetError),
+    /// From the cache.
+    #[error(transparent)]
+    Cache(#[from] logitcask_cache::CacheError),
+    /// From a loss.
+    #[error(transparent)]
+    Loss(#[from] logitcask_losses::LossError),
+    /// From a layer.
+    #[error(transparent)]
+    Layers(#[from] logitcask_layers::Error),
+    /// From the tensor library.
+    #[error("the tensor library reports: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl StudentError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StudentError::UnknownStudent { nearest, .. } => Some(match nearest {
+                Some(nearest) => format!("did you mean `{nearest}`? `logitcask list students` shows all"),
+                None => "`logitcask list students` shows all".to_owned(),
+            }),
+            StudentError::TooFewSamples { n_samples, .. } => Some(format!(
+                "set `train.batch_size` to {n_samples} or less, or raise `data.limit`"
+            )),
+            StudentError::Label { .. } => Some(
+                "the cache belongs to another labelling of these images; run `make teacher-logits` again with a fresh \
+                 cache folder"
+                    .to_owned(),
+            ),
+            StudentError::NonFinite { .. } => Some(
+                "lower `train.optimizer.lr`, add `warmup_epochs` to the schedule, or look at the term that left the \
+                 numbers first"
+                    .to_owned(),
+            ),
+            StudentError::Checkpoint { .. } => {
+                Some("pass `--fresh` to start this run again from the first epoch".to_owned())
+            }
+            StudentError::Dataset(error) => error.hint(),
+            StudentError::Cache(error) => error.hint(),
+            StudentError::Loss(error) => error.hint(),
+            StudentError::Layers(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| StudentError::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn in_parentheses(text: &str) -> String {
+    match text {
+        "" => String::new(),
+        text => format!(" ({text})"),
+    }
+}

@@ -1,0 +1,170 @@
+//! DeiT-Ti: Touvron et al. (arXiv:2012.12877), a vision transformer, with timm's parameter names
+//! (`deit_tiny_patch16_224`; no distillation token).
+//!
+//! Patches of 16x16 pixels become tokens of 192 numbers, a class token goes in front, learned positions are added; 12
+//! blocks of attention and perceptron, each behind a layer norm and beside a shortcut; the class token, normalised once
+//! more, is what the linear layer sees.
+//!
+//! Linear layers and the patches' convolution are this workspace's own. Between them work Candle's operations.
+
+use candle_core::{D, Tensor, Var};
+use logitcask_layers::{Conv2d, ConvSpec, FeatureMap, Init, Linear, Mode, Result, Scope};
+
+use super::{ImageShape, ModelRow, Student};
+use crate::StudentError;
+
+pub(super) const ROWS: &[ModelRow] = &[ModelRow::imagenet(
+    "deit_tiny",
+    "arXiv:2012.12877",
+    5_717_416,
+    build,
+)];
+
+const PATCH: usize = 16;
+const WIDTH: usize = 192;
+const HEADS: usize = 3;
+const DEPTH: usize = 12;
+/// timm cuts the normal off at ±2, a hundred deviations away.
+const INIT: Init = Init::Normal { std: 0.02 };
+
+fn build(
+    scope: &Scope,
+    image: ImageShape,
+    n_classes: usize,
+) -> Result<Box<dyn Student>, StudentError> {
+    let [rows, columns] = [image.height / PATCH, image.width / PATCH];
+    let whole = image.height % PATCH == 0 && image.width % PATCH == 0;
+    if !whole || rows * columns == 0 {
+        return Err(image.refused_by("deit_tiny", "its patches are 16x16, and only whole ones"));
+    }
+    let n_tokens = 1 + rows * columns;
+    let cls_token = scope.parameter("cls_token", &[1, 1, WIDTH], WIDTH, INIT)?;
+    let pos_embed = scope.parameter("pos_embed", &[1, n_tokens, WIDTH], WIDTH, INIT)?;
+    let patches = ConvSpec::new(image.channels, WIDTH, PATCH)
+        .stride(PATCH)
+        .bias(true);
+    let patch_embed = scope.enter("patch_embed").enter("proj");
+    let patch_embed = Conv2d::new(&patch_embed, patches, Init::UniformFanIn)?;
+    let blocks = (0..DEPTH).map(|index| Block::new(&scope.enter("blocks").enter(index)));
+    Ok(Box::new(DeitTiny {
+        cls_token,
+        pos_embed,
+        patch_embed,
+        blocks: blocks.collect::<Result<_>>()?,
+        norm: LayerNorm::new(&scope.enter("norm"))?,
+        head: Linear::new(&scope.enter("head"), WIDTH, n_classes, INIT)?,
+    }))
+}
+
+struct DeitTiny {
+    cls_token: Var,
+    pos_embed: Var,
+    patch_embed: Conv2d,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Linear,
+}
+
+impl Student for DeitTiny {
+    fn features(&self, pixels: &FeatureMap, _: Mode) -> Result<Tensor> {
+        let patches = self.patch_embed.forward(pixels)?;
+        let [batch, rows, columns, _] = patches.dims();
+        let patches = patches
+            .to_tensor()?
+            .reshape((batch, rows * columns, WIDTH))?;
+        let cls_token = self.cls_token.broadcast_as((batch, 1, WIDTH))?;
+        let mut tokens = Tensor::cat(&[&cls_token, &patches], 1)?.broadcast_add(&self.pos_embed)?;
+        for block in &self.blocks {
+            tokens = block.forward(&tokens)?;
+        }
+        // Each token is normalised by itself, so one is enough.
+        self.norm.forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?)
+    }
+
+    fn head(&self) -> &Linear {
+        &self.head
+    }
+}
+
+struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    proj: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    fn new(scope: &Scope) -> Result<Self> {
+        let [attn, mlp] = [scope.enter("attn"), scope.enter("mlp")];
+        Ok(Self {
+            norm1: LayerNorm::new(&scope.enter("norm1"))?,
+            qkv: Linear::new(&attn.enter("qkv"), WIDTH, 3 * WIDTH, INIT)?,
+            proj: Linear::new(&attn.enter("proj"), WIDTH, WIDTH, INIT)?,
+            norm2: LayerNorm::new(&scope.enter("norm2"))?,
+            fc1: Linear::new(&mlp.enter("fc1"), WIDTH, 4 * WIDTH, INIT)?,
+            fc2: Linear::new(&mlp.enter("fc2"), 4 * WIDTH, WIDTH, INIT)?,
+        })
+    }
+
+    /// (B, tokens, width) to the same.
+    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
+        let tokens = (tokens + self.attention(&self.norm1.forward(tokens)?)?)?;
+        let hidden = each_token(&self.fc1, &self.norm2.forward(&tokens)?)?;
+        let hidden = hidden.gelu_erf()?; // the exact one, as timm's
+        Ok((tokens + each_token(&self.fc2, &hidden)?)?)
+    }
+
+    fn attention(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (batch, n_tokens, _) = tokens.dims3()?;
+        let per_head = WIDTH / HEADS;
+        let qkv = each_token(&self.qkv, tokens)?
+            .reshape((batch, n_tokens, 3, HEADS, per_head))?
+            .permute((2, 0, 3, 1, 4))?
+            .contiguous()?;
+        let [query, key, value] = [qkv.get(0)?, qkv.get(1)?, qkv.get(2)?];
+        let scores = (query.matmul(&key.t()?.contiguous()?)? / (per_head as f64).sqrt())?;
+        let mixed = softmax(&scores)?.matmul(&value)?;
+        let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, WIDTH))?;
+        each_token(&self.proj, &mixed)
+    }
+}
+
+fn each_token(linear: &Linear, tokens: &Tensor) -> Result<Tensor> {
+    let (batch, n_tokens, width) = tokens.dims3()?;
+    let made = linear.forward(&tokens.reshape((batch * n_tokens, width))?)?;
+    Ok(made.reshape((batch, n_tokens, ()))?)
+}
+
+/// Over the last dimension. The largest score is taken off first, so that no exponential overflows; it cancels, and
+/// needs no gradient.
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let largest = scores.max_keepdim(D::Minus1)?.detach();
+    let powers = scores.broadcast_sub(&largest)?.exp()?;
+    Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)
+}
+
+/// Over the last dimension, with timm's epsilon.
+struct LayerNorm {
+    weight: Var,
+    bias: Var,
+}
+
+impl LayerNorm {
+    fn new(scope: &Scope) -> Result<Self> {
+        Ok(Self {
+            weight: scope.parameter("weight", &[WIDTH], WIDTH, Init::Constant(1.0))?,
+            bias: scope.parameter("bias", &[WIDTH], WIDTH, Init::Constant(0.0))?,
+        })
+    }
+
+    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
+        let centred = tokens.broadcast_sub(&tokens.mean_keepdim(D::Minus1)?)?;
+        let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let normed = centred.broadcast_div(&(var + 1e-6)?.sqrt()?)?;
+        Ok(normed
+            .broadcast_mul(&self.weight)?
+            .broadcast_add(&self.bias)?)
+    }
+}

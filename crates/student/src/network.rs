@@ -1,0 +1,91 @@
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use logitcask_layers::{FeatureMap, Mode, Params};
+use serde::{Deserialize, Serialize};
+
+use crate::StudentError;
+use crate::models::{ImageShape, Student, find};
+
+/// `[student]` of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentSpec {
+    /// A name of the zoo: `logitcask list students`.
+    pub name: String,
+    /// Channel means of the student's own normalisation, in units of 0..1; the first teacher's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// Channel standard deviations, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
+}
+
+/// A student with its parameters.
+pub struct Network {
+    name: String,
+    params: Params,
+    student: Box<dyn Student>,
+}
+
+impl Network {
+    /// Builds a student of the zoo with fresh weights, all drawn from `seed`.
+    ///
+    /// # Errors
+    /// If there is no such student, or it cannot take images of that shape.
+    pub fn build(
+        name: &str,
+        image: ImageShape,
+        n_classes: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, StudentError> {
+        let row = find(name)?;
+        let params = Params::new(seed, DType::F32, device)?;
+        let student = (row.build)(&params.root(), image, n_classes)?;
+        Ok(Self {
+            name: name.to_owned(),
+            params,
+            student,
+        })
+    }
+
+    /// Logits (B, classes) for pixels (B, height, width, channels).
+    ///
+    /// # Errors
+    /// What Candle reports.
+    pub fn forward(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
+        Ok(self.student.forward(&FeatureMap::new(pixels)?, mode)?)
+    }
+
+    /// The student's name in the zoo.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Parameters and running statistics.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Trainable numbers.
+    pub fn n_parameters(&self) -> usize {
+        self.params.n_parameters()
+    }
+
+    /// Every weight and running statistic under PyTorch's names and in PyTorch's layout.
+    ///
+    /// # Errors
+    /// What Candle reports.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>, StudentError> {
+        Ok(self.params.to_tensors()?)
+    }
+
+    /// Takes over weights and running statistics under PyTorch's names.
+    ///
+    /// # Errors
+    /// If one is missing, unexpected, or of another shape.
+    pub fn load(&self, tensors: &HashMap<String, Tensor>) -> Result<(), StudentError> {
+        Ok(self.params.load(tensors)?)
+    }
+}

@@ -1,0 +1,134 @@
+//! What a run leaves behind for reports: `metrics.jsonl`, a line per epoch, and `run.json`, written when it is done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Metrics, StudentError};
+
+/// One term of the loss, averaged over an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Term {
+    /// `method.component`, or the method's name where it has one component only.
+    pub name: String,
+    /// Weight in the total, warm-up included.
+    pub weight: f64,
+    /// Unweighted value.
+    pub value: f64,
+}
+
+/// A line of `metrics.jsonl`. It holds no time and no place, so that two runs of one recipe write the same lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// Learning rate of the epoch's last step.
+    pub lr: f64,
+    /// Mean total loss over the epoch's steps.
+    pub loss: f64,
+    /// The loss's terms, in the recipe's order.
+    pub terms: Vec<Term>,
+    /// Accuracy on the training batches as they were trained on (batch statistics, augmented views).
+    pub train_top1: f64,
+    /// The evaluation split, clean view, running statistics; absent where the recipe names no such split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Metrics>,
+}
+
+/// `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The student's name in the zoo.
+    pub student: String,
+    /// Trainable numbers.
+    pub n_parameters: usize,
+    /// Training samples an epoch visits.
+    pub n_train: usize,
+    /// The last epoch.
+    pub last: EpochRecord,
+    /// The epoch with the best `eval.top1` (the first of equals); the last one where nothing was evaluated.
+    pub best: EpochRecord,
+    /// Wall-clock seconds spent in training steps, over all resumptions.
+    pub train_seconds: f64,
+    /// Wall-clock seconds spent in evaluation.
+    pub eval_seconds: f64,
+    /// Whatever the caller wants to remember: cache ids, teacher seconds, machine, tool version.
+    pub recorded: BTreeMap<String, String>,
+}
+
+impl RunRecord {
+    /// Where a run keeps it.
+    pub const FILE: &'static str = "run.json";
+
+    /// Writes it whole or not at all.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn write(&self, run: &Path) -> Result<(), StudentError> {
+        let path = run.join(Self::FILE);
+        logitcask_durable::write_atomic(&path, |w| {
+            serde_json::to_writer_pretty(&mut *w, self)?;
+            w.write_all(b"\n")
+        })
+        .map_err(StudentError::io("write", path))
+    }
+
+    /// Reads the record of a finished run; `None` if the run is not finished.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a run record.
+    pub fn read(run: &Path) -> Result<Option<Self>, StudentError> {
+        read_json(&run.join(Self::FILE))
+    }
+}
+
+impl EpochRecord {
+    /// Where a run keeps its epochs.
+    pub const FILE: &'static str = "metrics.jsonl";
+
+    /// Reads the epochs of a run, finished or not.
+    ///
+    /// # Errors
+    /// If the file cannot be read or a line is not a record.
+    pub fn read_all(run: &Path) -> Result<Vec<Self>, StudentError> {
+        let path = run.join(Self::FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(StudentError::io("read", &path))?,
+        };
+        text.lines()
+            .map(|line| {
+                serde_json::from_str(line).map_err(|e| StudentError::io("read", &path)(e.into()))
+            })
+            .collect()
+    }
+
+    /// Rewrites the whole file: it is small, and so it is whole after a kill at any moment.
+    pub(crate) fn write_all(records: &[Self], run: &Path) -> Result<(), StudentError> {
+        let path = run.join(Self::FILE);
+        logitcask_durable::write_atomic(&path, |w| {
+            for record in records {
+                serde_json::to_writer(&mut *w, record)?;
+                w.write_all(b"\n")?;
+            }
+            Ok(())
+        })
+        .map_err(StudentError::io("write", path))
+    }
+}
+
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+) -> Result<Option<T>, StudentError> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(StudentError::io("read", path))?,
+    };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed
+        .map(Some)
+        .map_err(|e| StudentError::io("read", path)(e.into()))
+}

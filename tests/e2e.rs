@@ -1,0 +1,277 @@
+//! The walk from images to a report, through the real binary, on the embedded digits and their real teacher.
+
+mod bench;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use bench::Bench;
+use serde_json::Value;
+
+/// A short run: two views, two epochs.
+fn short(text: String) -> String {
+    let text = set(&text, "count", "2");
+    set(&text, "epochs", "2")
+}
+
+fn set(text: &str, key: &str, value: &str) -> String {
+    let lines = text.lines().map(|line| match line.split_once(" = ") {
+        Some((k, _)) if k.trim() == key => format!("{key} = {value}"),
+        _ => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Every file below a folder with its bytes.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path
+                    .strip_prefix(folder)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                found.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn capture_train_report() {
+    let bench = Bench::new("walk");
+    let recipe = bench.recipe(short);
+
+    let captured = bench.run(&["teacher-logits", &recipe]).ok();
+    assert!(captured.stderr.contains("captured"), "{}", captured.stderr);
+    let caches = bench.run(&["cache", "ls", "--json"]).ok().stdout;
+    let caches: Vec<Value> = caches.lines().map(json).collect();
+    assert_eq!(
+        caches.len(),
+        2,
+        "the train split's views and the evaluation split's clean view"
+    );
+
+    let runs = ["a", "b"].map(|name| {
+        let out = bench.folder.join(name);
+        let trained = bench
+            .run(&["student", &recipe, "--json", "--out", out.to_str().unwrap()])
+            .ok();
+        (
+            json(&trained.stdout),
+            fs::read(out.join("metrics.jsonl")).unwrap(),
+            out,
+        )
+    });
+    assert_eq!(
+        runs[0].1, runs[1].1,
+        "two runs of one recipe write the same metrics"
+    );
+    assert_eq!(
+        fs::read(runs[0].2.join("last.safetensors")).unwrap().len(),
+        fs::read(runs[1].2.join("last.safetensors")).unwrap().len()
+    );
+    let eval = &runs[0].0["last"]["eval"];
+    assert_eq!(eval["n_samples"], 596);
+    assert!(
+        eval["top1"].as_f64().unwrap() > 0.2,
+        "two epochs beat chance (0.1): {eval}"
+    );
+    assert!(eval["agreement"].is_f64());
+
+    let page = bench
+        .run_plain(&[
+            "report",
+            runs[0].2.to_str().unwrap(),
+            runs[1].2.to_str().unwrap(),
+        ])
+        .ok();
+    let html = fs::read_to_string(page.stdout.trim()).unwrap();
+    for part in ["<table>", "<svg", "agrees with teacher", "</html>"] {
+        assert!(html.contains(part), "`{part}` is missing from the report");
+    }
+    assert!(!html.contains("http://") || html.contains("http://www.w3.org/2000/svg"));
+}
+
+#[test]
+fn a_second_capture_is_a_hit_and_touches_nothing() {
+    let bench = Bench::new("hit");
+    let recipe = bench.recipe(short);
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let before = contents(&bench.cache_dir());
+    let again = bench.run(&["teacher-logits", &recipe]).ok();
+    assert!(again.stderr.contains("nothing to run"), "{}", again.stderr);
+    assert!(
+        before == contents(&bench.cache_dir()),
+        "a hit changed the cache"
+    );
+}
+
+#[test]
+fn a_changed_ingredient_is_a_miss_that_names_it() {
+    let bench = Bench::new("miss");
+    let recipe = bench.recipe(short);
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let changed = bench.run(&["student", &recipe, "--set", "teacher.0.mean=[0.5]"]);
+    assert_eq!(changed.code, 1);
+    assert!(changed.stderr.contains("preprocess"), "{}", changed.stderr);
+    let changed = bench
+        .run(&["teacher-logits", &recipe, "--set", "teacher.0.mean=[0.5]"])
+        .ok();
+    assert!(changed.stderr.contains("preprocess"), "{}", changed.stderr);
+}
+
+#[test]
+fn more_views_capture_only_the_missing_ones() {
+    let bench = Bench::new("more_views");
+    let recipe = bench.recipe(short);
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let before = contents(&bench.cache_dir());
+    let more = bench
+        .run(&["teacher-logits", &recipe, "--set", "views.count=5"])
+        .ok();
+    assert!(more.stderr.contains("2 of 5 views"), "{}", more.stderr);
+    let after = contents(&bench.cache_dir());
+    for (name, bytes) in &before {
+        assert!(after.get(name) == Some(bytes), "`{name}` changed");
+    }
+    assert!(
+        after
+            .keys()
+            .any(|name| name.contains("view=0004/view.json"))
+    );
+
+    // The cache of five views begins with the bytes of the cache of two.
+    let whole = Bench::new("whole_views");
+    let recipe = whole.recipe(short);
+    whole
+        .run(&["teacher-logits", &recipe, "--set", "views.count=5"])
+        .ok();
+    for (name, bytes) in contents(&whole.cache_dir()) {
+        if name.ends_with(".arrow") {
+            assert!(
+                after.get(&name) == Some(&bytes),
+                "`{name}` depends on how the views were captured"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_killed_capture_resumes_to_the_same_bytes() {
+    let whole = Bench::new("unkilled");
+    let edit = |text: String| set(&short(text), "count", "all");
+    let recipe = whole.recipe(edit);
+    // Small chunks, so that a kill finds some done and some not.
+    let small = ["--set", "teacher.0.chunk_rows=128"];
+    whole
+        .run(&[&["teacher-logits", &recipe], &small[..]].concat())
+        .ok();
+
+    let bench = Bench::new("killed");
+    let recipe = bench.recipe(edit);
+    let cache_dir = bench.cache_dir();
+    let args = [
+        &[
+            "teacher-logits",
+            &recipe,
+            "--cache-dir",
+            cache_dir.to_str().unwrap(),
+        ],
+        &small[..],
+    ]
+    .concat();
+    for delay_ms in [60, 150, 250] {
+        let mut child = bench
+            .command(&args)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    bench.run_plain(&args).ok();
+    let parts = |folder: &Path| {
+        let mut parts = contents(folder);
+        parts.retain(|name, _| name.ends_with(".arrow"));
+        parts
+    };
+    assert!(
+        parts(&cache_dir) == parts(&whole.cache_dir()),
+        "a resumed capture differs from a whole one"
+    );
+}
+
+#[test]
+fn an_interrupted_training_continues_to_the_same_weights() {
+    let bench = Bench::new("resume");
+    let recipe = bench.recipe(|text| set(&short(text), "epochs", "4"));
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let folders = ["whole", "killed"].map(|name| bench.folder.join(name));
+    let args = |folder: &Path| {
+        let cache_dir = bench.cache_dir();
+        [
+            "student",
+            &recipe,
+            "--cache-dir",
+            cache_dir.to_str().unwrap(),
+            "--out",
+            folder.to_str().unwrap(),
+        ]
+        .map(str::to_owned)
+    };
+    let run = |folder: &Path| {
+        let args = args(folder);
+        bench.command(&args.each_ref().map(String::as_str))
+    };
+    assert!(run(&folders[0]).output().unwrap().status.success());
+    let mut child = run(&folders[1])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // After the first epoch is on disk, at the latest before the last.
+    let last = folders[1].join("last.safetensors");
+    while !last.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(run(&folders[1]).output().unwrap().status.success());
+    let [whole, killed] = folders.map(|folder| fs::read(folder.join("metrics.jsonl")).unwrap());
+    assert_eq!(whole, killed);
+}
+
+#[test]
+fn training_refuses_the_cache_of_other_labels() {
+    // The same images under other labels share logits, but a student must not train on the confusion.
+    let bench = Bench::new("labels");
+    let recipe = bench.recipe(short);
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let manifest = contents(&bench.cache_dir())
+        .into_keys()
+        .filter(|name| name.ends_with("cache.json"));
+    for name in manifest {
+        let path = bench.cache_dir().join(name);
+        let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let labels = value["labels"].as_str().unwrap().to_owned();
+        value["labels"] = labels.chars().rev().collect::<String>().into();
+        fs::write(&path, value.to_string()).unwrap();
+    }
+    let run = bench.run(&["student", &recipe]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("labels"), "{}", run.stderr);
+}

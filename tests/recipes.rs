@@ -1,0 +1,109 @@
+//! Every recipe parses and names only what exists.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use logitcask_cli::Recipe;
+
+fn recipes() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_recipe_parses_and_names_only_what_exists() {
+    let recipes = recipes();
+    assert!(
+        recipes.len() >= 6,
+        "only {} recipes were found",
+        recipes.len()
+    );
+    for path in recipes {
+        let place = path.display();
+        let recipe =
+            Recipe::load(&path, &[]).unwrap_or_else(|failure| panic!("{place}: {failure}"));
+        let format = &recipe.data.format;
+        assert!(
+            logitcask_dataset::formats()
+                .iter()
+                .any(|row| row.name == format),
+            "{place}: {format}"
+        );
+        for augment in &recipe.views.augment {
+            let known = logitcask_dataset::augmentations()
+                .iter()
+                .any(|row| row.name == augment.name());
+            assert!(known, "{place}: {}", augment.name());
+        }
+        if let Some(student) = &recipe.student {
+            assert!(
+                logitcask_student::models().any(|row| row.name == student.name),
+                "{place}: {}",
+                student.name
+            );
+        }
+        if let Err(error) = logitcask_losses::Objective::new(&recipe.loss, 100) {
+            assert!(recipe.loss.is_empty(), "{place}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_recipe_begins_with_what_it_is_and_how_to_run_it() {
+    for path in recipes() {
+        let text = fs::read_to_string(&path).unwrap();
+        let comments: Vec<&str> = text
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .collect();
+        assert!(
+            !comments.is_empty(),
+            "{}: no comment says what it is",
+            path.display()
+        );
+        let place = path
+            .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../"))
+            .unwrap();
+        let own_command = comments
+            .iter()
+            .any(|line| line.contains(&format!("RECIPE={}", place.display())));
+        let is_study = place.starts_with("pipelines/studies");
+        assert!(
+            own_command || is_study,
+            "{}: no comment says how to run it",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn a_merged_recipe_reads_back_the_same() {
+    for path in recipes() {
+        let recipe = Recipe::load(&path, &[]).unwrap();
+        let text = recipe.to_toml().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("recipe.toml");
+        fs::write(&copy, &text).unwrap();
+        assert_eq!(
+            Recipe::load(&copy, &[]).unwrap().to_toml().unwrap(),
+            text,
+            "{}",
+            path.display()
+        );
+    }
+}

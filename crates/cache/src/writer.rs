@@ -21,7 +21,7 @@ pub struct LogitWriter {
     path: PathBuf,
     manifest: Manifest,
     /// Circumstances of this run, which go into the views that it finishes.
-    recorded: BTreeMap<String, String>,
+    recorded: Mutex<BTreeMap<String, String>>,
     /// Chunks of unfinished views that are known to be whole.
     whole: Mutex<BTreeMap<u32, BTreeMap<u32, WholeChunk>>>,
     _lock: Lock,
@@ -78,7 +78,7 @@ impl LogitWriter {
         Ok(LogitWriter {
             path,
             manifest: existing,
-            recorded: manifest.recorded.clone(),
+            recorded: Mutex::new(manifest.recorded.clone()),
             whole: Mutex::default(),
             _lock: lock,
         })
@@ -172,6 +172,12 @@ impl LogitWriter {
         Ok(())
     }
 
+    /// Notes a circumstance in the views finished from here on: what the teacher's time was, say.
+    pub fn record(&self, name: &str, value: impl Into<String>) {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.insert(name.to_owned(), value.into());
+    }
+
     /// Writes `view.json`: from here on the view exists.
     ///
     /// # Errors
@@ -195,13 +201,12 @@ impl LogitWriter {
             .flat_map(|chunk| chunk.null_samples.iter().copied())
             .collect();
         let chunks = whole.into_values().map(|chunk| chunk.entry).collect();
-        let file = ViewFile::new(
-            &self.manifest,
-            view,
-            chunks,
-            null_samples,
-            self.recorded.clone(),
-        );
+        let recorded = self
+            .recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let file = ViewFile::new(&self.manifest, view, chunks, null_samples, recorded);
         file.write(&view_folder(&self.path, view).join(folder::VIEW_MANIFEST))?;
         self.lock_whole().remove(&view);
         Ok(())

@@ -31,6 +31,6 @@ pub use loss::{
     Build, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup,
     TeacherNeed, Warmup,
 };
-pub use methods::{COMMON_OPTIONS, methods};
+pub use methods::{COMMON_OPTIONS, cswt_temperatures, methods};
 pub use objective::{LossSpec, Objective, ObjectiveValue, Supply, Term};
 pub use options::Options;

@@ -131,6 +131,7 @@ impl Options {
     }
 
     /// The keys that have been read, given or not.
+    #[cfg(test)]
     pub(crate) fn known(&self) -> &[String] {
         &self.known
     }

@@ -5,10 +5,42 @@ use crate::loss::{MethodRow, OptionRow};
 use crate::{LossError, options};
 
 mod ce;
+mod clkd;
+mod cskd;
+mod dist;
+mod dkd;
+mod jsd;
 mod kd;
+mod ldrld;
 mod mcld;
+mod mlkd;
+mod mse;
+mod nkd;
+mod reverse_kl;
+mod rkd;
+mod rld;
+mod vid;
 
-const METHODS: &[MethodRow] = &[ce::METHOD, kd::METHOD, mcld::METHOD];
+const METHODS: &[MethodRow] = &[
+    ce::METHOD,
+    kd::METHOD,
+    dkd::METHOD,
+    nkd::METHOD,
+    rld::METHOD,
+    clkd::METHOD,
+    mcld::METHOD,
+    ldrld::METHOD,
+    cskd::METHOD,
+    mlkd::METHOD,
+    dist::METHOD,
+    rkd::METHOD,
+    vid::METHOD,
+    jsd::METHOD,
+    mse::METHOD,
+    reverse_kl::METHOD,
+];
+
+pub use cskd::cswt_temperatures;
 
 /// Every method, in the order in which `logitcask list losses` prints them.
 pub fn methods() -> &'static [MethodRow] {
@@ -65,4 +97,31 @@ pub(crate) fn find(name: &str) -> Result<&'static MethodRow, LossError> {
             name: name.to_owned(),
             nearest: options::nearest(name, METHODS.iter().map(|row| row.name)),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::{Options, Setup};
+
+    #[test]
+    fn every_option_that_a_method_reads_is_in_its_row() {
+        let setup = Setup {
+            n_classes: 10,
+            epochs: 1,
+            dtype: DType::F32,
+            device: &Device::Cpu,
+        };
+        for row in METHODS {
+            let mut options = Options::new(row.name, serde_json::Map::new());
+            (row.build)(&mut options, &setup).unwrap();
+            let mut read = options.known().to_vec();
+            let mut documented: Vec<&str> = row.options.iter().map(|option| option.key).collect();
+            read.sort();
+            documented.sort_unstable();
+            assert_eq!(read, documented, "{}", row.name);
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! The numerics that methods share: rows of logits in, rows of gradients out.
 
+pub(crate) mod gram;
 pub(crate) mod product;
 pub(crate) mod real;
 pub(crate) mod rows;
+pub(crate) mod similarity;
 pub(crate) mod softmax;
 pub(crate) mod standardize;
 pub(crate) mod unit;

@@ -141,6 +141,27 @@ pub(crate) fn dot<F: Real>(x: &[F], y: &[F]) -> F {
     )
 }
 
+/// [`dot`] with every product and sum in f64.
+pub(crate) fn dot_in_f64<F: Real>(x: &[F], y: &[F]) -> f64 {
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut lanes = [0.0; LANES];
+            let (x_chunks, x_rest) = x.as_chunks::<LANES>();
+            let (y_chunks, y_rest) = y.as_chunks::<LANES>();
+            for (x, y) in x_chunks.iter().zip(y_chunks) {
+                for lane in 0..LANES {
+                    lanes[lane] += x[lane].to_f64() * y[lane].to_f64();
+                }
+            }
+            for (lane, (x, y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+                *lane += x.to_f64() * y.to_f64();
+            }
+            lanes.into_iter().sum()
+        },
+    )
+}
+
 /// `sum_c (x_c - y_c)^2`.
 pub(crate) fn squared_distance<F: Real>(x: &[F], y: &[F]) -> F {
     vectorized(

@@ -22,6 +22,29 @@ impl<'a, F: Real> View<'a, F> {
     pub(crate) fn rows(&self) -> impl Iterator<Item = &'a [F]> + use<'a, F> {
         self.data.chunks_exact(self.n_cols)
     }
+
+    pub(crate) fn to_matrix(self) -> Matrix<F> {
+        Matrix {
+            data: self.data.to_vec(),
+            n_rows: self.n_rows,
+            n_cols: self.n_cols,
+        }
+    }
+
+    /// Rows become columns, block by block so that both sides stay in the cache.
+    pub(crate) fn transposed(&self) -> Matrix<F> {
+        const BLOCK: usize = 16;
+        let mut out = Matrix::zeros(self.n_cols, self.n_rows);
+        for first in (0..self.n_rows).step_by(BLOCK) {
+            let rows = first..self.n_rows.min(first + BLOCK);
+            for (column, out_row) in out.data.chunks_exact_mut(self.n_rows).enumerate() {
+                for row in rows.clone() {
+                    out_row[row] = self.data[row * self.n_cols + column];
+                }
+            }
+        }
+        out
+    }
 }
 
 /// A (rows, columns) matrix.
@@ -58,13 +81,7 @@ impl<F: Real> Matrix<F> {
     }
 
     pub(crate) fn transposed(&self) -> Self {
-        let mut out = Self::zeros(self.n_cols, self.n_rows);
-        for (i, row) in self.view().rows().enumerate() {
-            for (j, &x) in row.iter().enumerate() {
-                out.data[j * self.n_rows + i] = x;
-            }
-        }
-        out
+        self.view().transposed()
     }
 }
 

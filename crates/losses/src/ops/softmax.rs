@@ -4,6 +4,7 @@
 //! and keeps the small differences of large numbers that divergences are made of.
 
 use super::real::{self, Real};
+use super::rows::{Matrix, View, for_each_row};
 
 /// Writes `softmax(row / temperature)` to `out` and returns `log sum_c exp(row_c / temperature)`.
 pub(crate) fn softmax<F: Real>(out: &mut [F], row: &[F], temperature: f64) -> f64 {
@@ -11,6 +12,18 @@ pub(crate) fn softmax<F: Real>(out: &mut [F], row: &[F], temperature: f64) -> f6
     let total = real::exp_into(out, row, highest, F::of(1.0 / temperature));
     real::scale(out, F::one() / total);
     highest.to_f64() / temperature + total.to_f64().ln()
+}
+
+/// The softmax of every row, each at its own temperature.
+pub(crate) fn softmax_rows<F: Real>(
+    logits: View<'_, F>,
+    temperature: impl Fn(usize) -> f64 + Sync,
+) -> Matrix<F> {
+    let mut out = Matrix::zeros(logits.n_rows, logits.n_cols);
+    for_each_row(&mut out.data, logits.n_cols, |i, row| {
+        softmax(row, logits.row(i), temperature(i));
+    });
+    out
 }
 
 /// Like [`softmax`], over the classes that `keep` names; the others get probability 0.
@@ -52,6 +65,42 @@ pub(crate) fn divergence<F: Real>(
     temperature: f64,
 ) -> f64 {
     real::dot_difference(q, teacher, student).to_f64() / temperature - (lse_t - lse_s)
+}
+
+/// One row as one class against all others.
+pub(crate) struct AgainstRest<F> {
+    class: usize,
+    /// `log(p / (1 - p))` of the class.
+    pub(crate) log_odds: f64,
+    /// Softmax over the other classes, 0 at the class.
+    pub(crate) rest: Vec<F>,
+    /// `log sum exp(z / T)` over the other classes.
+    pub(crate) log_sum_rest: f64,
+}
+
+/// Splits `row / temperature` into `class` and the others.
+pub(crate) fn against_rest<F: Real>(row: &[F], class: usize, temperature: f64) -> AgainstRest<F> {
+    let mut rest = row.to_vec();
+    rest[class] = F::NEG_INFINITY;
+    let others = rest.clone();
+    let log_sum_rest = softmax(&mut rest, &others, temperature);
+    let log_odds = row[class].to_f64() / temperature - log_sum_rest;
+    AgainstRest {
+        class,
+        log_odds,
+        rest,
+        log_sum_rest,
+    }
+}
+
+impl<F: Real> AgainstRest<F> {
+    /// Writes `slope * d log_odds / d (row / temperature)` to `gradient`.
+    pub(crate) fn gradient_of_log_odds(&self, gradient: &mut [F], slope: f64) {
+        real::zip_into(gradient, &self.rest, &self.rest, |rest, _| {
+            F::of(-slope) * rest
+        });
+        gradient[self.class] = F::of(slope);
+    }
 }
 
 /// `KL` between two choices of one out of two, given by their log-odds, and its derivative by the student's.

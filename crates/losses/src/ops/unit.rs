@@ -33,14 +33,19 @@ impl<F: Real> UnitRows<F> {
     /// `1e12 g` there).
     pub(crate) fn pull_back(&self, gradient: &mut Matrix<F>) {
         for_each_row(&mut gradient.data, self.rows.n_cols, |index, g| {
-            let (a, length) = (self.rows.row(index), self.lengths[index]);
-            if length < SHORTEST {
-                return g.fill(F::zero());
-            }
-            let along = real::dot(g, a);
-            real::add_scaled(g, -along, a);
-            real::scale(g, F::of(1.0 / length));
+            self.pull_back_row(index, g)
         });
+    }
+
+    /// [`pull_back`](Self::pull_back) of one row.
+    pub(crate) fn pull_back_row(&self, index: usize, g: &mut [F]) {
+        let (a, length) = (self.rows.row(index), self.lengths[index]);
+        if length < SHORTEST {
+            return g.fill(F::zero());
+        }
+        let along = real::dot(g, a);
+        real::add_scaled(g, -along, a);
+        real::scale(g, F::of(1.0 / length));
     }
 }
 

@@ -8,11 +8,13 @@ use crate::StudentError;
 mod conv_bn;
 
 mod resnet;
+mod wide_resnet;
 
 /// Every student there is, family by family.
 pub fn models() -> impl Iterator<Item = &'static ModelRow> {
     let families = [
         resnet::ROWS,
+        wide_resnet::ROWS,
     ];
     families.into_iter().flatten()
 }

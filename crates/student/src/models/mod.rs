@@ -8,6 +8,7 @@ use crate::StudentError;
 mod conv_bn;
 
 mod resnet;
+mod vgg;
 mod wide_resnet;
 
 /// Every student there is, family by family.
@@ -15,6 +16,7 @@ pub fn models() -> impl Iterator<Item = &'static ModelRow> {
     let families = [
         resnet::ROWS,
         wide_resnet::ROWS,
+        vgg::ROWS,
     ];
     families.into_iter().flatten()
 }

@@ -7,6 +7,7 @@ use crate::StudentError;
 
 mod conv_bn;
 
+mod mobilenet;
 mod resnet;
 mod vgg;
 mod wide_resnet;
@@ -17,6 +18,7 @@ pub fn models() -> impl Iterator<Item = &'static ModelRow> {
         resnet::ROWS,
         wide_resnet::ROWS,
         vgg::ROWS,
+        mobilenet::ROWS,
     ];
     families.into_iter().flatten()
 }

@@ -9,6 +9,7 @@ mod conv_bn;
 
 mod mobilenet;
 mod resnet;
+mod shufflenet;
 mod vgg;
 mod wide_resnet;
 
@@ -19,6 +20,7 @@ pub fn models() -> impl Iterator<Item = &'static ModelRow> {
         wide_resnet::ROWS,
         vgg::ROWS,
         mobilenet::ROWS,
+        shufflenet::ROWS,
     ];
     families.into_iter().flatten()
 }

@@ -33,7 +33,7 @@ fn build(
     n_classes: usize,
 ) -> Result<Box<dyn Student>, StudentError> {
     let [rows, columns] = [image.height / PATCH, image.width / PATCH];
-    let whole = image.height % PATCH == 0 && image.width % PATCH == 0;
+    let whole = image.height.is_multiple_of(PATCH) && image.width.is_multiple_of(PATCH);
     if !whole || rows * columns == 0 {
         return Err(image.refused_by("deit_tiny", "its patches are 16x16, and only whole ones"));
     }

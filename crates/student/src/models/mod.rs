@@ -7,6 +7,7 @@ use crate::StudentError;
 
 mod conv_bn;
 
+mod deit;
 mod mobilenet;
 mod resnet;
 mod shufflenet;
@@ -21,6 +22,7 @@ pub fn models() -> impl Iterator<Item = &'static ModelRow> {
         vgg::ROWS,
         mobilenet::ROWS,
         shufflenet::ROWS,
+        deit::ROWS,
     ];
     families.into_iter().flatten()
 }

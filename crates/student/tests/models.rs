@@ -3,6 +3,8 @@
 //! `tests/fixtures/models/README.md` tells how weights and images are filled, what was written down, and how far a
 //! correct implementation in f32 may lie from it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};

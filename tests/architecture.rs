@@ -12,10 +12,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("losses", &["philox", "durable"]),
     ("layers", &["philox", "durable"]),
     ("teacher", &["philox", "durable", "dataset", "cache"]),
-    ("student", &["philox", "durable", "dataset", "cache", "losses", "layers"]),
+    (
+        "student",
+        &["philox", "durable", "dataset", "cache", "losses", "layers"],
+    ),
     (
         "cli",
-        &["philox", "durable", "dataset", "cache", "losses", "layers", "teacher", "student"],
+        &[
+            "philox", "durable", "dataset", "cache", "losses", "layers", "teacher", "student",
+        ],
     ),
 ];
 
@@ -40,27 +45,46 @@ fn imports_point_down() {
                 assert!(allowed.contains(&ours), "`{name}` may not use `{ours}`");
             }
             if let Some((_, keepers)) = KEPT_BY.iter().find(|(heavy, _)| *heavy == dependency) {
-                assert!(keepers.contains(name), "`{name}` may not use `{dependency}`: that is for {keepers:?}");
+                assert!(
+                    keepers.contains(name),
+                    "`{name}` may not use `{dependency}`: that is for {keepers:?}"
+                );
             }
         }
     }
     let folders = fs::read_dir(root().join("crates")).unwrap();
     for folder in folders {
         let folder = folder.unwrap().file_name().into_string().unwrap();
-        assert!(MAY_USE.iter().any(|(name, _)| *name == folder), "`{folder}` has no place in the house yet");
+        assert!(
+            MAY_USE.iter().any(|(name, _)| *name == folder),
+            "`{folder}` has no place in the house yet"
+        );
     }
 }
 
 #[test]
 fn philox_and_durable_need_nothing() {
     for name in ["philox", "durable"] {
-        assert_eq!(dependencies(name), Vec::<String>::new(), "`{name}` is a page of std");
+        assert_eq!(
+            dependencies(name),
+            Vec::<String>::new(),
+            "`{name}` is a page of std"
+        );
     }
 }
 
 #[test]
 fn only_cli_talks_reads_the_environment_or_exits() {
-    let words = ["println!", "eprintln!", "print!(", "eprint!(", "env::var", "env::args", "process::exit", "clap::"];
+    let words = [
+        "println!",
+        "eprintln!",
+        "print!(",
+        "eprint!(",
+        "env::var",
+        "env::args",
+        "process::exit",
+        "clap::",
+    ];
     for_each_line(|place, line| {
         if place.name != "cli" {
             place.forbid(line, &words);
@@ -79,7 +103,12 @@ fn losses_touch_no_file() {
 
 #[test]
 fn files_appear_through_durable() {
-    let words = ["File::create", "fs::write(", "OpenOptions", "fs::rename"];
+    let words = [
+        "File::create",
+        "fs::write(",
+        "fs::OpenOptions",
+        "fs::rename",
+    ];
     for_each_line(|place, line| {
         if place.name != "durable" {
             place.forbid(line, &words);
@@ -90,12 +119,17 @@ fn files_appear_through_durable() {
 #[test]
 fn unsafe_is_rare_and_reasoned() {
     for_each_file(|place, text| {
-        let uses_unsafe = code_lines(text).any(|(_, line)| line.contains("unsafe ") || line.contains("unsafe{"));
+        let uses_unsafe =
+            code_lines(text).any(|(_, line)| line.contains("unsafe ") || line.contains("unsafe{"));
         if !uses_unsafe {
             return;
         }
         let allowed = place.name == "layers" || place.name == "cache" || place.name == "dataset";
-        assert!(allowed, "{}: unsafe code has no place here", place.path.display());
+        assert!(
+            allowed,
+            "{}: unsafe code has no place here",
+            place.path.display()
+        );
         assert!(
             text.contains("SAFETY") || text.contains("# Safety"),
             "{}: unsafe code without its reasoning",
@@ -108,8 +142,12 @@ fn unsafe_is_rare_and_reasoned() {
 fn randomness_comes_from_philox() {
     for (name, _) in MAY_USE {
         for dependency in dependencies(name) {
-            let is_rng = ["rand", "fastrand", "oorandom", "rand_distr", "rand_chacha"].contains(&dependency.as_str());
-            assert!(!is_rng, "`{name}` uses `{dependency}`: all randomness comes from philox");
+            let is_rng = ["rand", "fastrand", "oorandom", "rand_distr", "rand_chacha"]
+                .contains(&dependency.as_str());
+            assert!(
+                !is_rng,
+                "`{name}` uses `{dependency}`: all randomness comes from philox"
+            );
         }
     }
 }
@@ -117,9 +155,20 @@ fn randomness_comes_from_philox() {
 #[test]
 fn no_file_is_named_after_nothing() {
     for_each_file(|place, _| {
-        let stem = place.path.file_stem().unwrap().to_string_lossy().into_owned();
-        let vague = ["util", "utils", "helper", "helpers", "common", "misc", "manager", "context"];
-        assert!(!vague.contains(&stem.as_str()), "{}: what is in it?", place.path.display());
+        let stem = place
+            .path
+            .file_stem()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let vague = [
+            "util", "utils", "helper", "helpers", "common", "misc", "manager", "context",
+        ];
+        assert!(
+            !vague.contains(&stem.as_str()),
+            "{}: what is in it?",
+            place.path.display()
+        );
     });
 }
 

@@ -59,7 +59,7 @@ fn a_teacher_of_other_classes_is_refused() {
     let bench = Bench::new("wrong_classes");
     // Four classes in the dataset, ten in the teacher.
     let recipe = bench.recipe(|text| {
-        let data = "[data]\nformat = \"synthetic\"\nroot = \"\"\nclasses = 4\nsamples = 64\nheight = 8\nwidth = 8\nchannels = 1\n";
+        let data = "[data]\nformat = \"synthetic\"\nn_classes = 4\nchannels = 1\n[data.synthetic]\nheight = 8\nwidth = 8\n";
         let (_, rest) = text.split_once("[views]").unwrap();
         format!("{data}\n[views]{rest}")
     });

@@ -11,11 +11,11 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use bench::{Bench, ROOT};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use logitcask_cache::LogitCache;
 use logitcask_cli::{CacheWant, Experiment, Recipe, student_preprocess};
 use logitcask_dataset::{Draw, PixelBatch, PixelLayout, Preprocess, Role, render};
-use logitcask_losses::Objective;
+use logitcask_losses::{Objective, Setup};
 use logitcask_student::{Event, ImageShape, Job, Network, StudentError, TeacherRows, train};
 use logitcask_teacher::{ExecutionProvider, Runtime, Teacher};
 
@@ -44,10 +44,11 @@ impl TeacherRows for Online<'_> {
         let mut computed = Vec::new();
         // The student's batch is (B, H, W, 1), which for one channel is (B, 1, H, W) byte for byte.
         assert_eq!((pixels.layout, pixels.channels), (PixelLayout::Nhwc, 1));
-        let batch = PixelBatch {
-            layout: PixelLayout::Nchw,
-            ..pixels.clone()
-        };
+        let mut batch = PixelBatch::new(PixelLayout::Nchw);
+        batch.pixels.clone_from(&pixels.pixels);
+        (batch.n, batch.channels, batch.height, batch.width) =
+            (pixels.n, 1, pixels.height, pixels.width);
+        batch.requests.clone_from(&pixels.requests);
         self.teacher
             .lock()
             .unwrap()
@@ -82,6 +83,7 @@ fn check(losses: &str) {
     let overrides = [
         "views.count=\"all\"",
         "teacher.0.encoding=f32",
+        "data.limit=1200",
         "train.epochs=2",
         "train.batch_size=48",
     ];
@@ -99,7 +101,10 @@ fn check(losses: &str) {
     let wants = experiment
         .wants(spec)
         .unwrap_or_else(|failure| panic!("{failure}"));
-    let want: &CacheWant = wants.iter().find(|want| want.role == Role::Train).unwrap();
+    let want: &CacheWant = wants
+        .iter()
+        .find(|want| want.split.role == Role::Train)
+        .unwrap();
     let cache = want
         .open(&bench.cache_dir(), Path::new(&path))
         .unwrap_or_else(|failure| panic!("{failure}"));
@@ -154,7 +159,13 @@ fn losses_of(
 ) -> Vec<f64> {
     let recipe = &experiment.recipe;
     let n_classes = experiment.train.dataset.n_classes();
-    let objective = Objective::new(&recipe.loss, n_classes).unwrap();
+    let setup = Setup {
+        n_classes,
+        epochs: 2,
+        dtype: DType::F32,
+        device: &Device::Cpu,
+    };
+    let objective = Objective::new(&recipe.loss, &setup).unwrap();
     let image = ImageShape {
         channels: 1,
         height: 8,
@@ -167,8 +178,8 @@ fn losses_of(
         seed: recipe.seed,
         spec: recipe.train.as_ref().unwrap(),
         train: experiment.train.dataset.clone(),
-        family: experiment.family.clone(),
-        n_views: experiment.n_views,
+        family: experiment.train.family.clone(),
+        n_views: experiment.train.n_views,
         draw: Draw::Uniform,
         preprocess: preprocess.clone(),
         teacher: Some(teacher),
@@ -203,15 +214,14 @@ fn every_row(experiment: &Experiment, want: &CacheWant, cache: &LogitCache, teac
     let n_classes = cache.n_classes();
     let samples: Vec<u32> = (0..dataset.len() as u32).collect();
     let mut worst = 0f32;
-    for view in 0..experiment.n_views {
+    for view in 0..experiment.train.n_views {
         for chunk in samples.chunks(256) {
             let requests: Vec<(u32, u32)> = chunk.iter().map(|&sample| (sample, view)).collect();
-            let mut pixels = PixelBatch::default();
+            let mut pixels = PixelBatch::new(PixelLayout::Nchw);
             render(
                 dataset,
-                &experiment.family,
+                &experiment.train.family,
                 &preprocess,
-                PixelLayout::Nchw,
                 &requests,
                 &mut pixels,
             )

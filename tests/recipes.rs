@@ -33,6 +33,12 @@ fn every_recipe_parses_and_names_only_what_exists() {
         "only {} recipes were found",
         recipes.len()
     );
+    let setup = logitcask_losses::Setup {
+        n_classes: 100,
+        epochs: 240,
+        dtype: candle_core::DType::F32,
+        device: &candle_core::Device::Cpu,
+    };
     for path in recipes {
         let place = path.display();
         let recipe =
@@ -47,8 +53,8 @@ fn every_recipe_parses_and_names_only_what_exists() {
         for augment in &recipe.views.augment {
             let known = logitcask_dataset::augmentations()
                 .iter()
-                .any(|row| row.name == augment.name());
-            assert!(known, "{place}: {}", augment.name());
+                .any(|row| row.name == augment.name);
+            assert!(known, "{place}: {}", augment.name);
         }
         if let Some(student) = &recipe.student {
             assert!(
@@ -57,7 +63,7 @@ fn every_recipe_parses_and_names_only_what_exists() {
                 student.name
             );
         }
-        if let Err(error) = logitcask_losses::Objective::new(&recipe.loss, 100) {
+        if let Err(error) = logitcask_losses::Objective::new(&recipe.loss, &setup) {
             assert!(recipe.loss.is_empty(), "{place}: {error}");
         }
     }

@@ -6,31 +6,31 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The project's root, from where recipes name their files.
-pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// What a command left.
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Asserts that it succeeded.
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{}", self.stderr);
         self
     }
 }
 
 /// A folder for one test.
-pub struct Bench {
-    pub folder: PathBuf,
+pub(crate) struct Bench {
+    pub(crate) folder: PathBuf,
     _kept: tempfile::TempDir,
 }
 
 impl Bench {
-    pub fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let kept = tempfile::Builder::new()
             .prefix(&format!("logitcask-{test}-"))
             .tempdir()
@@ -42,7 +42,7 @@ impl Bench {
     }
 
     /// The digits' KD recipe, changed by `edit`; returns its path.
-    pub fn recipe(&self, edit: impl FnOnce(String) -> String) -> String {
+    pub(crate) fn recipe(&self, edit: impl FnOnce(String) -> String) -> String {
         let text =
             fs::read_to_string(Path::new(ROOT).join("pipelines/digits/resnet-resnet8/kd.toml"))
                 .unwrap();
@@ -52,19 +52,19 @@ impl Bench {
         path.to_str().unwrap().to_owned()
     }
 
-    pub fn cache_dir(&self) -> PathBuf {
+    pub(crate) fn cache_dir(&self) -> PathBuf {
         self.folder.join("cache")
     }
 
     /// Runs a verb that knows `--cache-dir`, on the test's own caches.
-    pub fn run(&self, args: &[&str]) -> Run {
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
         let cache_dir = self.cache_dir();
         let mut args = args.to_vec();
         args.extend(["--cache-dir", cache_dir.to_str().unwrap()]);
         self.run_plain(&args)
     }
 
-    pub fn run_plain(&self, args: &[&str]) -> Run {
+    pub(crate) fn run_plain(&self, args: &[&str]) -> Run {
         let output = self.command(args).output().unwrap();
         Run {
             code: output.status.code().unwrap_or(-1),
@@ -73,14 +73,14 @@ impl Bench {
         }
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_logitcask"));
         command.args(args).current_dir(ROOT).env("NO_COLOR", "1");
         command
     }
 
     /// No cache is there that a later command would read.
-    pub fn assert_no_cache(&self) {
+    pub(crate) fn assert_no_cache(&self) {
         let listed = self.run(&["cache", "ls", "--json"]).ok();
         assert_eq!(listed.stdout, "", "a cache was left behind");
     }

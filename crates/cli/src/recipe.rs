@@ -207,7 +207,7 @@ mod tests {
                 "loss.0.name=mcld",
                 "student.name=\"resnet8\"",
             ],
-            "seed = 1\n\n[train]\nepochs = 2\n\n[[loss]]\nname = \"mcld\"\n\n[student]\nname = \"resnet8\"\n",
+            "seed = 1\n\n[[loss]]\nname = \"mcld\"\n\n[student]\nname = \"resnet8\"\n\n[train]\nepochs = 2\n",
         );
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Weights and running statistics stand under PyTorch's names with the prefix `student.`, the optimiser's velocities under `velocity.`,
 //! parameters of losses under `loss.`; the metadata holds the position and what the run was started with. All
-//! randomness is a function of the recipe's seed and the epoch, so nothing else has to be saved.
+//! randomness is a function of the recipe's seed and the epoch, so nothing else has to be saved. Equal states are equal
+//! files: times are kept elsewhere.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -28,10 +29,6 @@ pub struct Position {
     pub epochs_done: usize,
     /// BLAKE3 of what decides the run (recipe, data and cache identity), in hex.
     pub run_digest: String,
-    /// Training seconds so far.
-    pub train_seconds: f64,
-    /// Evaluation seconds so far.
-    pub eval_seconds: f64,
 }
 
 const METADATA_KEY: &str = "logitcask";

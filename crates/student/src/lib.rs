@@ -25,6 +25,6 @@ pub use evaluate::{Metrics, Tally};
 pub use models::{ImageShape, ModelRow, Student, find as find_model, models};
 pub use network::{Network, StudentSpec};
 pub use optim::{OptimizerSpec, Sgd};
-pub use record::{EpochRecord, RunRecord, Term};
+pub use record::{EpochRecord, RunRecord, Term, Times};
 pub use schedule::ScheduleSpec;
 pub use train::{Evaluation, Event, Job, TrainSpec, evaluate, train};

@@ -38,6 +38,29 @@ pub struct EpochRecord {
     pub eval: Option<Metrics>,
 }
 
+/// `times.json`: what a run has cost so far, over all resumptions. Apart from the checkpoint, so that a checkpoint depends
+/// on the recipe alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// Wall-clock seconds spent in training steps.
+    pub train_seconds: f64,
+    /// Wall-clock seconds spent in evaluation.
+    pub eval_seconds: f64,
+}
+
+impl Times {
+    /// Where a run keeps them.
+    pub const FILE: &'static str = "times.json";
+
+    pub(crate) fn read(run: &Path) -> Result<Self, StudentError> {
+        Ok(read_json(&run.join(Self::FILE))?.unwrap_or_default())
+    }
+
+    pub(crate) fn write(&self, run: &Path) -> Result<(), StudentError> {
+        write_json(&run.join(Self::FILE), self)
+    }
+}
+
 /// `run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -51,10 +74,9 @@ pub struct RunRecord {
     pub last: EpochRecord,
     /// The epoch with the best `eval.top1` (the first of equals); the last one where nothing was evaluated.
     pub best: EpochRecord,
-    /// Wall-clock seconds spent in training steps, over all resumptions.
-    pub train_seconds: f64,
-    /// Wall-clock seconds spent in evaluation.
-    pub eval_seconds: f64,
+    /// What it cost.
+    #[serde(flatten)]
+    pub times: Times,
     /// Whatever the caller wants to remember: cache ids, teacher seconds, machine, tool version.
     pub recorded: BTreeMap<String, String>,
 }
@@ -68,12 +90,7 @@ impl RunRecord {
     /// # Errors
     /// What the file system reports.
     pub fn write(&self, run: &Path) -> Result<(), StudentError> {
-        let path = run.join(Self::FILE);
-        logitcask_durable::write_atomic(&path, |w| {
-            serde_json::to_writer_pretty(&mut *w, self)?;
-            w.write_all(b"\n")
-        })
-        .map_err(StudentError::io("write", path))
+        write_json(&run.join(Self::FILE), self)
     }
 
     /// Reads the record of a finished run; `None` if the run is not finished.
@@ -131,4 +148,12 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     parsed
         .map(Some)
         .map_err(|e| StudentError::io("read", path)(e.into()))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StudentError> {
+    logitcask_durable::write_atomic(path, |w| {
+        serde_json::to_writer_pretty(&mut *w, value)?;
+        w.write_all(b"\n")
+    })
+    .map_err(StudentError::io("write", path))
 }

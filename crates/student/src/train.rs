@@ -18,7 +18,7 @@ use crate::batch::pixel_tensor;
 use crate::checkpoint::Position;
 use crate::{
     Checkpoint, EpochRecord, Metrics, Network, OptimizerSpec, RunRecord, ScheduleSpec, Sgd,
-    StudentError, Tally, TeacherRows, Term, TrainBatch,
+    StudentError, Tally, TeacherRows, Term, Times, TrainBatch,
 };
 
 /// `[train]` of a recipe.
@@ -130,6 +130,7 @@ pub fn train(
     parameters.extend(objective.parameters());
     let mut optimizer = Sgd::new(parameters, &job.spec.optimizer);
     let mut position = resume(job, network, objective, &mut optimizer)?;
+    let mut times = Times::read(job.run)?;
     let mut history = EpochRecord::read_all(job.run)?;
     history.truncate(position.epochs_done);
     events(Event::Started {
@@ -153,7 +154,7 @@ pub fn train(
         else {
             return Ok(None);
         };
-        position.train_seconds += started.elapsed().as_secs_f64();
+        times.train_seconds += started.elapsed().as_secs_f64();
 
         if let Some(evaluation) = &job.evaluation {
             let started = Instant::now();
@@ -164,7 +165,7 @@ pub fn train(
                 job.loader_threads,
                 &job.device,
             )?);
-            position.eval_seconds += started.elapsed().as_secs_f64();
+            times.eval_seconds += started.elapsed().as_secs_f64();
         }
 
         history.push(record);
@@ -176,6 +177,7 @@ pub fn train(
         }
         // Metrics before the checkpoint: a kill between the two repeats an epoch, and resuming cuts its line off again.
         EpochRecord::write_all(&history, job.run)?;
+        times.write(job.run)?;
         checkpoint.write(&job.run.join(Checkpoint::LAST))?;
         events(Event::Epoch(record));
     }
@@ -190,8 +192,7 @@ pub fn train(
         n_train: selected.len(),
         best: best_of(&history).clone(),
         last,
-        train_seconds: position.train_seconds,
-        eval_seconds: position.eval_seconds,
+        times,
         recorded: Default::default(),
     }))
 }
@@ -420,8 +421,6 @@ fn resume(
         return Ok(Position {
             epochs_done: 0,
             run_digest: job.run_digest.clone(),
-            train_seconds: 0.0,
-            eval_seconds: 0.0,
         });
     };
     if position.run_digest != job.run_digest {

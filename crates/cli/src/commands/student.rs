@@ -9,7 +9,7 @@ use logitcask_dataset::Role;
 use logitcask_losses::{Objective, Setup};
 use logitcask_student::{
     Checkpoint, EpochRecord, Evaluation, Event, ImageShape, Job, Network, RunRecord, StudentSpec,
-    TeacherRows, TrainSpec, train,
+    TeacherRows, Times, TrainSpec, train,
 };
 
 use crate::args::Student;
@@ -201,6 +201,7 @@ fn prepare(run: &Path, recipe: &Recipe, fresh: bool) -> Outcome {
         for name in [
             RunRecord::FILE,
             EpochRecord::FILE,
+            Times::FILE,
             Checkpoint::LAST,
             Checkpoint::BEST,
         ] {
@@ -369,7 +370,7 @@ fn print(record: &RunRecord, run: &Path, json: bool) -> Outcome {
             100.0 * eval.top1,
             100.0 * best.top1,
             record.best.epoch,
-            duration(record.train_seconds)
+            duration(record.times.train_seconds)
         ));
     }
     println!("{}", run.display());

@@ -106,7 +106,7 @@ fn table(runs: &[Run]) -> (Vec<&'static str>, Vec<Vec<String>>) {
                 format!("{:.3}", last.nll),
                 format!("{:.3}", last.ece),
                 last.agreement.map_or("-".to_owned(), percent),
-                crate::progress::duration(run.record.train_seconds),
+                crate::progress::duration(run.record.times.train_seconds),
             ]
         })
         .collect();

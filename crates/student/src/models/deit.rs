@@ -24,7 +24,8 @@ const PATCH: usize = 16;
 const WIDTH: usize = 192;
 const HEADS: usize = 3;
 const DEPTH: usize = 12;
-/// timm cuts the normal off at ±2, a hundred deviations away.
+/// timm cuts the normal off at ±2, a hundred deviations away. Its biases start at zero; ours, like those of every
+/// linear layer here, uniform in ±1 / sqrt(inputs).
 const INIT: Init = Init::Normal { std: 0.02 };
 
 fn build(

@@ -3,7 +3,8 @@
 //!
 //! Five blocks of 3x3 convolutions (with biases) of 64, 128, 256, 512 and 512 channels, 2x2 max pooling after the first
 //! three, global average pooling, one linear layer. Images of 64x64 are pooled a fourth time, as mdistiller does for
-//! Tiny-ImageNet.
+//! Tiny-ImageNet. The biases of the convolutions change nothing, since a norm takes them off again; they are kept for
+//! the sake of checkpoints.
 
 use candle_core::Tensor;
 use logitcask_layers::{

@@ -1,9 +1,10 @@
 //! What the equations promise of single methods.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod common;
 
 use candle_core::DType;
-use common::{Batch, Outcome, assert_all_close, assert_close, batches, sized};
+use common::{Batch, Outcome, assert_all_close, assert_close, batches, cases, sized};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ fn single(batch: &Batch, entry: Value) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn mcld_with_distinct_labels_has_one_instance_loss(batch in sized(4, 7, 3.0)) {

@@ -10,25 +10,25 @@ use serde_json::Value;
 
 /// Logits and labels of both networks, row-major.
 #[derive(Clone, Debug)]
-pub struct Batch {
-    pub n_classes: usize,
-    pub student: Vec<f64>,
-    pub teacher: Vec<f64>,
-    pub labels: Vec<u32>,
-    pub mixed: Option<(Vec<u32>, Vec<f64>)>,
-    pub bank: Option<(Vec<f64>, Vec<u32>)>,
+pub(crate) struct Batch {
+    pub(crate) n_classes: usize,
+    pub(crate) student: Vec<f64>,
+    pub(crate) teacher: Vec<f64>,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) mixed: Option<(Vec<u32>, Vec<f64>)>,
+    pub(crate) bank: Option<(Vec<f64>, Vec<u32>)>,
 }
 
 /// What an objective says of a batch.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    pub total: f64,
-    pub terms: Vec<(String, f64)>,
-    pub gradient: Vec<f64>,
+pub(crate) struct Outcome {
+    pub(crate) total: f64,
+    pub(crate) terms: Vec<(String, f64)>,
+    pub(crate) gradient: Vec<f64>,
 }
 
 impl Outcome {
-    pub fn term(&self, name: &str) -> f64 {
+    pub(crate) fn term(&self, name: &str) -> f64 {
         self.terms
             .iter()
             .find(|(term, _)| term == name)
@@ -36,7 +36,7 @@ impl Outcome {
             .1
     }
 
-    pub fn assert_finite(&self, what: &str) {
+    pub(crate) fn assert_finite(&self, what: &str) {
         assert!(self.total.is_finite(), "{what}: total {}", self.total);
         assert!(
             self.terms.iter().all(|(_, value)| value.is_finite()),
@@ -52,7 +52,7 @@ impl Outcome {
 }
 
 /// Entries of a recipe; a single one may stand without brackets.
-pub fn entries(json: Value) -> Vec<LossSpec> {
+pub(crate) fn entries(json: Value) -> Vec<LossSpec> {
     match json {
         Value::Array(_) => serde_json::from_value(json).unwrap(),
         entry => vec![serde_json::from_value(entry).unwrap()],
@@ -60,11 +60,11 @@ pub fn entries(json: Value) -> Vec<LossSpec> {
 }
 
 impl Batch {
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.labels.len()
     }
 
-    pub fn objective(&self, entry: &Value, dtype: DType) -> Result<Objective, LossError> {
+    pub(crate) fn objective(&self, entry: &Value, dtype: DType) -> Result<Objective, LossError> {
         let setup = Setup {
             n_classes: self.n_classes,
             epochs: 240,
@@ -75,12 +75,16 @@ impl Batch {
     }
 
     /// In the 240th of 240 epochs. The strong view is the batch with its logits turned round by one class.
-    pub fn try_evaluate(&self, entry: &Value, dtype: DType) -> Result<Outcome, LossError> {
+    pub(crate) fn try_evaluate(&self, entry: &Value, dtype: DType) -> Result<Outcome, LossError> {
         let objective = self.objective(entry, dtype)?;
         self.evaluate_with(&objective, dtype)
     }
 
-    pub fn evaluate_with(&self, objective: &Objective, dtype: DType) -> Result<Outcome, LossError> {
+    pub(crate) fn evaluate_with(
+        &self,
+        objective: &Objective,
+        dtype: DType,
+    ) -> Result<Outcome, LossError> {
         let device = Device::Cpu;
         let matrix = |data: &[f64]| {
             let shape = (data.len() / self.n_classes, self.n_classes);
@@ -133,13 +137,13 @@ impl Batch {
         })
     }
 
-    pub fn evaluate(&self, entry: &Value, dtype: DType) -> Outcome {
+    pub(crate) fn evaluate(&self, entry: &Value, dtype: DType) -> Outcome {
         self.try_evaluate(entry, dtype)
             .unwrap_or_else(|error| panic!("{entry}: {error}"))
     }
 
     /// The rows in another order.
-    pub fn permuted(&self, order: &[usize]) -> Batch {
+    pub(crate) fn permuted(&self, order: &[usize]) -> Batch {
         let rows = |data: &[f64]| {
             let row = |&i: &usize| data[i * self.n_classes..(i + 1) * self.n_classes].to_vec();
             order.iter().flat_map(row).collect()
@@ -153,7 +157,7 @@ impl Batch {
     }
 
     /// Every row of the teacher moved by its own constant.
-    pub fn with_shifted_teacher(&self) -> Batch {
+    pub(crate) fn with_shifted_teacher(&self) -> Batch {
         let shift = |(index, z): (usize, &f64)| z + 0.7 + 0.3 * (index / self.n_classes) as f64;
         Batch {
             teacher: self.teacher.iter().enumerate().map(shift).collect(),
@@ -162,7 +166,7 @@ impl Batch {
     }
 
     /// Every row of the student moved by its own constant.
-    pub fn with_shifted_student(&self) -> Batch {
+    pub(crate) fn with_shifted_student(&self) -> Batch {
         let shift = |(index, z): (usize, &f64)| z - 0.9 + 0.4 * (index / self.n_classes) as f64;
         Batch {
             student: self.student.iter().enumerate().map(shift).collect(),
@@ -170,7 +174,7 @@ impl Batch {
         }
     }
 
-    pub fn with_labels(&self, labels: Vec<u32>) -> Batch {
+    pub(crate) fn with_labels(&self, labels: Vec<u32>) -> Batch {
         Batch {
             labels,
             ..self.clone()
@@ -178,13 +182,22 @@ impl Batch {
     }
 }
 
+/// So many cases, and no file of failures: what fails here deserves a test of its own.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 /// Batches of up to 7 samples and 8 classes, with a bank of 3, logits of the given scale.
-pub fn batches(scale: f64) -> impl Strategy<Value = Batch> {
+pub(crate) fn batches(scale: f64) -> impl Strategy<Value = Batch> {
     (1usize..=7, 2usize..=8)
         .prop_flat_map(move |(n_rows, n_classes)| sized(n_rows, n_classes, scale))
 }
 
-pub fn sized(n_rows: usize, n_classes: usize, scale: f64) -> impl Strategy<Value = Batch> {
+pub(crate) fn sized(n_rows: usize, n_classes: usize, scale: f64) -> impl Strategy<Value = Batch> {
     let logits = move |rows: usize| prop::collection::vec(-scale..scale, rows * n_classes);
     let labels = move |rows: usize| prop::collection::vec(0..n_classes as u32, rows);
     (
@@ -204,14 +217,14 @@ pub fn sized(n_rows: usize, n_classes: usize, scale: f64) -> impl Strategy<Value
         })
 }
 
-pub fn assert_close(a: f64, b: f64, relative: f64, what: &str) {
+pub(crate) fn assert_close(a: f64, b: f64, relative: f64, what: &str) {
     assert!(
         (a - b).abs() <= relative * a.abs().max(b.abs()).max(1.0),
         "{what}: {a} and {b}"
     );
 }
 
-pub fn assert_all_close(a: &[f64], b: &[f64], relative: f64, what: &str) {
+pub(crate) fn assert_all_close(a: &[f64], b: &[f64], relative: f64, what: &str) {
     let scale = b.iter().fold(1e-6, |scale: f64, x| scale.max(x.abs()));
     for (index, (a, b)) in a.iter().zip(b).enumerate() {
         assert!(

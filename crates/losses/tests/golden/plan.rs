@@ -4,22 +4,22 @@ use logitcask_losses::LossSpec;
 use serde_json::{Value, json};
 
 /// An objective, and which of its terms are which components of the golden file.
-pub struct Plan {
+pub(crate) struct Plan {
     /// The entries of the recipe.
-    pub entries: Vec<LossSpec>,
+    pub(crate) entries: Vec<LossSpec>,
     /// (term of the objective, component of the file, factor on the term's value).
-    pub terms: Vec<(String, String, f64)>,
+    pub(crate) terms: Vec<(String, String, f64)>,
     /// A component that is `size * (1 - mean of cosines)`, `size` being this, carries rounding of that size in the file.
-    pub difference_of: f64,
+    pub(crate) difference_of: f64,
     /// The epoch that the total is of, counted from 1.
-    pub epoch: u32,
+    pub(crate) epoch: u32,
     /// The epochs of the whole run.
-    pub epochs: u32,
+    pub(crate) epochs: u32,
 }
 
 impl Plan {
     /// None for a loss that nobody knows.
-    pub fn of(loss: &str, hyper: &Value, n_classes: usize) -> Option<Plan> {
+    pub(crate) fn of(loss: &str, hyper: &Value, n_classes: usize) -> Option<Plan> {
         let number = |key: &str, default: f64| hyper[key].as_f64().unwrap_or(default);
         let standardize = hyper["standardize"]
             .as_bool()

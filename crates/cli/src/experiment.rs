@@ -205,7 +205,9 @@ impl CacheWant<'_> {
                     self.split.what(),
                     self.teacher.title()
                 );
-                if let Some((path, differences)) = nearest {
+                if let Some((path, differences)) =
+                    nearest.filter(|(_, differences)| is_near(differences))
+                {
                     message += &format!(
                         "; the nearest, `{}`, differs: {}",
                         path.display(),
@@ -301,6 +303,17 @@ impl CacheWant<'_> {
             .hint("capture again with this version, or train with the version that made the cache")),
         }
     }
+}
+
+/// Whether a nearest cache is near enough to be mentioned: the caches of the two splits of one recipe differ in images
+/// and views alike, and that says nothing.
+pub(crate) fn is_near(differences: &[Difference]) -> bool {
+    let differs = |field: &str| {
+        differences
+            .iter()
+            .any(|difference| difference.field == field)
+    };
+    differences.len() <= 2 && !(differs("images") && differs("views"))
 }
 
 /// "teacher is `12ab34cd56ef...` there, `...` here".

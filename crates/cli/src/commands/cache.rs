@@ -27,7 +27,10 @@ pub(crate) fn ls(args: &CacheLs) -> Outcome {
                 cache.name.clone(),
                 cache.teacher.clone(),
                 format!("{} x {}", cache.n_samples, cache.n_classes),
-                cache.n_views.to_string(),
+                match cache.n_views {
+                    0 => "0 (unfinished)".to_owned(),
+                    n => n.to_string(),
+                },
                 cache.encoding.to_string(),
                 bytes(cache.bytes),
             ]

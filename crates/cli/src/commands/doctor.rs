@@ -13,6 +13,8 @@ struct Finding {
     what: &'static str,
     found: String,
     remedy: Option<String>,
+    /// Nothing is wrong where it is missing.
+    is_optional: bool,
 }
 
 impl Finding {
@@ -21,6 +23,7 @@ impl Finding {
             what,
             found: found.into(),
             remedy: None,
+            is_optional: false,
         }
     }
 
@@ -47,16 +50,20 @@ pub(crate) fn run(args: &Doctor) -> Outcome {
         .max()
         .unwrap_or(0);
     for finding in &findings {
-        let mark = if finding.remedy.is_some() { "!!" } else { "ok" };
+        let mark = match &finding.remedy {
+            None => "ok",
+            // A GPU that is not there is no illness.
+            Some(_) if finding.is_optional => "--",
+            Some(_) => "!!",
+        };
         println!("{mark}  {:width$}  {}", finding.what, finding.found);
         if let Some(remedy) = &finding.remedy {
             println!("    {:width$}  -> {remedy}", "");
         }
     }
-    // A GPU that is not there is no illness; a runtime that is not there is one.
     let ill = findings
         .iter()
-        .filter(|finding| finding.remedy.is_some() && !finding.what.starts_with("provider"))
+        .filter(|finding| finding.remedy.is_some() && !finding.is_optional)
         .count();
     match ill {
         0 => Ok(()),
@@ -93,11 +100,14 @@ fn onnx_runtime() -> Vec<Finding> {
     for provider in ExecutionProvider::ALL {
         findings.push(match compiled_in.contains(&provider) {
             true => Finding::good(provider_name(provider), "is in this library"),
-            false => Finding::bad(
-                provider_name(provider),
-                "is not in this library",
-                format!("only if this machine has such a GPU: make setup PROVIDER={provider}"),
-            ),
+            false => Finding {
+                is_optional: true,
+                ..Finding::bad(
+                    provider_name(provider),
+                    "is not in this library",
+                    format!("where this machine has such a GPU: make setup PROVIDER={provider}"),
+                )
+            },
         });
     }
     findings

@@ -1,3 +1,5 @@
+use candle_core::{DType, Device};
+use logitcask_losses::{COMMON_OPTIONS, MethodRow, Options, Setup};
 use serde_json::{Value, json};
 
 use crate::args::{List, Listed};
@@ -24,8 +26,12 @@ pub(crate) fn run(args: &List) -> Outcome {
         }
         if wanted.len() > 1 {
             println!("{}{}", if index > 0 { "\n" } else { "" }, kind(*what));
+            print_table(&rows);
+        } else if *what == Listed::Losses {
+            print_losses(&rows);
+        } else {
+            print_table(&rows);
         }
-        print_table(&rows);
     }
     Ok(())
 }
@@ -61,10 +67,92 @@ fn rows(what: Listed) -> Vec<Value> {
     }
 }
 
-fn loss(row: &logitcask_losses::MethodRow) -> Value {
+fn loss(row: &MethodRow) -> Value {
     let mut value = serde_json::to_value(row).unwrap_or_default();
     value["about"] = format!("{} ({})", row.title, row.paper).into();
+    // What a method needs depends on its options; this is what it needs by default.
+    let setup = Setup {
+        n_classes: 100,
+        epochs: 240,
+        dtype: DType::F32,
+        device: &Device::Cpu,
+    };
+    let built = (row.build)(&mut Options::new(row.name, serde_json::Map::new()), &setup);
+    if let Ok(method) = built {
+        value["needs"] = serde_json::to_value(method.needs()).unwrap_or_default();
+    }
     value
+}
+
+/// Everything a recipe can say about each loss.
+fn print_losses(rows: &[Value]) {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    for row in rows {
+        println!("{}: {}", text(&row["name"]), text(&row["about"]));
+        for part in list(&row["components"]) {
+            let warmup = match &part["default_warmup"] {
+                Value::Object(given) => match (given.get("epochs"), given.get("share")) {
+                    (Some(epochs), _) => format!(", growing over {epochs} epochs"),
+                    (_, Some(share)) => format!(", growing over {share:.2} of the run"),
+                    _ => String::new(),
+                },
+                _ => String::new(),
+            };
+            let key = part["weight_key"]
+                .as_str()
+                .map_or(String::new(), |key| format!(" (`{key}`)"));
+            println!(
+                "    part {}: {}; weight {}{key}{warmup}",
+                text(&part["name"]),
+                text(&part["meaning"]),
+                part["default_weight"]
+            );
+        }
+        for option in list(&row["options"]) {
+            println!(
+                "    {} = {}: {}",
+                text(&option["key"]),
+                text(&option["default"]),
+                text(&option["meaning"])
+            );
+        }
+        println!("    needs: {}\n", needs(&row["needs"]));
+    }
+    println!("every loss also takes:");
+    for option in COMMON_OPTIONS {
+        println!(
+            "    {} = {}: {}",
+            option.key, option.default, option.meaning
+        );
+    }
+}
+
+fn needs(needs: &Value) -> String {
+    let mut words = vec![match &needs["teacher"] {
+        Value::String(what) if what == "nothing" => "no teacher".to_owned(),
+        Value::String(_) => "the teacher's logit of every class".to_owned(),
+        top_k => format!(
+            "the teacher's largest logits and {}",
+            top_k["top_k"].as_str().unwrap_or("a rest")
+        ),
+    }];
+    if needs["absolute_logits"] == true {
+        words.push("logits as the teacher gave them, not recovered from probabilities".to_owned());
+    }
+    match needs["labels"].as_str() {
+        Some("single") => words.push("one label per sample".to_owned()),
+        Some("mixable") => words.push("labels, mixed or single".to_owned()),
+        _ => {}
+    }
+    if needs["strong_view"] == true {
+        words.push("a strong view".to_owned());
+    }
+    words.join("; ")
 }
 
 /// Name and description, aligned.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::args::TeacherLogits;
 use crate::exit::{Failure, Outcome};
-use crate::experiment::{CacheWant, Experiment, describe, hex};
+use crate::experiment::{CacheWant, Experiment, describe, hex, is_near};
 use crate::progress::{Progress, bytes, duration, say};
 use crate::recipe::Recipe;
 
@@ -69,13 +69,13 @@ impl Stage<'_> {
             ));
         } else if let Found::Miss { nearest } = &found {
             say(match nearest {
-                Some((path, differences)) => format!(
+                Some((path, differences)) if is_near(differences) => format!(
                     "{}: not captured yet; the nearest cache, `{}`, differs: {}",
                     want.split.what(),
                     path.display(),
                     describe(differences)
                 ),
-                None => format!("{}: not captured yet", want.split.what()),
+                _ => format!("{}: not captured yet", want.split.what()),
             });
         }
         self.capture(want, &found)

@@ -14,109 +14,16 @@ import time
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from models_torch import MODELS, build
 
-
-def conv3x3(inputs, outputs, stride=1, bias=False):
-    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1, self.bn1 = conv3x3(inputs, outputs, stride), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = conv3x3(outputs, outputs), nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        y = y + (x if self.downsample is None else self.downsample(x))
-        return F.relu(y, inplace=True)
-
-
-class ResNet(nn.Module):
-    """The CIFAR ResNets of the distillation papers: three stages, widths[0] in the stem."""
-
-    def __init__(self, depth, widths, classes):
-        super().__init__()
-        self.conv1, self.bn1 = conv3x3(3, widths[0]), nn.BatchNorm2d(widths[0])
-        blocks, inputs = [], widths[0]
-        for stage, outputs in enumerate(widths[1:]):
-            for block in range((depth - 2) // 6):
-                blocks.append(BasicBlock(inputs, outputs, 2 if stage > 0 and block == 0 else 1))
-                inputs = outputs
-        self.blocks, self.fc = nn.Sequential(*blocks), nn.Linear(inputs, classes)
-
-    def forward(self, x):
-        x = self.blocks(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-class WideBlock(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), conv3x3(inputs, outputs, stride)
-        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), conv3x3(outputs, outputs)
-        self.shortcut = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-
-    def forward(self, x):
-        y = F.relu(self.bn1(x), inplace=True)
-        skip = x if self.shortcut is None else self.shortcut(y)
-        y = self.conv2(F.relu(self.bn2(self.conv1(y)), inplace=True))
-        return y + skip
-
-
-class WideResNet(nn.Module):
-    def __init__(self, depth, factor, classes):
-        super().__init__()
-        self.conv1 = conv3x3(3, 16)
-        blocks, inputs = [], 16
-        for stage in range(3):
-            outputs = 16 * factor * 2**stage
-            for block in range((depth - 4) // 6):
-                blocks.append(WideBlock(inputs, outputs, 2 if stage > 0 and block == 0 else 1))
-                inputs = outputs
-        self.blocks, self.bn = nn.Sequential(*blocks), nn.BatchNorm2d(inputs)
-        self.fc = nn.Linear(inputs, classes)
-
-    def forward(self, x):
-        x = F.relu(self.bn(self.blocks(self.conv1(x))), inplace=True)
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-class Vgg8(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        layers, inputs = [], 3
-        for block, outputs in enumerate([64, 128, 256, 512, 512]):
-            layers += [conv3x3(inputs, outputs, bias=True), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-            layers += [nn.MaxPool2d(2)] if block < 3 else []
-            inputs = outputs
-        self.layers, self.classifier = nn.Sequential(*layers), nn.Linear(inputs, classes)
-
-    def forward(self, x):
-        return self.classifier(F.adaptive_avg_pool2d(self.layers(x), 1).flatten(1))
-
-
-STUDENTS = {
-    "resnet8": lambda classes: ResNet(8, (16, 16, 32, 64), classes),
-    "resnet20": lambda classes: ResNet(20, (16, 16, 32, 64), classes),
-    "resnet8x4": lambda classes: ResNet(8, (32, 64, 128, 256), classes),
-    "wrn_16_2": lambda classes: WideResNet(16, 2, classes),
-    "vgg8": Vgg8,
-}
 MODES = ("eager", "channels_last", "compile")
 
 
 def measure(arguments, mode):
     torch.manual_seed(0)
-    model = STUDENTS[arguments.student](arguments.classes).train()
-    x = torch.randn(arguments.batch_size, 3, 32, 32)
+    model = build(arguments.student, arguments.classes).train()
+    image_size = MODELS[arguments.student][1]
+    x = torch.randn(arguments.batch_size, 3, image_size, image_size)
     labels = torch.arange(arguments.batch_size) % arguments.classes
     if mode != "eager":
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
@@ -143,7 +50,7 @@ def measure(arguments, mode):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--student", choices=STUDENTS, default="resnet8x4")
+    parser.add_argument("--student", choices=MODELS, default="resnet8x4")
     parser.add_argument("--mode", choices=(*MODES, "all"), default="all")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--classes", type=int, default=100)

@@ -134,6 +134,7 @@ fn build(student: &str, root: &Scope) -> Result<Network, Failure> {
         "resnet32x4" => resnet(root, 32, [32, 64, 128, 256])?,
         "wrn_16_2" => wide_resnet(root, 16, 2)?,
         "vgg8" => vgg8(root)?,
+        "mobilenet_v2" => mobilenet_v2(root)?,
         other => return Err(format!("no student `{other}` here").into()),
     })
 }
@@ -281,5 +282,66 @@ fn vgg8(root: &Scope) -> Result<Network> {
             }
         }
         fc.forward(&global_avg_pool(&x)?)
+    }))
+}
+
+/// The half-width MobileNetV2 of the distillation papers.
+fn mobilenet_v2(root: &Scope) -> Result<Network> {
+    let narrow = |channels: usize| channels / 2;
+    let unit = |scope: &Scope, spec: ConvSpec| -> Result<(Conv2d, BatchNorm)> {
+        let conv = Conv2d::new(
+            &scope.enter(0),
+            spec.padding(spec.kernel / 2),
+            Init::KaimingFanOut,
+        )?;
+        Ok((conv, BatchNorm::new(&scope.enter(1), spec.out_channels)?))
+    };
+    let stem = unit(&root.enter("conv1"), ConvSpec::new(3, 16, 3).stride(2))?;
+    let mut blocks = vec![];
+    let mut inputs = 16;
+    let stages = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 1),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ];
+    for (stage, (expand, channels, repeat, stride)) in stages.into_iter().enumerate() {
+        let outputs = narrow(channels);
+        for block in 0..repeat {
+            let scope = root.enter(format!("blocks.{stage}.{block}"));
+            let stride = if block == 0 { stride } else { 1 };
+            let hidden = inputs * expand;
+            let units = [
+                unit(&scope.enter("expand"), ConvSpec::new(inputs, hidden, 1))?,
+                unit(
+                    &scope.enter("depthwise"),
+                    ConvSpec::new(hidden, hidden, 3)
+                        .stride(stride)
+                        .groups(hidden),
+                )?,
+                unit(&scope.enter("project"), ConvSpec::new(hidden, outputs, 1))?,
+            ];
+            blocks.push((units, stride == 1 && inputs == outputs));
+            inputs = outputs;
+        }
+    }
+    let last = unit(&root.enter("conv2"), ConvSpec::new(inputs, 1280, 1))?;
+    let fc = Linear::new(&root.enter("classifier"), 1280, 100, Init::UniformFanIn)?;
+    Ok(Box::new(move |pixels| {
+        let run = |(conv, norm): &(Conv2d, BatchNorm),
+                   x: &FeatureMap,
+                   activation,
+                   residual: Option<&FeatureMap>| {
+            norm.forward(&conv.forward(x)?, Mode::Train, activation, residual)
+        };
+        let mut x = run(&stem, pixels, RELU, None)?;
+        for ([expand, depthwise, project], skip) in &blocks {
+            let y = run(depthwise, &run(expand, &x, RELU, None)?, RELU, None)?;
+            x = run(project, &y, Activation::None, skip.then_some(&x))?;
+        }
+        fc.forward(&global_avg_pool(&run(&last, &x, RELU, None)?)?)
     }))
 }

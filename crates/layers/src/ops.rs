@@ -116,7 +116,7 @@ impl FeatureMap {
     /// If `groups` does not divide the channels.
     pub fn shuffle_channels(&self, groups: usize) -> Result<Self> {
         let channels = self.dims()[3];
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(misfit(
                 "shuffle_channels",
                 format!("{groups} equal groups of channels"),

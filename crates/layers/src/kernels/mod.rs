@@ -6,6 +6,11 @@
 mod conv;
 #[expect(
     unsafe_code,
+    reason = "loads and stores by pointer; lengths are asserted once per call"
+)]
+mod depthwise;
+#[expect(
+    unsafe_code,
     reason = "register tiles address memory by pointer; bounds are asserted once per call"
 )]
 mod direct;
@@ -87,7 +92,8 @@ impl ConvShape {
             return *self;
         }
         let pixels = self.h * self.w;
-        let joins = |n: &usize| self.batch % n == 0 && (n * pixels >= 64 || *n == self.batch);
+        let joins =
+            |n: &usize| self.batch.is_multiple_of(*n) && (n * pixels >= 64 || *n == self.batch);
         let joined = (1..=self.batch).find(joins).unwrap_or(1);
         let line = joined * pixels;
         Self {

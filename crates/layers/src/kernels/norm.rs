@@ -215,7 +215,7 @@ fn sum_pairs<S: Simd>(
                 }
             }
         }
-        for half in 0..2 {
+        for half in [0, 1] {
             let sum = s.add(
                 s.add(chains[0][half], chains[1][half]),
                 s.add(chains[2][half], chains[3][half]),

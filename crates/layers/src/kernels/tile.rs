@@ -182,7 +182,7 @@ pub(crate) struct Outer {
 pub(crate) unsafe fn outer<S: Simd>(simd: S, all: Outer) {
     // SAFETY: the caller's promise, handed down. Whole vectors are read only where all their lanes are outputs.
     unsafe {
-        match (all.outputs > S::LANES, all.outputs % S::LANES == 0) {
+        match (all.outputs > S::LANES, all.outputs.is_multiple_of(S::LANES)) {
             (true, true) => outer_of::<S, PANEL, true>(simd, all),
             (true, false) => outer_of::<S, PANEL, false>(simd, all),
             (false, true) => outer_of::<S, 1, true>(simd, all),

@@ -313,7 +313,11 @@ impl Kernel for KernelTransform<'_> {
             kernels,
         } = self;
         let width = kernels.len() / (POINTS * inputs);
-        assert!(weight.len() == 9 * inputs * outputs && width % S::LANES == 0 && first < outputs);
+        assert!(
+            weight.len() == 9 * inputs * outputs
+                && width.is_multiple_of(S::LANES)
+                && first < outputs
+        );
         for i in 0..inputs {
             for j in 0..width / S::LANES {
                 let lanes = lanes_of::<S>(j, outputs - first);

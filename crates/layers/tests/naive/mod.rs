@@ -1,4 +1,5 @@
 //! The definitions, in f64, one loop per index.
+#![allow(dead_code, reason = "each file of tests needs its part")]
 
 use logitcask_layers::ConvSpec;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::buffer::MutableBuffer;
 
-use crate::encodings::{Codec, Column, MAX_COLUMNS};
+use crate::encodings::{Codec, Column, MAX_COLUMNS, TopKRow};
 use crate::layouts::arrow_ipc::{self, ChunkColumns, ChunkLayout};
 use crate::source::{Io, Source};
 use crate::{CacheError, Manifest};
@@ -206,11 +206,11 @@ pub(crate) struct Chunk {
 }
 
 /// One row, as it stands in the file and as its check vouches for it.
-pub(crate) enum Row {
-    /// The label; the logits have been written.
-    There(u32),
-    /// The sample could not be decoded.
-    Null,
+pub(crate) enum Row<T> {
+    /// The label, and what was decoded.
+    There(u32, T),
+    /// The sample could not be decoded; its label is known all the same.
+    Null(u32),
 }
 
 impl Chunk {
@@ -254,12 +254,31 @@ impl Chunk {
     ///
     /// # Errors
     /// If the check disagrees with the bytes, or the file cannot be read.
+    #[inline]
     pub(crate) fn row(
         &self,
         sample: u32,
         codec: &dyn Codec,
         logits: &mut [f32],
-    ) -> Result<Row, CacheError> {
+    ) -> Result<Row<()>, CacheError> {
+        self.checked_row(sample, |columns| codec.decode(columns, logits))
+    }
+
+    /// The same for a row of the k largest; the inner `None` comes from a dense encoding.
+    pub(crate) fn top_k_row(
+        &self,
+        sample: u32,
+        codec: &dyn Codec,
+    ) -> Result<Row<Option<TopKRow>>, CacheError> {
+        self.checked_row(sample, |columns| codec.decode_top_k(columns))
+    }
+
+    #[inline]
+    fn checked_row<T>(
+        &self,
+        sample: u32,
+        decode: impl FnOnce(&[&[u8]]) -> T,
+    ) -> Result<Row<T>, CacheError> {
         let unreadable = |error| CacheError::io("read", &self.path)(error);
         let row = (sample - self.place.samples.start) as usize;
         let (label, check) = self.label_and_check(row).map_err(unreadable)?;
@@ -275,7 +294,7 @@ impl Chunk {
                 check,
                 row_check(sample, self.place.view, label, &[]),
             )?;
-            return Ok(Row::Null);
+            return Ok(Row::Null(label));
         }
         let mut columns: [Cow<'_, [u8]>; MAX_COLUMNS] = Default::default();
         let mut n_columns = 0;
@@ -294,8 +313,7 @@ impl Chunk {
             check,
             row_check(sample, self.place.view, label, slices),
         )?;
-        codec.decode(slices, logits);
-        Ok(Row::There(label))
+        Ok(Row::There(label, decode(slices)))
     }
 
     /// What the `sample` column says about each row. Gathers do not read it: position is arithmetic.

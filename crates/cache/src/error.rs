@@ -173,6 +173,26 @@ pub enum CacheError {
         /// What was wanted.
         wanted: String,
     },
+    /// Two caches whose rows are not of the same pixels, or not over the same classes.
+    #[error("the caches cannot be compared: their {field} differ, `{first}` and `{second}`")]
+    NotComparable {
+        /// In what they differ.
+        field: &'static str,
+        /// What the first says.
+        first: String,
+        /// What the second says.
+        second: String,
+    },
+    /// The disk cannot hold what is about to be written.
+    #[error("`{}` has {available} bytes free, {needed} are needed", path.display())]
+    DiskFull {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
     /// Another process is writing this cache, or the lock cannot be had.
     #[error("cache `{}` cannot be locked for writing", path.display())]
     Lock {
@@ -227,6 +247,10 @@ impl CacheError {
                     .to_owned()
             }
             CacheError::OutOfRange { .. } => "use `encoding = \"f32\"`".to_owned(),
+            CacheError::DiskFull { .. } => {
+                "free some space, take a smaller encoding or fewer views; `logitcask cache plan` shows what each takes"
+                    .to_owned()
+            }
             CacheError::UnknownEncoding { .. } => "`logitcask list encodings` shows all".to_owned(),
             CacheError::NotHeld { .. } => {
                 "capture with a dense encoding (`f16`, `u8`), which every loss can read".to_owned()

@@ -132,6 +132,13 @@ pub fn list(root: &Path) -> Result<Vec<Summary>, CacheError> {
 
 /// The numbers of the views that are whole, in order: those whose folder holds a `view.json`.
 pub(crate) fn views_of(cache: &Path) -> Result<Vec<u32>, CacheError> {
+    let mut views = view_folders(cache)?;
+    views.retain(|&view| view_folder(cache, view).join(VIEW_MANIFEST).exists());
+    Ok(views)
+}
+
+/// The numbers of all views that have a folder, whole or not, in order.
+pub(crate) fn view_folders(cache: &Path) -> Result<Vec<u32>, CacheError> {
     let entries = fs::read_dir(cache).map_err(CacheError::io("read the folder", cache))?;
     let mut views = Vec::new();
     for entry in entries {
@@ -140,13 +147,9 @@ pub(crate) fn views_of(cache: &Path) -> Result<Vec<u32>, CacheError> {
         let number = name
             .to_str()
             .and_then(|name| name.strip_prefix("view="))
-            .and_then(|n| n.parse().ok());
+            .and_then(|number| number.parse().ok());
         // Only the canonical spelling counts, or `view=1` and `view=0001` would be two folders of one view.
-        if let Some(view) = number.filter(|&view| entry.path() == view_folder(cache, view))
-            && entry.path().join(VIEW_MANIFEST).exists()
-        {
-            views.push(view);
-        }
+        views.extend(number.filter(|&view| entry.path() == view_folder(cache, view)));
     }
     views.sort_unstable();
     Ok(views)

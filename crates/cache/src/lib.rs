@@ -21,25 +21,50 @@
 //! This crate knows no image, model or tensor library. `docs/format.md` describes the files for other readers.
 
 mod chunk;
+mod diff;
+mod distance;
 mod encodings;
 mod error;
 mod folder;
+mod gc;
 mod key;
 mod layouts;
 mod manifest;
 mod reader;
+mod rework;
 mod sealed;
 mod source;
+mod space;
+mod stats;
+mod verify;
 mod view_file;
 mod writer;
 
 pub use chunk::{ChunkRows, NO_LABEL};
-pub use encodings::{Encoding, EncodingRow, encodings};
+pub use diff::{DiffReport, diff};
+pub use distance::{DistanceSummary, Distances, Quantiles, RowDistance, TEMPERATURES};
+pub use encodings::{Encoding, EncodingRow, REST_TEMPERATURES, Statistic, TopKRow, encodings};
 pub use error::CacheError;
 pub use folder::{Found, Summary, find, list};
+pub use gc::{GcCandidate, GcPolicy, gc_plan, remove};
 pub use key::{CacheKey, Difference};
 pub use manifest::{Manifest, PixelCheck};
 pub use reader::{LogitCache, OpenOptions};
+pub use rework::{MergeReport, merge, transcode};
 pub use source::Io;
+pub use space::{PlanRow, available, check_space, plan};
+pub use stats::{ClassStats, N_BINS, ReliabilityBin, SampleStats, Stats, stats};
+pub use verify::{Damage, VerifyReport, verify};
 pub use view_file::{ChunkEntry, ViewFile};
 pub use writer::LogitWriter;
+
+/// The first of the largest.
+pub(crate) fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, z) in logits.iter().enumerate() {
+        if *z > logits[best] {
+            best = class;
+        }
+    }
+    best
+}

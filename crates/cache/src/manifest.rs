@@ -224,6 +224,15 @@ impl Manifest {
                 "expected between 1 and 1048576",
             );
         }
+        if let Encoding::TopK(k) = self.encoding
+            && k as usize >= self.n_classes
+        {
+            return refuse(
+                "encoding",
+                self.encoding.to_string(),
+                "expected fewer than the classes; `f16` holds them all",
+            );
+        }
         if self.feature_len > MAX_CLASSES {
             return refuse(
                 "feature_len",

@@ -1,11 +1,16 @@
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::chunk::{Chunk, ChunkPlace, Row};
 use crate::encodings::Codec;
 use crate::folder::{self, view_folder};
 use crate::source::Io;
 use crate::view_file::ViewFile;
-use crate::{CacheError, Encoding, Manifest};
+use crate::{CacheError, Encoding, Manifest, Statistic, TopKRow};
+
+/// Logits in a batch from which on several threads gather it; below, waking them costs more than it saves.
+const PARALLEL_FROM: usize = 1 << 18;
 
 /// How a cache is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,20 +154,113 @@ impl LogitCache {
         let n_classes = self.manifest.n_classes;
         check_length("logits", logits.len(), wanted.len() * n_classes)?;
         check_length("labels", labels.len(), wanted.len())?;
-        for ((&(sample, view), logits), label) in wanted
-            .iter()
-            .zip(logits.chunks_exact_mut(n_classes))
-            .zip(labels)
-        {
-            *label = match self
+        self.require(Statistic::Logits)?;
+        let gather =
+            |((&(sample, view), logits), label): ((&(u32, u32), &mut [f32]), &mut u32)| match self
                 .chunk_of(sample, view)?
                 .row(sample, self.codec.as_ref(), logits)?
             {
-                Row::There(label) => label,
-                Row::Null => return Err(CacheError::NullRow { sample, view }),
+                Row::There(found, ()) => {
+                    *label = found;
+                    Ok(())
+                }
+                Row::Null(_) => Err(CacheError::NullRow { sample, view }),
             };
+        if wanted.len() * n_classes < PARALLEL_FROM {
+            let rows = wanted
+                .iter()
+                .zip(logits.chunks_exact_mut(n_classes))
+                .zip(labels);
+            return rows.into_iter().try_for_each(gather);
         }
-        Ok(())
+        let rows = wanted
+            .par_iter()
+            .zip(logits.par_chunks_exact_mut(n_classes))
+            .zip(labels);
+        rows.with_min_len(PARALLEL_FROM.div_ceil(4 * n_classes))
+            .try_for_each(gather)
+    }
+
+    /// Gathers rows of the k largest, from a cache encoded as `top<k>`, with the labels that the cache holds.
+    ///
+    /// # Errors
+    /// If the cache is dense, or as [`rows`](Self::rows).
+    pub fn top_k_rows(&self, wanted: &[(u32, u32)]) -> Result<Vec<(u32, TopKRow)>, CacheError> {
+        let gather = |&(sample, view): &(u32, u32)| match self
+            .chunk_of(sample, view)?
+            .top_k_row(sample, self.codec.as_ref())?
+        {
+            Row::There(label, Some(row)) => Ok((label, row)),
+            Row::There(_, None) => Err(self.not_held("rows of the largest logits".to_owned())),
+            Row::Null(_) => Err(CacheError::NullRow { sample, view }),
+        };
+        wanted.iter().map(gather).collect()
+    }
+
+    /// One checked row and its label; `None` where the sample could not be decoded.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows), but for null rows.
+    pub fn row_or_null(
+        &self,
+        sample: u32,
+        view: u32,
+        logits: &mut [f32],
+    ) -> Result<Option<u32>, CacheError> {
+        check_length("logits", logits.len(), self.manifest.n_classes)?;
+        self.require(Statistic::Logits)?;
+        Ok(
+            match self
+                .chunk_of(sample, view)?
+                .row(sample, self.codec.as_ref(), logits)?
+            {
+                Row::There(label, ()) => Some(label),
+                Row::Null(_) => None,
+            },
+        )
+    }
+
+    /// The label that the cache holds for a row, null or not.
+    ///
+    /// # Errors
+    /// If the cache has no such row, or it is damaged.
+    pub fn label(&self, sample: u32, view: u32) -> Result<u32, CacheError> {
+        let mut logits = vec![0.0; self.manifest.n_classes];
+        match self
+            .chunk_of(sample, view)?
+            .row(sample, self.codec.as_ref(), &mut logits)?
+        {
+            Row::There(label, ()) | Row::Null(label) => Ok(label),
+        }
+    }
+
+    /// Refuses what a row in this encoding does not hold.
+    ///
+    /// # Errors
+    /// [`CacheError::NotHeld`].
+    pub fn require(&self, statistic: Statistic) -> Result<(), CacheError> {
+        match self.manifest.encoding.holds(statistic) {
+            true => Ok(()),
+            false => Err(self.not_held(statistic.to_string())),
+        }
+    }
+
+    /// Reads the whole cache and reports everything that is wrong; see [`verify`](crate::verify).
+    ///
+    /// # Errors
+    /// If the file system says no.
+    pub fn verify(
+        &self,
+        progress: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<crate::VerifyReport, CacheError> {
+        crate::verify(&self.path, progress)
+    }
+
+    fn not_held(&self, wanted: String) -> CacheError {
+        CacheError::NotHeld {
+            encoding: self.manifest.encoding.to_string(),
+            wanted,
+        }
     }
 
     fn chunk_of(&self, sample: u32, view: u32) -> Result<&Chunk, CacheError> {

@@ -29,9 +29,9 @@ pub struct LogitWriter {
 
 /// A chunk that has been written or verified, and what `view.json` will say about it.
 #[derive(Clone)]
-struct WholeChunk {
-    entry: ChunkEntry,
-    null_samples: Vec<u32>,
+pub(crate) struct WholeChunk {
+    pub(crate) entry: ChunkEntry,
+    pub(crate) null_samples: Vec<u32>,
 }
 
 impl LogitWriter {
@@ -152,11 +152,22 @@ impl LogitWriter {
         rows: &ChunkRows<'_>,
     ) -> Result<(), CacheError> {
         let place = ChunkPlace::new(&self.manifest, view, chunk)?;
+        let path = view_folder(&self.path, view).join(chunk_name(chunk));
+        let bytes = chunk::encode(&self.manifest, &place, rows, &path)?;
+        self.put(view, chunk, &bytes)
+    }
+
+    /// Copies a verified chunk file of another cache with the same key.
+    pub(crate) fn copy_chunk(&self, view: u32, chunk: u32, file: &Path) -> Result<(), CacheError> {
+        let bytes = std::fs::read(file).map_err(CacheError::io("read", file))?;
+        self.put(view, chunk, &bytes)
+    }
+
+    fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
-        let bytes = chunk::encode(&self.manifest, &place, rows, &path)?;
         logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
-        logitcask_durable::write_atomic(&path, |file| file.write_all(&bytes))
+        logitcask_durable::write_atomic(&path, |file| file.write_all(bytes))
             .map_err(CacheError::io("write", &path))?;
         // What counts is what a reader will see, so the file is opened again instead of trusting what was handed over.
         let whole = self.take_up(view, chunk)?.ok_or_else(|| {
@@ -238,7 +249,7 @@ impl LogitWriter {
 }
 
 /// Reads a chunk from end to end, checking every row.
-fn summarise(
+pub(crate) fn summarise(
     path: &Path,
     manifest: &Manifest,
     place: ChunkPlace,
@@ -258,9 +269,10 @@ fn summarise(
             ));
         }
         match chunk.row(sample, codec.as_ref(), &mut logits)? {
-            Row::Null => null_samples.push(sample),
-            Row::There(label) => {
-                n_correct += u32::from(label != NO_LABEL && argmax(&logits) == label as usize)
+            Row::Null(_) => null_samples.push(sample),
+            Row::There(label, ()) => {
+                n_correct +=
+                    u32::from(label != NO_LABEL && crate::argmax(&logits) == label as usize)
             }
         }
     }
@@ -276,17 +288,6 @@ fn summarise(
         entry,
         null_samples,
     })
-}
-
-/// The first of the largest.
-pub(crate) fn argmax(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, z) in logits.iter().enumerate() {
-        if *z > logits[best] {
-            best = class;
-        }
-    }
-    best
 }
 
 /// Removes the temporary files of killed writers. The lock is ours, so no living writer's file is among them.

@@ -4,12 +4,15 @@
 
 mod affine_u8;
 mod dense;
+mod top_k;
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::CacheError;
+
+pub use top_k::{REST_TEMPERATURES, TopKRow};
 
 /// The encodings that there are, in the order in which they are listed.
 pub fn encodings() -> &'static [EncodingRow] {
@@ -41,6 +44,12 @@ const ENCODINGS: &[EncodingRow] = &[
         error_bound: "|error| <= (max - min) / 510 + 2^-22 * max|z|",
         encoding: Encoding::U8,
     },
+    EncodingRow {
+        name: "top32",
+        about: "the 32 largest logits (`top<k>` for another number), moments, and the rest's log-sum-exp at T = 1, 2, 4",
+        error_bound: "as f16 for the listed classes; the others are known only together",
+        encoding: Encoding::TopK(32),
+    },
 ];
 
 /// One encoding in the list of them.
@@ -67,6 +76,40 @@ pub enum Encoding {
     Bf16,
     /// 8-bit codes with a scale and a minimum per row.
     U8,
+    /// The so many largest logits, and what distillation needs of the rest.
+    TopK(u32),
+}
+
+/// What a loss may want to know of a teacher's row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Statistic {
+    /// Every class's logit.
+    Logits,
+    /// Mean and unbiased standard deviation over the classes.
+    Moments,
+    /// The label's logit.
+    LabelLogit,
+    /// The so many largest logits with their classes.
+    Largest(u32),
+    /// The softened probability of all classes that are not listed, taken together, at this temperature.
+    Rest {
+        /// The temperature.
+        temperature: f32,
+    },
+}
+
+impl fmt::Display for Statistic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Statistic::Logits => f.write_str("every class's logit"),
+            Statistic::Moments => f.write_str("mean and deviation of the logits"),
+            Statistic::LabelLogit => f.write_str("the label's logit"),
+            Statistic::Largest(k) => write!(f, "the {k} largest logits"),
+            Statistic::Rest { temperature } => {
+                write!(f, "the rest's probability at T = {temperature}")
+            }
+        }
+    }
 }
 
 impl Encoding {
@@ -76,7 +119,14 @@ impl Encoding {
     /// [`CacheError::UnknownEncoding`].
     pub fn parse(name: &str) -> Result<Encoding, CacheError> {
         let row = ENCODINGS.iter().find(|row| row.name == name);
+        let top_k = || {
+            let digits = name.strip_prefix("top")?;
+            let k = digits.parse().ok().filter(|&k| k > 0)?;
+            // One spelling each: `top032` would be another key for the same rows.
+            (!digits.starts_with(['0', '+'])).then_some(Encoding::TopK(k))
+        };
         row.map(|row| row.encoding)
+            .or_else(top_k)
             .ok_or_else(|| CacheError::UnknownEncoding {
                 name: name.to_owned(),
             })
@@ -91,6 +141,22 @@ impl Encoding {
             .sum()
     }
 
+    /// Whether every class's logit comes back.
+    pub fn is_dense(self) -> bool {
+        !matches!(self, Encoding::TopK(_))
+    }
+
+    /// Whether `statistic` can be had from a row in this encoding, within the encoding's error bound.
+    pub fn holds(self, statistic: Statistic) -> bool {
+        let Encoding::TopK(k) = self else { return true };
+        match statistic {
+            Statistic::Logits => false,
+            Statistic::Moments | Statistic::LabelLogit => true,
+            Statistic::Largest(wanted) => wanted <= k,
+            Statistic::Rest { temperature } => REST_TEMPERATURES.contains(&temperature),
+        }
+    }
+
     /// What writes and reads rows of `n_classes` in this encoding.
     pub(crate) fn codec(self, n_classes: usize) -> Box<dyn Codec> {
         match self {
@@ -98,14 +164,23 @@ impl Encoding {
             Encoding::F16 => Box::new(dense::F16 { n_classes }),
             Encoding::Bf16 => Box::new(dense::Bf16 { n_classes }),
             Encoding::U8 => Box::new(affine_u8::AffineU8 { n_classes }),
+            Encoding::TopK(k) => Box::new(top_k::TopK {
+                k: k as usize,
+                n_classes,
+            }),
         }
     }
 }
 
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = ENCODINGS.iter().find(|row| row.encoding == *self);
-        f.write_str(row.map_or("unlisted", |row| row.name))
+        match self {
+            Encoding::F32 => f.write_str("f32"),
+            Encoding::F16 => f.write_str("f16"),
+            Encoding::Bf16 => f.write_str("bf16"),
+            Encoding::U8 => f.write_str("u8"),
+            Encoding::TopK(k) => write!(f, "top{k}"),
+        }
     }
 }
 
@@ -173,8 +248,14 @@ pub(crate) trait Codec: Send + Sync {
     /// The first class whose logit the encoding cannot hold.
     fn encode(&self, logits: &[f32], label: u32, columns: &mut [&mut [u8]]) -> Result<(), usize>;
 
-    /// Decodes one row; the reverse of [`encode`](Codec::encode).
+    /// Decodes one row; the reverse of [`encode`](Codec::encode). A class whose logit the row does not hold is minus
+    /// infinity: enough to count hits, and never handed out as a logit.
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]);
+
+    /// Decodes a row of the k largest; `None` from a dense encoding.
+    fn decode_top_k(&self, _columns: &[&[u8]]) -> Option<TopKRow> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +288,7 @@ mod tests {
             Encoding::F32 => 0.0,
             Encoding::F16 => (z.abs() * 2f32.powi(-11)).max(2f32.powi(-25)),
             Encoding::Bf16 => z.abs() * 2f32.powi(-8) + f32::from_bits(0x8000),
+            Encoding::TopK(_) => f32::INFINITY,
             Encoding::U8 => {
                 (max / 510.0 - min / 510.0) * (1.0 + 1e-6)
                     + 2f32.powi(-22) * max.abs().max(min.abs())
@@ -221,7 +303,7 @@ mod tests {
             shrink in -30i32..1,
         ) {
             let row: Vec<f32> = row.iter().map(|z| z * 2f32.powi(shrink)).collect();
-            for listed in encodings() {
+            for listed in encodings().iter().filter(|row| row.encoding.is_dense()) {
                 let decoded = round_trip(listed.encoding, &row).unwrap();
                 for (z, d) in row.iter().zip(&decoded) {
                     let bound = bound(listed.encoding, *z, &row);
@@ -233,7 +315,7 @@ mod tests {
         #[test]
         fn no_finite_logit_comes_back_as_something_else(row in prop::collection::vec(any::<f32>(), 1..40)) {
             let row: Vec<f32> = row.into_iter().map(|z| if z.is_finite() { z } else { 0.0 }).collect();
-            for listed in encodings() {
+            for listed in encodings().iter().filter(|row| row.encoding.is_dense()) {
                 if let Ok(decoded) = round_trip(listed.encoding, &row) {
                     prop_assert!(decoded.iter().all(|d| d.is_finite()), "{}: {row:?} {decoded:?}", listed.name);
                 }

@@ -39,15 +39,28 @@ impl TopK {
     }
 
     fn row(&self, columns: &[&[u8]]) -> TopKRow {
-        let class = |bytes: &[u8]| bytes.iter().rev().fold(0, |class, &byte| class << 8 | u32::from(byte));
+        let class = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |class, &byte| class << 8 | u32::from(byte))
+        };
         let float = |bytes: &[u8]| bytes.try_into().map_or(f32::NAN, f32::from_le_bytes);
         let mut rest = [f32::NAN; 3];
         for (rest, bytes) in rest.iter_mut().zip(columns[5].chunks_exact(4)) {
             *rest = float(bytes);
         }
         TopKRow {
-            classes: columns[0].chunks_exact(self.class_bytes()).map(class).collect(),
-            logits: columns[1].as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+            classes: columns[0]
+                .chunks_exact(self.class_bytes())
+                .map(class)
+                .collect(),
+            logits: columns[1]
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
+                .collect(),
             mean: float(columns[2]),
             deviation: float(columns[3]),
             label_logit: float(columns[4]),
@@ -58,24 +71,51 @@ impl TopK {
 
 impl Codec for TopK {
     fn columns(&self) -> Vec<Column> {
-        let class = if self.class_bytes() == 2 { Element::U16 } else { Element::U32 };
-        let float = |name| Column { name, element: Element::F32, list: None };
+        let class = if self.class_bytes() == 2 {
+            Element::U16
+        } else {
+            Element::U32
+        };
+        let float = |name| Column {
+            name,
+            element: Element::F32,
+            list: None,
+        };
         vec![
-            Column { name: "classes", element: class, list: Some(self.k) },
-            Column { name: "logits", element: Element::F16, list: Some(self.k) },
+            Column {
+                name: "classes",
+                element: class,
+                list: Some(self.k),
+            },
+            Column {
+                name: "logits",
+                element: Element::F16,
+                list: Some(self.k),
+            },
             float("mean"),
             float("deviation"),
             float("label_logit"),
-            Column { name: "rest", element: Element::F32, list: Some(REST_TEMPERATURES.len()) },
+            Column {
+                name: "rest",
+                element: Element::F32,
+                list: Some(REST_TEMPERATURES.len()),
+            },
         ]
     }
 
     fn encode(&self, logits: &[f32], label: u32, columns: &mut [&mut [u8]]) -> Result<(), usize> {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         // Equal logits keep the order of their classes, so that the same row always gives the same bytes.
-        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| {
+            logits[b as usize]
+                .total_cmp(&logits[a as usize])
+                .then(a.cmp(&b))
+        });
         let (listed, others) = order.split_at(self.k.min(order.len()));
-        for (&class, bytes) in listed.iter().zip(columns[0].chunks_exact_mut(self.class_bytes())) {
+        for (&class, bytes) in listed
+            .iter()
+            .zip(columns[0].chunks_exact_mut(self.class_bytes()))
+        {
             bytes.copy_from_slice(&class.to_le_bytes()[..self.class_bytes()]);
         }
         for (&class, bytes) in listed.iter().zip(columns[1].as_chunks_mut().0) {
@@ -87,11 +127,16 @@ impl Codec for TopK {
         }
         let (mean, deviation) = moments(logits);
         let label_logit = logits.get(label as usize).copied().unwrap_or(f32::NAN);
-        for (value, bytes) in [mean, deviation, label_logit].iter().zip(&mut columns[2..5]) {
+        for (value, bytes) in [mean, deviation, label_logit]
+            .iter()
+            .zip(&mut columns[2..5])
+        {
             bytes.copy_from_slice(&value.to_le_bytes());
         }
         for (temperature, bytes) in REST_TEMPERATURES.iter().zip(columns[5].chunks_exact_mut(4)) {
-            let scaled = others.iter().map(|&class| f64::from(logits[class as usize]) / f64::from(*temperature));
+            let scaled = others
+                .iter()
+                .map(|&class| f64::from(logits[class as usize]) / f64::from(*temperature));
             bytes.copy_from_slice(&(log_sum_exp(scaled) as f32).to_le_bytes());
         }
         Ok(())
@@ -135,22 +180,39 @@ mod tests {
 
     #[test]
     fn the_listed_and_the_rest_make_up_the_whole() {
-        let logits: Vec<f32> = (0..50).map(|class| ((class * 37) % 50) as f32 / 8.0 - 2.0).collect();
-        let codec = TopK { k: 5, n_classes: 50 };
-        let mut columns: Vec<Vec<u8>> = codec.columns().iter().map(|column| vec![0; column.row_bytes()]).collect();
+        let logits: Vec<f32> = (0..50)
+            .map(|class| ((class * 37) % 50) as f32 / 8.0 - 2.0)
+            .collect();
+        let codec = TopK {
+            k: 5,
+            n_classes: 50,
+        };
+        let mut columns: Vec<Vec<u8>> = codec
+            .columns()
+            .iter()
+            .map(|column| vec![0; column.row_bytes()])
+            .collect();
         let mut slices: Vec<&mut [u8]> = columns.iter_mut().map(Vec::as_mut_slice).collect();
         codec.encode(&logits, 3, &mut slices).unwrap();
         let slices: Vec<&[u8]> = columns.iter().map(Vec::as_slice).collect();
         let row = codec.decode_top_k(&slices).unwrap();
 
         assert_eq!(row.logits, [4.125, 4.0, 3.875, 3.75, 3.625]);
-        assert!(row.classes.iter().zip(&row.logits).all(|(&class, z)| logits[class as usize] == *z));
+        assert!(
+            row.classes
+                .iter()
+                .zip(&row.logits)
+                .all(|(&class, z)| logits[class as usize] == *z)
+        );
         assert_eq!(row.label_logit, logits[3]);
         for (temperature, rest) in REST_TEMPERATURES.iter().zip(row.rest) {
             let softened = |z: &f32| f64::from(z / temperature);
             let whole = log_sum_exp(logits.iter().map(softened));
             let parts = log_sum_exp(row.logits.iter().map(softened).chain([f64::from(rest)]));
-            assert!((whole - parts).abs() < 1e-6, "T = {temperature}: {whole} {parts}");
+            assert!(
+                (whole - parts).abs() < 1e-6,
+                "T = {temperature}: {whole} {parts}"
+            );
         }
     }
 }

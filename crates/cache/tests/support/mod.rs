@@ -1,5 +1,5 @@
 //! Synthetic caches: logits that are a pure function of (sample, view, class).
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::path::Path;
 
@@ -83,6 +83,13 @@ pub fn files(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     fn walk(root: &Path, folder: &Path, found: &mut std::collections::BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            // Names that begin with a dot are no part of a cache; temporary files must be gone all the same.
+            if path
+                .file_name()
+                .is_some_and(|name| name == ".lock.takeover")
+            {
+                continue;
+            }
             if path.is_dir() {
                 walk(root, &path, found);
             } else {

@@ -1,0 +1,200 @@
+//! Caches made from caches: another encoding, or the union of partial captures.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::chunk::ChunkPlace;
+use crate::folder::{chunk_name, view_folder};
+use crate::key::hex;
+use crate::writer::summarise;
+use crate::{CacheError, ChunkRows, Encoding, LogitCache, LogitWriter, Manifest, Statistic};
+
+/// Writes the rows of `cache` in another encoding into a new cache under `root`, and returns its folder. The new one has
+/// its own key, in which only the encoding differs, and records the id of the one it came from. Interrupted, it resumes.
+///
+/// # Errors
+/// If the target could hold more than the source does: a row that was rounded once must never pass for an exact one.
+pub fn transcode(
+    cache: &LogitCache,
+    root: &Path,
+    encoding: Encoding,
+    progress: &dyn Fn(u64, u64),
+) -> Result<PathBuf, CacheError> {
+    let source = cache.manifest();
+    if !may_follow(source.encoding, encoding) {
+        return Err(CacheError::NotHeld {
+            encoding: source.encoding.to_string(),
+            wanted: format!("what `{encoding}` promises"),
+        });
+    }
+    cache.require(Statistic::Logits)?;
+    let mut target = Manifest::new(
+        &source.teacher,
+        source.key.clone(),
+        encoding,
+        source.n_samples,
+        source.n_classes,
+    );
+    target.class_names.clone_from(&source.class_names);
+    target.labels = source.labels;
+    target.absolute = source.absolute;
+    target.pixel_checks.clone_from(&source.pixel_checks);
+    target.recorded.clone_from(&source.recorded);
+    target
+        .recorded
+        .insert("transcoded_from".to_owned(), hex(&cache.id()));
+    target.recorded.insert(
+        "transcoded_from_encoding".to_owned(),
+        source.encoding.to_string(),
+    );
+    let writer = LogitWriter::open(root, &target)?;
+    let n_chunks = writer.manifest().n_chunks();
+    let (mut done, total) = (0, cache.views().len() as u64 * u64::from(n_chunks));
+    for &view in cache.views() {
+        let missing = writer.missing_chunks(view)?;
+        done += u64::from(n_chunks) - missing.len() as u64;
+        for chunk in missing {
+            let (labels, logits, valid) = rows_of(cache, view, writer.chunk_range(chunk)?)?;
+            let rows = ChunkRows {
+                labels: &labels,
+                logits: &logits,
+                valid: &valid,
+                ..ChunkRows::default()
+            };
+            writer.write_chunk(view, chunk, &rows)?;
+            done += 1;
+            progress(done, total);
+        }
+        writer.finish_view(view)?;
+    }
+    Ok(writer.path().to_path_buf())
+}
+
+/// Whether rows in `from` are exact enough to be encoded as `to`.
+fn may_follow(from: Encoding, to: Encoding) -> bool {
+    match from {
+        Encoding::F32 => from != to,
+        Encoding::F16 => matches!(to, Encoding::U8 | Encoding::TopK(_)),
+        // Too coarse for anything finer than themselves, and nothing coarser is dense.
+        Encoding::Bf16 | Encoding::U8 | Encoding::TopK(_) => false,
+    }
+}
+
+type Rows = (Vec<u32>, Vec<f32>, Vec<bool>);
+
+fn rows_of(
+    cache: &LogitCache,
+    view: u32,
+    samples: std::ops::Range<u32>,
+) -> Result<Rows, CacheError> {
+    let n_classes = cache.n_classes();
+    let mut logits = vec![0.0; samples.len() * n_classes];
+    let (mut labels, mut valid) = (
+        Vec::with_capacity(samples.len()),
+        Vec::with_capacity(samples.len()),
+    );
+    for (sample, row) in samples.zip(logits.chunks_exact_mut(n_classes)) {
+        labels.push(cache.label(sample, view)?);
+        valid.push(cache.row_or_null(sample, view, row)?.is_some());
+    }
+    Ok((labels, logits, valid))
+}
+
+/// What [`merge`] did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MergeReport {
+    /// The merged cache.
+    pub path: PathBuf,
+    /// Chunks that were copied.
+    pub n_copied: usize,
+    /// Views that are whole now.
+    pub views: Vec<u32>,
+    /// Views that still lack chunks, with how many.
+    pub unfinished: BTreeMap<u32, usize>,
+}
+
+/// Copies the chunks of `sources`, whole or partial captures with one key, into the cache with that key under `root`.
+/// Parts of a capture that ran on several machines, by samples or by views, become one cache that is identical to an
+/// uninterrupted capture.
+///
+/// Every chunk is verified before it is copied. Where two sources hold a chunk, the first one's is taken.
+///
+/// # Errors
+/// If the sources differ in key, labels, pixels or chunk size, or a file is damaged.
+pub fn merge(
+    sources: &[PathBuf],
+    root: &Path,
+    progress: &dyn Fn(u64, u64),
+) -> Result<MergeReport, CacheError> {
+    let manifests = sources
+        .iter()
+        .map(|path| Manifest::read(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = manifests.first() else {
+        let (field, problem) = ("sources", "expected at least one");
+        return Err(CacheError::Manifest {
+            field,
+            value: "none".to_owned(),
+            problem,
+        });
+    };
+    let writer = LogitWriter::open(root, first)?;
+    let target = writer.manifest().clone();
+    for (path, manifest) in sources.iter().zip(&manifests) {
+        manifest.check_agrees(&target, path)?;
+        if manifest.chunk_rows != target.chunk_rows {
+            let (cached, wanted) = (
+                manifest.chunk_rows.to_string(),
+                target.chunk_rows.to_string(),
+            );
+            return Err(CacheError::Disagrees {
+                path: path.clone(),
+                field: "chunk_rows",
+                cached,
+                wanted,
+            });
+        }
+    }
+    let mut views = Vec::new();
+    for path in sources {
+        views.extend(crate::folder::view_folders(path)?);
+    }
+    views.sort_unstable();
+    views.dedup();
+    let mut report = MergeReport {
+        path: writer.path().to_path_buf(),
+        n_copied: 0,
+        views: Vec::new(),
+        unfinished: BTreeMap::new(),
+    };
+    let total = views.len() as u64 * u64::from(target.n_chunks());
+    for (done_views, &view) in (0..).zip(&views) {
+        let mut n_missing = 0;
+        for chunk in writer.missing_chunks(view)? {
+            let mut candidates = sources
+                .iter()
+                .map(|source| view_folder(source, view).join(chunk_name(chunk)))
+                .filter(|p| p.exists());
+            match candidates.next() {
+                Some(file) => {
+                    let place = ChunkPlace::new(&target, view, chunk)?;
+                    summarise(&file, &target, place, chunk_name(chunk))?;
+                    writer.copy_chunk(view, chunk, &file)?;
+                    report.n_copied += 1;
+                }
+                None => n_missing += 1,
+            }
+            progress(
+                done_views * u64::from(target.n_chunks()) + u64::from(chunk) + 1,
+                total,
+            );
+        }
+        if n_missing == 0 {
+            writer.finish_view(view)?;
+            report.views.push(view);
+        } else {
+            report.unfinished.insert(view, n_missing);
+        }
+    }
+    Ok(report)
+}

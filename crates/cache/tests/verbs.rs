@@ -1,0 +1,286 @@
+//! What is done with whole caches: verified, compared, judged, recoded, merged, removed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod support;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use logitcask_cache::{
+    CacheError, CacheKey, ChunkRows, Encoding, GcCandidate, GcPolicy, LogitCache, LogitWriter,
+    Manifest, OpenOptions, diff, gc_plan, list, merge, remove, stats, transcode, verify,
+};
+use support::{capture, files, key, label, logit, manifest, write_chunk};
+
+fn open(path: &Path) -> LogitCache {
+    LogitCache::open(path, OpenOptions::default()).unwrap()
+}
+
+#[test]
+fn verify_finds_every_damaged_chunk_and_reads_on() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F16, 20, 4, 4), 2, &[3]);
+    let report = verify(&path, &|_, _| {}).unwrap();
+    assert!(report.is_whole(), "{:?}", report.damages);
+    assert_eq!(
+        (report.n_views, report.n_chunks, report.n_rows),
+        (2, 10, 40)
+    );
+
+    let damaged = path.join("view=0001/part-00002.arrow");
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    // A column that no gather reads: only verify sees it.
+    let at = bytes
+        .windows(4)
+        .position(|w| w == 8u32.to_le_bytes())
+        .unwrap();
+    let sample_column = bytes
+        .windows(8)
+        .position(|w| w == [8, 0, 0, 0, 9, 0, 0, 0])
+        .unwrap_or(at);
+    bytes[sample_column] ^= 1;
+    std::fs::write(&damaged, &bytes).unwrap();
+    std::fs::write(path.join("view=0000/part-00000.arrow"), b"").unwrap();
+    let report = verify(&path, &|_, _| {}).unwrap();
+    let places: Vec<_> = report
+        .damages
+        .iter()
+        .map(|damage| (damage.view, damage.chunk))
+        .collect();
+    assert_eq!(places, [(0, Some(0)), (1, Some(2))], "{:?}", report.damages);
+}
+
+#[test]
+fn transcoded_rows_are_close_and_their_origin_is_recorded() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F32, 40, 10, 16), 2, &[7]);
+    let exact = open(&path);
+    let u8_path = transcode(&exact, root.path(), Encoding::U8, &|_, _| {}).unwrap();
+    let coarse = open(&u8_path);
+    assert_eq!(coarse.views(), exact.views());
+    assert_eq!(coarse.null_samples(), [7]);
+    assert_eq!(
+        coarse.manifest().recorded["transcoded_from_encoding"],
+        "f32"
+    );
+    assert_eq!(coarse.accuracy(), exact.accuracy());
+
+    let report = diff(&exact, &coarse, 3, &|_, _| {}).unwrap();
+    assert_eq!(report.differences.len(), 1);
+    assert_eq!(report.differences[0].field, "encoding");
+    let distance = report.distance.unwrap();
+    assert_eq!(distance.n_rows, 78);
+    assert!(
+        distance.max_abs <= 32.0 / 510.0 * 1.001,
+        "{}",
+        distance.max_abs
+    );
+    assert!(distance.kl[1].mean < 1e-3 && distance.worst.len() == 3);
+
+    // A row that was rounded must never pass for an exact one.
+    let error = transcode(&coarse, root.path(), Encoding::F32, &|_, _| {}).unwrap_err();
+    assert!(matches!(error, CacheError::NotHeld { .. }), "{error}");
+    // And a recoded cache is the one that a capture in that encoding makes, but for what it records.
+    let fresh = tempfile::tempdir().unwrap();
+    let (captured, _) = capture(
+        fresh.path(),
+        &manifest(Encoding::U8, 40, 10, coarse.manifest().chunk_rows),
+        2,
+        &[7],
+    );
+    assert_eq!(open(&captured).id(), coarse.id());
+}
+
+#[test]
+fn caches_of_other_images_are_not_compared() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F32, 8, 3, 4);
+    let (a, _) = capture(root.path(), &made, 1, &[]);
+    let other = Manifest {
+        key: CacheKey {
+            images: "other".into(),
+            ..made.key.clone()
+        },
+        ..made
+    };
+    let (b, _) = capture(root.path(), &other, 1, &[]);
+    let error = diff(&open(&a), &open(&b), 1, &|_, _| {}).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CacheError::NotComparable {
+                field: "images",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn parts_by_samples_and_views_merge_into_what_one_capture_makes() {
+    let whole = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 30, 4, 4);
+    let (expected, _) = capture(whole.path(), &made, 3, &[5]);
+
+    let parts: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut sources = Vec::new();
+    for (part, root) in (0..).zip(&parts) {
+        let writer = LogitWriter::open(root.path(), &made).unwrap();
+        for view in 0..3 {
+            for chunk in (0..made.n_chunks()).filter(|chunk| (chunk + view) % 3 == part) {
+                write_chunk(&writer, view, chunk, &[5]);
+            }
+        }
+        sources.push(writer.path().to_path_buf());
+    }
+    let root = tempfile::tempdir().unwrap();
+    let report = merge(&sources[..2], root.path(), &|_, _| {}).unwrap();
+    assert!(
+        report.views.is_empty() && report.unfinished.len() == 3,
+        "{report:?}"
+    );
+    let report = merge(&sources, root.path(), &|_, _| {}).unwrap();
+    assert_eq!((report.views, report.unfinished.len()), (vec![0, 1, 2], 0));
+    assert_eq!(files(&report.path), files(&expected));
+}
+
+#[test]
+fn a_part_of_another_labelling_is_not_merged() {
+    let (a, b, root) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let made = manifest(Encoding::F16, 8, 4, 4);
+    let relabelled = Manifest {
+        labels: [1; 32],
+        ..made.clone()
+    };
+    let sources = [
+        capture(a.path(), &made, 1, &[]).0,
+        capture(b.path(), &relabelled, 1, &[]).0,
+    ];
+    let error = merge(&sources, root.path(), &|_, _| {}).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CacheError::Disagrees {
+                field: "labels",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn stats_by_hand() {
+    // Two classes, three samples, two views; z = (ln 3, 0) means p = (3/4, 1/4).
+    let root = tempfile::tempdir().unwrap();
+    let made = Manifest {
+        chunk_rows: 3,
+        ..Manifest::new("t", key(), Encoding::F32, 3, 2)
+    };
+    let writer = LogitWriter::open(root.path(), &made).unwrap();
+    let yes = [3f32.ln(), 0.0];
+    let no = [0.0, 3f32.ln()];
+    let views = [[yes, no, yes], [yes, no, no]];
+    for (view, rows) in (0..).zip(views) {
+        let rows = ChunkRows {
+            labels: &[0, 0, 0],
+            logits: rows.as_flattened(),
+            ..ChunkRows::default()
+        };
+        writer.write_chunk(view, 0, &rows).unwrap();
+        writer.finish_view(view).unwrap();
+    }
+    let found = stats(&open(writer.path()), &|_, _| {}).unwrap();
+    assert_eq!((found.n_rows, found.n_labelled), (6, 6));
+    assert_eq!(found.accuracy, 0.5);
+    let nll = -(3.0 * 0.75f64.ln() + 3.0 * 0.25f64.ln()) / 6.0;
+    assert!((found.nll - nll).abs() < 1e-6, "{}", found.nll);
+    // All rows have confidence 3/4 and half of them are right.
+    assert!((found.ece - 0.25).abs() < 1e-6, "{}", found.ece);
+    assert!((found.view_agreement.unwrap() - (1.0 + 1.0 + 0.5) / 3.0).abs() < 1e-6);
+    let contradictions = found.contradictions();
+    assert_eq!(contradictions.len(), 1);
+    assert_eq!(
+        (contradictions[0].sample, contradictions[0].predicted),
+        (1, 1)
+    );
+    assert!((contradictions[0].confidence - 0.75).abs() < 1e-6);
+}
+
+fn paths(candidates: &[GcCandidate]) -> Vec<&std::path::PathBuf> {
+    candidates
+        .iter()
+        .map(|candidate| &candidate.cache.path)
+        .collect()
+}
+
+#[test]
+fn gc_names_the_oldest_first_and_leaves_nothing_that_passes_for_a_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 8, 3, 4);
+    let (a, _) = capture(root.path(), &made, 1, &[]);
+    let newer = Manifest {
+        key: CacheKey {
+            teacher: "newer".into(),
+            ..made.key.clone()
+        },
+        ..made
+    };
+    let (b, _) = capture(root.path(), &newer, 1, &[]);
+    let day = Duration::from_secs(86400);
+    for file in [a.join("cache.json"), a.join("view=0000/view.json")] {
+        let file = std::fs::File::options().append(true).open(file).unwrap();
+        file.set_modified(SystemTime::now() - 10 * day).unwrap();
+    }
+    let now = SystemTime::now();
+    let by_age = gc_plan(
+        root.path(),
+        GcPolicy {
+            older_than: Some(5 * day),
+            max_bytes: None,
+        },
+        now,
+    )
+    .unwrap();
+    assert_eq!(paths(&by_age), [&a]);
+    let one = list(root.path()).unwrap()[0].bytes;
+    let by_size = gc_plan(
+        root.path(),
+        GcPolicy {
+            older_than: None,
+            max_bytes: Some(one + 10),
+        },
+        now,
+    )
+    .unwrap();
+    assert_eq!(paths(&by_size), [&a]);
+    assert_eq!(
+        list(root.path()).unwrap().len(),
+        2,
+        "a plan removes nothing"
+    );
+    remove(&a).unwrap();
+    assert!(!a.exists());
+    assert_eq!(list(root.path()).unwrap()[0].path, b);
+    assert!(matches!(remove(&a), Err(CacheError::NotACache { .. })));
+}
+
+#[test]
+fn a_label_and_a_row_can_be_had_one_by_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F32, 8, 3, 4), 1, &[2]);
+    let cache = open(&path);
+    let mut row = [0.0; 3];
+    assert_eq!(cache.row_or_null(2, 0, &mut row).unwrap(), None);
+    assert_eq!(cache.label(2, 0).unwrap(), label(2, 3));
+    assert_eq!(
+        cache.row_or_null(5, 0, &mut row).unwrap(),
+        Some(label(5, 3))
+    );
+    assert_eq!(row[1], logit(5, 0, 1));
+}

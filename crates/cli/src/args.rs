@@ -65,6 +65,15 @@ pub(crate) struct TeacherLogits {
     /// Teacher sessions, each on one thread; all cores where absent
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Only this part of the chunks, `2/8` say; whoever completes a view makes it exist
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    pub(crate) part: String,
+    /// Which GPUs, one session each (repeatable); the first where absent
+    #[arg(long = "gpu", value_name = "INDEX")]
+    pub(crate) gpus: Vec<u32>,
+    /// Let CUDA round f32 products to TensorFloat-32: faster, three decimal digits
+    #[arg(long)]
+    pub(crate) tf32: bool,
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +135,22 @@ pub(crate) enum Listed {
 pub(crate) enum Cache {
     /// List caches: size, teacher, views, encoding
     Ls(CacheLs),
+    /// Everything about one cache
+    Show(CacheShow),
+    /// What a recipe's caches would take, in every encoding
+    Plan(CachePlan),
+    /// Check every digest and row; or ask the teacher again about some rows
+    Verify(CacheVerify),
+    /// Hold two caches of the same images against each other: top-1 flips, divergences, worst samples
+    Diff(CacheDiff),
+    /// How good a teacher is, from its cache alone
+    Stats(CacheStats),
+    /// Write a cache in another encoding
+    Transcode(CacheTranscode),
+    /// Unite partial captures of one key
+    Merge(CacheMerge),
+    /// Remove caches by age or size; a dry run unless told otherwise
+    Gc(CacheGc),
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +161,124 @@ pub(crate) struct CacheLs {
     /// One JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheShow {
+    /// A folder, or the beginning or end of a name that `cache ls` shows
+    pub(crate) cache: String,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CachePlan {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask cache verify --recipe pipelines/quick.toml --recompute 500"
+)]
+pub(crate) struct CacheVerify {
+    /// Caches: folders, or names that `cache ls` shows
+    pub(crate) caches: Vec<String>,
+    /// Verify the caches of this recipe
+    #[arg(long)]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Change a value of the recipe (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Ask the teacher again about so many random rows of each cache of the recipe
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) recompute: usize,
+    /// What runs the teacher
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) provider: String,
+    /// What the computation may be off by, as a share of the largest logit, beside the encoding's rounding
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-4)]
+    pub(crate) tolerance: f32,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// One JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheDiff {
+    /// The reference
+    pub(crate) first: String,
+    /// What is held against it
+    pub(crate) second: String,
+    /// How many of the worst samples to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) worst: usize,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheStats {
+    /// A folder, or a name that `cache ls` shows
+    pub(crate) cache: String,
+    /// How many contradicted labels to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheTranscode {
+    /// A folder, or a name that `cache ls` shows
+    pub(crate) cache: String,
+    /// `logitcask list encodings`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) encoding: String,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheMerge {
+    /// Captures with one key, whole or partial
+    #[arg(required = true)]
+    pub(crate) sources: Vec<String>,
+    /// Where the united cache goes
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheGc {
+    /// Caches to which nothing was written for so many days
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) older_than_days: Option<f64>,
+    /// The oldest, until the others fit into so many gigabytes
+    #[arg(long, value_name = "GB")]
+    pub(crate) max_gb: Option<f64>,
+    /// Really remove them
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]

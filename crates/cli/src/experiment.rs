@@ -16,6 +16,10 @@ use crate::exit::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 
+/// The seed of the views where the recipe gives none. It is not the recipe's own seed: ten students of ten seeds are to
+/// share one cache.
+const VIEWS_SEED: u64 = 1;
+
 /// A recipe with its datasets open.
 pub struct Experiment {
     /// The recipe, overrides merged in.
@@ -105,7 +109,7 @@ impl Split {
         let size = fingerprint.uniform_size;
         let (family, n_views) = match role {
             Role::Train => {
-                let seed = recipe.views.seed.unwrap_or(recipe.seed);
+                let seed = recipe.views.seed.unwrap_or(VIEWS_SEED);
                 let family = ViewFamily::new(&recipe.views.augment, seed, size)?;
                 let n_views = family.resolve_count(&recipe.views.count)?;
                 (family, n_views)

@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
         args::Command::Student(args) => commands::student::run(&args, &stop),
         args::Command::Report(args) => commands::report::run(&args),
         args::Command::List(args) => commands::list::run(&args),
-        args::Command::Cache(args::Cache::Ls(args)) => commands::cache::ls(&args),
+        args::Command::Cache(args) => commands::cache::run(&args),
         args::Command::Doctor(args) => commands::doctor::run(&args),
     };
     match outcome {

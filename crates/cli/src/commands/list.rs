@@ -53,7 +53,7 @@ fn rows(what: Listed) -> Vec<Value> {
         Listed::Losses => logitcask_losses::methods().iter().map(loss).collect(),
         Listed::Students => logitcask_student::models()
             .map(|row| {
-                let about = format!("{} parameters at 100 classes; {}", row.n_parameters, row.source);
+                let about = format!("{} parameters at {} classes; {}", row.n_parameters, row.n_classes, row.source);
                 json!({ "name": row.name, "about": about, "n_parameters": row.n_parameters, "source": row.source })
             })
             .collect(),

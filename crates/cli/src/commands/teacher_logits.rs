@@ -21,6 +21,10 @@ pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
         .provider
         .parse()
         .map_err(|error| Failure::from(error).as_asked())?;
+    let part: Part = args
+        .part
+        .parse()
+        .map_err(|error| Failure::from(error).as_asked())?;
     if recipe.teacher.is_empty() {
         return Err(Failure::asked("the recipe names no teacher")
             .hint("add a `[[teacher]]` section with `onnx = \"...\"`"));
@@ -30,6 +34,7 @@ pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
         let mut stage = Stage {
             args,
             provider,
+            part,
             spec: teacher,
             loaded: None,
             stop,
@@ -45,6 +50,7 @@ pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
 struct Stage<'a> {
     args: &'a TeacherLogits,
     provider: ExecutionProvider,
+    part: Part,
     spec: &'a TeacherSpec,
     loaded: Option<Teacher>,
     stop: &'a AtomicBool,
@@ -118,7 +124,7 @@ impl Stage<'_> {
         let job = Job {
             pixels,
             views: &views,
-            part: Part::WHOLE,
+            part: self.part,
             batch_size,
             decoders,
             images,
@@ -150,6 +156,8 @@ impl Stage<'_> {
             let runtime = Runtime::load(crate::runtime::library_path().as_deref(), self.provider)?;
             let device = Device {
                 provider: self.provider,
+                gpus: self.args.gpus.clone(),
+                tf32: self.args.tf32,
                 ..Device::default()
             };
             let cores = std::thread::available_parallelism().map_or(1, usize::from);

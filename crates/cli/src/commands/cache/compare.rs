@@ -1,0 +1,146 @@
+use serde_json::json;
+
+use super::verify::open;
+use super::{print_columns, print_json};
+use crate::args::{CacheDiff, CacheStats};
+use crate::exit::Outcome;
+use crate::experiment::describe;
+
+pub(super) fn diff(args: &CacheDiff) -> Outcome {
+    let (first, second) = (
+        open(&args.first, &args.cache_dir)?,
+        open(&args.second, &args.cache_dir)?,
+    );
+    let report = logitcask_cache::diff(&first, &second, args.worst, &|_, _| {})?;
+    if args.json {
+        return print_json(&report);
+    }
+    println!("{}", describe(&report.differences));
+    let Some(distance) = &report.distance else {
+        println!("no row is in both");
+        return Ok(());
+    };
+    println!(
+        "{} rows in {} views: logits differ by at most {:.2e} (median row {:.2e}); {} top-1 flips ({:.3} %)",
+        distance.n_rows,
+        report.views.len(),
+        distance.max_abs,
+        distance.median_abs,
+        distance.n_flipped,
+        100.0 * (1.0 - distance.top1_agreement())
+    );
+    let row = |name: &str, kl: &logitcask_cache::Quantiles| {
+        [
+            name.to_owned(),
+            format!("{:.2e}", kl.mean),
+            format!("{:.2e}", kl.median),
+            format!("{:.2e}", kl.p99),
+            format!("{:.2e}", kl.max),
+        ]
+    };
+    print_columns(
+        ["KL", "mean", "median", "99 %", "max"],
+        &[row("T = 1", &distance.kl[0]), row("T = 4", &distance.kl[1])],
+    );
+    let worst: Vec<[String; 4]> = distance
+        .worst
+        .iter()
+        .map(|(sample, view, row)| {
+            [
+                sample.to_string(),
+                view.to_string(),
+                format!("{:.2e}", row.kl[0]),
+                if row.is_flipped { "flipped" } else { "" }.to_owned(),
+            ]
+        })
+        .collect();
+    println!();
+    print_columns(["worst sample", "view", "KL at T = 1", ""], &worst);
+    Ok(())
+}
+
+pub(super) fn stats(args: &CacheStats) -> Outcome {
+    let cache = open(&args.cache, &args.cache_dir)?;
+    let stats = logitcask_cache::stats(&cache, &|_, _| {})?;
+    let contradictions = stats.contradictions();
+    if args.json {
+        return print_json(&json!({
+            "rows": stats.n_rows,
+            "accuracy": stats.accuracy,
+            "nll": stats.nll,
+            "ece": stats.ece,
+            "reliability": stats.reliability,
+            "entropy": stats.entropy,
+            "margin": stats.margin,
+            "classes": stats.classes,
+            "view_agreement": stats.view_agreement,
+            "contradictions": contradictions.len(),
+        }));
+    }
+    println!(
+        "{} rows: accuracy {:.2} %, NLL {:.3}, ECE {:.3}{}",
+        stats.n_rows,
+        100.0 * stats.accuracy,
+        stats.nll,
+        stats.ece,
+        stats.view_agreement.map_or(String::new(), |share| format!(
+            ", views of a sample agree on {:.2} %",
+            100.0 * share
+        ))
+    );
+    let names = &cache.manifest().class_names;
+    let classes: Vec<[String; 3]> = stats
+        .classes
+        .iter()
+        .enumerate()
+        .map(|(class, row)| {
+            let name = names
+                .get(class)
+                .cloned()
+                .unwrap_or_else(|| class.to_string());
+            [
+                name,
+                row.n_rows.to_string(),
+                format!("{:.2} %", 100.0 * row.accuracy),
+            ]
+        })
+        .collect();
+    println!();
+    print_columns(["class", "rows", "accuracy"], &classes);
+    println!();
+    println!("confidence   share that is right (rows)");
+    for bin in stats.reliability.iter().filter(|bin| bin.n_rows > 0) {
+        let bar = "#".repeat((bin.accuracy * 40.0).round() as usize);
+        println!(
+            "  {:>5.1} %    {:>5.1} % ({:>8})  {bar}",
+            100.0 * bin.confidence,
+            100.0 * bin.accuracy,
+            bin.n_rows
+        );
+    }
+    println!();
+    println!(
+        "the teacher contradicts the label on {} samples; the most confident of them:",
+        contradictions.len()
+    );
+    let name = |class: u32| {
+        names
+            .get(class as usize)
+            .cloned()
+            .unwrap_or_else(|| class.to_string())
+    };
+    let rows: Vec<[String; 4]> = contradictions
+        .iter()
+        .take(args.top)
+        .map(|found| {
+            [
+                found.sample.to_string(),
+                name(found.label),
+                name(found.predicted),
+                format!("{:.2} %", 100.0 * found.confidence),
+            ]
+        })
+        .collect();
+    print_columns(["sample", "label", "teacher says", "confidence"], &rows);
+    Ok(())
+}

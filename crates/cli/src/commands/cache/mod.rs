@@ -1,0 +1,74 @@
+//! Looking at caches, checking them, and making caches from caches.
+
+mod compare;
+mod rework;
+mod show;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::args::Cache;
+use crate::exit::{Failure, Outcome};
+
+pub(crate) fn run(args: &Cache) -> Outcome {
+    match args {
+        Cache::Ls(args) => show::ls(args),
+        Cache::Show(args) => show::show(args),
+        Cache::Plan(args) => rework::plan(args),
+        Cache::Verify(args) => verify::verify(args),
+        Cache::Diff(args) => compare::diff(args),
+        Cache::Stats(args) => compare::stats(args),
+        Cache::Transcode(args) => rework::transcode(args),
+        Cache::Merge(args) => rework::merge(args),
+        Cache::Gc(args) => rework::gc(args),
+    }
+}
+
+/// The cache that a person means: a folder, or the beginning of a folder's name below the cache folder.
+fn resolve(text: &str, cache_dir: &Path) -> Outcome<PathBuf> {
+    let path = Path::new(text);
+    if path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let mut named: Vec<PathBuf> = logitcask_cache::list(cache_dir)?
+        .into_iter()
+        .filter(|cache| cache.name.starts_with(text) || cache.name.ends_with(text))
+        .map(|cache| cache.path)
+        .collect();
+    match (named.pop(), named.len()) {
+        (Some(path), 0) => Ok(path),
+        (Some(_), more) => Err(Failure::asked(format!("`{text}` fits {} caches", more + 1))
+            .hint("give more of the name, as `logitcask cache ls` shows it")),
+        (None, _) => Err(Failure::asked(format!(
+            "no cache under `{}` is named `{text}`",
+            cache_dir.display()
+        ))
+        .hint("`logitcask cache ls` shows what there is")),
+    }
+}
+
+/// One JSON object on stdout.
+fn print_json(value: &impl Serialize) -> Outcome {
+    println!("{}", serde_json::to_string(value).map_err(Failure::work)?);
+    Ok(())
+}
+
+/// Rows of cells under a header, aligned.
+fn print_columns<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
+    let header = header.map(str::to_owned);
+    let width = |column: usize| {
+        rows.iter()
+            .chain([&header])
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    for row in [&header].into_iter().chain(rows) {
+        let cells: Vec<String> = (0..N)
+            .map(|column| format!("{:w$}", row[column], w = width(column)))
+            .collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
+}

@@ -1,0 +1,124 @@
+use logitcask_cache::{LogitCache, OpenOptions};
+use serde_json::json;
+
+use super::{print_columns, print_json, resolve};
+use crate::args::{CacheLs, CacheShow};
+use crate::commands::teacher_logits::teacher_seconds;
+use crate::exit::Outcome;
+use crate::experiment::hex;
+use crate::progress::{bytes, duration, say};
+
+pub(super) fn ls(args: &CacheLs) -> Outcome {
+    let caches = logitcask_cache::list(&args.cache_dir)?;
+    if args.json {
+        return caches.iter().try_for_each(print_json);
+    }
+    if caches.is_empty() {
+        say(format!(
+            "no caches under `{}`; make one: `make teacher-logits RECIPE=pipelines/quick.toml`",
+            args.cache_dir.display()
+        ));
+        return Ok(());
+    }
+    let rows: Vec<[String; 6]> = caches
+        .iter()
+        .map(|cache| {
+            [
+                cache.name.clone(),
+                cache.teacher.clone(),
+                format!("{} x {}", cache.n_samples, cache.n_classes),
+                match (&cache.problem, cache.n_views) {
+                    (Some(problem), _) => problem.clone(),
+                    (None, 0) => "0 (unfinished)".to_owned(),
+                    (None, n) => n.to_string(),
+                },
+                cache.encoding.to_string(),
+                bytes(cache.bytes),
+            ]
+        })
+        .collect();
+    print_columns(
+        [
+            "cache",
+            "teacher",
+            "samples x classes",
+            "views",
+            "encoding",
+            "size",
+        ],
+        &rows,
+    );
+    Ok(())
+}
+
+pub(super) fn show(args: &CacheShow) -> Outcome {
+    let path = resolve(&args.cache, &args.cache_dir)?;
+    let cache = LogitCache::open(&path, OpenOptions::default())?;
+    let manifest = cache.manifest();
+    if args.json {
+        let views: Vec<_> = cache
+            .views()
+            .iter()
+            .zip(cache.view_files())
+            .map(|(view, file)| json!({ "view": view, "chunks": file.chunks.len(), "recorded": file.recorded }))
+            .collect();
+        return print_json(&json!({
+            "path": path.display().to_string(),
+            "id": hex(&cache.id()),
+            "key": hex(&manifest.key.digest()),
+            "ingredients": manifest.key,
+            "teacher": manifest.teacher,
+            "samples": manifest.n_samples,
+            "classes": manifest.n_classes,
+            "class_names": manifest.class_names,
+            "chunk_rows": manifest.chunk_rows,
+            "absolute": manifest.absolute,
+            "accuracy": cache.accuracy(),
+            "null_samples": cache.null_samples(),
+            "recorded": manifest.recorded,
+            "views": views,
+        }));
+    }
+    let mut rows = vec![
+        ["path".to_owned(), path.display().to_string()],
+        ["id".to_owned(), hex(&cache.id())],
+        ["key".to_owned(), hex(&manifest.key.digest())],
+        [
+            "rows".to_owned(),
+            format!(
+                "{} samples x {} views, {} classes",
+                manifest.n_samples,
+                cache.views().len(),
+                manifest.n_classes
+            ),
+        ],
+        [
+            "accuracy".to_owned(),
+            cache.accuracy().map_or("unknown".to_owned(), |top1| {
+                format!("{:.2} % over all rows", 100.0 * top1)
+            }),
+        ],
+        [
+            "rows without an image".to_owned(),
+            cache.null_samples().len().to_string(),
+        ],
+        ["teacher time".to_owned(), duration(teacher_seconds(&cache))],
+    ];
+    let ingredients = manifest
+        .key
+        .fields()
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty());
+    rows.extend(ingredients.map(|(name, value)| [format!("key: {name}"), value.to_owned()]));
+    rows.extend(
+        manifest
+            .recorded
+            .iter()
+            .map(|(name, value)| [format!("recorded: {name}"), value.clone()]),
+    );
+    let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
+    for [name, value] in rows {
+        println!("{name:width$}  {value}");
+    }
+    Ok(())
+}

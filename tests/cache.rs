@@ -1,0 +1,189 @@
+//! The verbs on caches, through the real binary, on a capture of the digits by their real teacher.
+
+mod bench;
+
+use std::fs;
+
+use bench::Bench;
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A bench with the digits captured in two views; returns the names of the evaluation and the training cache.
+fn captured(test: &str) -> (Bench, String, [String; 2]) {
+    let bench = Bench::new(test);
+    let recipe = bench.recipe(|text| text.replace("count = 9", "count = 2"));
+    let printed = bench.run(&["teacher-logits", &recipe]).ok().stdout;
+    let mut paths = printed.lines().map(str::to_owned);
+    let caches = [paths.next().unwrap(), paths.next().unwrap()];
+    (bench, recipe, caches)
+}
+
+#[test]
+fn a_cache_is_described_by_what_identifies_it() {
+    let (bench, _, [_, train]) = captured("show");
+    let shown = json(&bench.run(&["cache", "show", &train, "--json"]).ok().stdout);
+    assert_eq!(shown["samples"], 1201);
+    assert_eq!(shown["views"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["ingredients"]["encoding"], "f16");
+    assert!(
+        shown["ingredients"]["views"]
+            .as_str()
+            .unwrap()
+            .contains("random_crop")
+    );
+    assert!(shown["recorded"]["onnxruntime"].is_string());
+    assert!(shown["id"].as_str().unwrap().len() == 64);
+}
+
+#[test]
+fn the_teacher_gives_the_same_logits_again() {
+    let (bench, recipe, _) = captured("recompute");
+    let verified = bench
+        .run(&[
+            "cache",
+            "verify",
+            "--recipe",
+            &recipe,
+            "--recompute",
+            "200",
+            "--json",
+        ])
+        .ok();
+    let verdicts: Vec<Value> = verified
+        .stdout
+        .lines()
+        .map(json)
+        .filter(|line| line["passes"].is_boolean())
+        .collect();
+    assert_eq!(verdicts.len(), 2);
+    for verdict in verdicts {
+        assert_eq!(verdict["passes"], true, "{verdict}");
+        assert!(
+            verdict["recompute"]["max_abs"].as_f64().unwrap() < 0.01,
+            "{verdict}"
+        );
+    }
+}
+
+#[test]
+fn whole_chunks_of_another_cache_are_not_believed() {
+    // Rows of another normalisation, whole and with good checks, are copied over those of this one.
+    let (bench, recipe, [_, train]) = captured("forged");
+    let wrong = Bench::new("forged_source");
+    let sets = [
+        "--set",
+        "teacher.0.mean=[0.9]",
+        "--set",
+        "teacher.0.min_accuracy=0",
+    ];
+    let printed = wrong
+        .run(&[&["teacher-logits", recipe.as_str()], &sets[..]].concat())
+        .ok()
+        .stdout;
+    let other = printed.lines().last().unwrap();
+    let mut forged = 0;
+    for view in ["view=0000", "view=0001"] {
+        let (from, to) = (format!("{other}/{view}"), format!("{train}/{view}"));
+        for entry in fs::read_dir(&from).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".arrow") {
+                fs::copy(format!("{from}/{name}"), format!("{to}/{name}")).unwrap();
+                forged += 1;
+            }
+        }
+    }
+    assert!(forged > 2);
+    let run = bench.run(&["cache", "verify", &train]);
+    assert_eq!(
+        run.code, 1,
+        "digests catch rows of another cache: {}",
+        run.stdout
+    );
+}
+
+#[test]
+fn a_flipped_byte_is_found_and_named() {
+    let (bench, recipe, [_, train]) = captured("flipped");
+    bench.run(&["cache", "verify", &train]).ok();
+    let path = format!("{train}/view=0001/part-00000.arrow");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let run = bench.run(&["cache", "verify", &train]);
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.contains("view 1, chunk 0"), "{}", run.stdout);
+    // And a student that needs the row refuses it.
+    let out = bench.folder.join("run");
+    let run = bench.run(&["student", &recipe, "--out", out.to_str().unwrap()]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+}
+
+#[test]
+fn eight_bits_are_close_to_sixteen() {
+    let (bench, _, [_, train]) = captured("transcode");
+    let small = bench
+        .run(&["cache", "transcode", &train, "--encoding", "u8"])
+        .ok()
+        .stdout;
+    let report = json(
+        &bench
+            .run(&["cache", "diff", &train, small.trim(), "--json"])
+            .ok()
+            .stdout,
+    );
+    let distance = &report["distance"];
+    assert_eq!(distance["n_rows"], 2 * 1201);
+    assert!(
+        distance["kl"][1]["mean"].as_f64().unwrap() < 1e-4,
+        "{distance}"
+    );
+    assert!(distance["max_abs"].as_f64().unwrap() > 0.0, "{distance}");
+    let run = bench.run(&["cache", "transcode", small.trim(), "--encoding", "f32"]);
+    assert_eq!(run.code, 1, "what was rounded once must not pass for exact");
+}
+
+#[test]
+fn statistics_tell_the_teacher_s_accuracy() {
+    let (bench, _, [eval, _]) = captured("stats");
+    let stats = json(&bench.run(&["cache", "stats", &eval, "--json"]).ok().stdout);
+    assert!((stats["accuracy"].as_f64().unwrap() - 591.0 / 596.0).abs() < 1e-9);
+    assert_eq!(stats["contradictions"], 5);
+    let told = bench.run(&["cache", "stats", &eval]).ok().stdout;
+    assert!(
+        told.contains("contradicts the label on 5 samples"),
+        "{told}"
+    );
+}
+
+#[test]
+fn removing_is_a_dry_run_unless_told_otherwise() {
+    let (bench, _, _) = captured("gc");
+    let count = || {
+        bench
+            .run(&["cache", "ls", "--json"])
+            .ok()
+            .stdout
+            .lines()
+            .count()
+    };
+    assert_eq!(bench.run(&["cache", "gc"]).code, 2);
+    bench.run(&["cache", "gc", "--max-gb", "0"]).ok();
+    assert_eq!(count(), 2);
+    bench.run(&["cache", "gc", "--max-gb", "0", "--yes"]).ok();
+    assert_eq!(count(), 0);
+}
+
+#[test]
+fn a_name_that_fits_nothing_or_too_much_is_refused() {
+    let (bench, _, _) = captured("names");
+    let run = bench.run(&["cache", "show", "nowhere"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("cache ls"), "{}", run.stderr);
+    let run = bench.run(&["cache", "show", "digits"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("fits 2 caches"), "{}", run.stderr);
+}

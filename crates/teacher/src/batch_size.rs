@@ -1,0 +1,93 @@
+//! How many images to give a session at once.
+
+use std::time::{Duration, Instant};
+
+use logitcask_dataset::{ImageSize, PixelBatch};
+
+use crate::error::TeacherError;
+use crate::provider::ExecutionProvider;
+use crate::session::Answer;
+use crate::teacher::{Split, Teacher};
+
+/// A batch size, and how it was come by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchSize {
+    /// Images in one run of the teacher.
+    pub rows: usize,
+    /// (Images at once, images per second over all sessions) of each that was tried; empty where there was no choice.
+    pub tried: Vec<(usize, f64)>,
+}
+
+/// No single trial run is to take longer than this; a larger batch of a teacher that slow gains nothing anyway.
+const LONGEST_RUN: Duration = Duration::from_millis(700);
+
+/// A smaller batch that is this close to the best rate is preferred: it takes less memory and leaves less to lose.
+const NEARLY_BEST: f64 = 0.97;
+
+/// The batch size of the recipe; of the export, if that fixed one; or the one that a short trial on black images finds.
+/// The result decides which images meet in a run, and is to be kept with the cache: a resumed or divided capture must
+/// use the same.
+pub fn find_batch_size(teacher: &mut Teacher, images: ImageSize) -> Result<BatchSize, TeacherError> {
+    if let Some(rows) = teacher.spec().batch_size {
+        return Ok(BatchSize { rows: rows.max(1), tried: Vec::new() });
+    }
+    if let Some(fixed) = teacher.input().fixed_batch {
+        // Whole runs, and enough of them that handing batches around costs nothing.
+        return Ok(BatchSize { rows: fixed * 32usize.div_ceil(fixed), tried: Vec::new() });
+    }
+    let candidates: &[usize] = match teacher.device().provider {
+        ExecutionProvider::Cpu => &[8, 16, 32, 64, 128],
+        _ => &[32, 64, 128, 256, 512, 1024],
+    };
+    let mut tried: Vec<(usize, f64)> = Vec::new();
+    for &rows in candidates {
+        let slowest = tried.last().map(|(_, rate)| *rate / teacher.sessions().0 as f64);
+        if slowest.is_some_and(|rate| rows as f64 / rate > LONGEST_RUN.as_secs_f64()) {
+            break;
+        }
+        match rate(teacher, images, rows) {
+            Ok(rate) => tried.push((rows, rate)),
+            Err(TeacherError::OutOfMemory { .. }) if !tried.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let best = tried.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let chosen = tried.iter().find(|(_, rate)| *rate >= NEARLY_BEST * best);
+    Ok(BatchSize { rows: chosen.map_or(candidates[0], |(rows, _)| *rows), tried })
+}
+
+/// Images per second with all sessions at work, as they will be: alone, a session has the caches to itself.
+fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, TeacherError> {
+    let mut batch = PixelBatch::new(teacher.layout());
+    batch.pixels = vec![0.0; rows * images.n_bytes()];
+    (batch.n, batch.channels, batch.height, batch.width) = (rows, images.channels, images.height, images.width);
+    let Split { workers, input, output, .. } = teacher.split();
+    let batch = &batch;
+    let rates: Vec<Result<f64, TeacherError>> = std::thread::scope(|scope| {
+        let trials: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| {
+                scope.spawn(move || {
+                    let mut answer = Answer::default();
+                    let mut fastest = Duration::MAX;
+                    // The first run allocates and, on a GPU, chooses its algorithms; it is not counted.
+                    for run in 0..4 {
+                        answer.clear();
+                        let start = Instant::now();
+                        worker.forward(input, output, batch, &mut answer)?;
+                        let took = start.elapsed();
+                        if run > 0 {
+                            fastest = fastest.min(took);
+                        }
+                        if run > 0 && took > LONGEST_RUN {
+                            break;
+                        }
+                    }
+                    Ok(rows as f64 / fastest.as_secs_f64())
+                })
+            })
+            .collect();
+        trials.into_iter().map(|trial| trial.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    rates.into_iter().sum()
+}

@@ -1,0 +1,333 @@
+//! `capture`: the teacher's logits of many views of many samples, into a cache.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use logitcask_cache::{ChunkRows, LogitWriter};
+use logitcask_dataset::{BadSample, ImageSize, PixelBatch, render};
+
+use crate::error::TeacherError;
+use crate::event::{Event, Plan, Progress, Shares};
+use crate::gate::spread;
+use crate::part::Part;
+use crate::pipeline::{self, Answered, Pixels, Step, Task, Times};
+use crate::teacher::Teacher;
+
+/// What is to be captured, and how.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// Where pixels come from.
+    pub pixels: Pixels<'a>,
+    /// The views that the cache is to hold afterwards. Those already there are not captured again.
+    pub views: &'a [u32],
+    /// Which part of the chunks is ours.
+    pub part: Part,
+    /// Images in one run of the teacher; must be the same for all that goes into one cache.
+    pub batch_size: usize,
+    /// Threads that decode and augment.
+    pub decoders: usize,
+    /// The size of what the teacher is fed, as [`prepare`] found it.
+    pub images: ImageSize,
+}
+
+/// Checks that this teacher and these pixels belong together, on a few real images spread over the dataset: size,
+/// number of classes, and what the output holds. Returns the size of what the teacher is fed.
+pub fn prepare(teacher: &mut Teacher, pixels: Pixels<'_>) -> Result<ImageSize, TeacherError> {
+    const LOOKED_AT: usize = 16;
+    let all: Vec<u32> = pixels.dataset.selected();
+    let mut batch = PixelBatch::new(teacher.layout());
+    let requests: Vec<(u32, u32)> = spread(&all, LOOKED_AT).into_iter().map(|sample| (sample, 0)).collect();
+    render(pixels.dataset, pixels.family, pixels.preprocess, &requests, &mut batch)?;
+    teacher.check(&batch, pixels.dataset.n_classes())?;
+    Ok(ImageSize { height: batch.height, width: batch.width, channels: batch.channels })
+}
+
+/// What a capture did.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureReport {
+    /// Images whose rows were written.
+    pub images: u64,
+    /// Wall time.
+    pub seconds: f64,
+    /// Time that the teacher computed, averaged over its sessions: what later hits save.
+    pub teacher_seconds: f64,
+    /// Where the sessions' time went.
+    pub shares: Shares,
+    /// Views that are part of the cache now and were not before.
+    pub finished_views: Vec<u32>,
+    /// Samples without a row.
+    pub bad_samples: BTreeSet<u32>,
+    /// Probabilities that had to be clipped before the logarithm was taken, out of `values`.
+    pub clipped: u64,
+    /// Logits written.
+    pub values: u64,
+    /// Images in one run, at the end: smaller than asked for where memory ran out.
+    pub batch_size: usize,
+    /// Rows whose largest logit is the label's, and rows counted; over the views captured here.
+    pub correct: (u64, u64),
+    /// The capture was asked to stop before it was done; what is on disk is whole, and a next call goes on from there.
+    pub stopped: bool,
+}
+
+impl CaptureReport {
+    /// Images per second of wall time.
+    pub fn images_per_s(&self) -> f64 {
+        if self.seconds > 0.0 { self.images as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// Top-1 accuracy over what was captured here; `None` if that was nothing.
+    pub fn accuracy(&self) -> Option<f64> {
+        (self.correct.1 > 0).then(|| self.correct.0 as f64 / self.correct.1 as f64)
+    }
+}
+
+/// Captures what is missing of `job` into `writer`'s cache. Events arrive on the calling thread.
+///
+/// Chunks are the unit of loss: whatever ends this early, finished chunks stay and only they count. Batches never
+/// straddle chunks and always start at a chunk's first sample, so that an interrupted capture, a divided one and one in
+/// a single run give the same bytes.
+pub fn capture(
+    teacher: &mut Teacher,
+    job: &Job<'_>,
+    writer: &LogitWriter,
+    stop: &AtomicBool,
+    events: &dyn Fn(Event),
+) -> Result<CaptureReport, TeacherError> {
+    let start = Instant::now();
+    let times = Times::default();
+    let mut report = CaptureReport { batch_size: job.batch_size.max(1), ..CaptureReport::default() };
+    let mut teacher_seconds_told = 0.0;
+    loop {
+        let tasks = plan(job, writer, report.batch_size)?;
+        let n_classes = job.pixels.dataset.n_classes();
+        let images = tasks.iter().map(|task| task.requests.len() as u64).sum();
+        events(Event::Started(describe(teacher, job, images, report.batch_size, writer)));
+        let mut sink = Sink {
+            writer,
+            events,
+            labels: job.pixels.dataset.labels(),
+            n_classes,
+            open: BTreeMap::new(),
+            remaining: remaining_chunks(&tasks),
+            report: &mut report,
+            meter: Meter::new(start, images),
+            times: &times,
+            sessions: teacher.sessions().0 as f64,
+            teacher_seconds_told: &mut teacher_seconds_told,
+        };
+        let outcome = pipeline::run(teacher, job.pixels, tasks.into_iter(), job.decoders, stop, &times, &mut |step| sink.take(step));
+        match outcome {
+            // Batches of a chunk must all have met the same number of neighbours, so its finished part is dropped too.
+            Err(TeacherError::OutOfMemory { rows, .. }) if report.batch_size > 1 && rows > 1 => {
+                let to = report.batch_size / 2;
+                events(Event::Halved { from: report.batch_size, to });
+                report.batch_size = to;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => break,
+        }
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    report.teacher_seconds = times.teacher_seconds() / teacher.sessions().0 as f64;
+    report.shares = times.shares();
+    report.stopped = stop.load(std::sync::atomic::Ordering::Relaxed);
+    Ok(report)
+}
+
+/// The missing chunks of every view, cut into batches, in order: what is done first is on disk first.
+fn plan(job: &Job<'_>, writer: &LogitWriter, batch_size: usize) -> Result<Vec<Task>, TeacherError> {
+    let mut tasks = Vec::new();
+    let ours = job.part.range(writer.manifest().n_chunks());
+    for &view in job.views {
+        for chunk in writer.missing_chunks(view)?.into_iter().filter(|chunk| ours.contains(chunk)) {
+            let samples: Vec<u32> = writer.chunk_range(chunk)?.collect();
+            tasks.extend(samples.chunks(batch_size).map(|samples| Task {
+                view,
+                chunk,
+                requests: samples.iter().map(|sample| (*sample, view)).collect(),
+            }));
+        }
+    }
+    Ok(tasks)
+}
+
+/// How many chunks of each view this run is going to write.
+fn remaining_chunks(tasks: &[Task]) -> BTreeMap<u32, usize> {
+    let mut chunks: Vec<(u32, u32)> = tasks.iter().map(|task| (task.view, task.chunk)).collect();
+    chunks.dedup();
+    let mut remaining = BTreeMap::new();
+    for (view, _) in chunks {
+        *remaining.entry(view).or_default() += 1;
+    }
+    remaining
+}
+
+fn describe(teacher: &Teacher, job: &Job<'_>, images: u64, batch_size: usize, writer: &LogitWriter) -> Plan {
+    let (sessions, threads_each) = teacher.sessions();
+    let batch_bytes = job.images.n_bytes() * size_of::<f32>() * batch_size;
+    // The chunk being filled, the next one, and those that a slow session still holds a batch of.
+    let chunk_rows = writer.manifest().chunk_rows as usize;
+    let open_chunks = 2 + sessions * batch_size / chunk_rows;
+    let chunk_bytes = chunk_rows * job.pixels.dataset.n_classes() * size_of::<f32>();
+    let buffers = pipeline::batches_at_once(sessions, job.decoders) * batch_bytes + open_chunks * chunk_bytes;
+    Plan { images, batch_size, sessions, threads_each, decoders: job.decoders, buffer_bytes: buffers as u64 }
+}
+
+/// Takes answers in whatever order they come, fills chunks, and writes each as soon as it is whole.
+struct Sink<'a> {
+    writer: &'a LogitWriter,
+    events: &'a dyn Fn(Event),
+    labels: &'a [u32],
+    n_classes: usize,
+    open: BTreeMap<(u32, u32), OpenChunk>,
+    remaining: BTreeMap<u32, usize>,
+    report: &'a mut CaptureReport,
+    meter: Meter,
+    times: &'a Times,
+    sessions: f64,
+    teacher_seconds_told: &'a mut f64,
+}
+
+/// A chunk that is being filled.
+struct OpenChunk {
+    start: u32,
+    logits: Vec<f32>,
+    valid: Vec<bool>,
+    n_missing: usize,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, step: Step) -> Result<(), TeacherError> {
+        if let Step::Answered(answered) = step {
+            let rows = answered.task.requests.len() as u64;
+            self.place(*answered)?;
+            self.meter.count(rows);
+        }
+        if let Some(progress) = self.meter.progress(self.times) {
+            (self.events)(Event::Progress(progress));
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, answered: Answered) -> Result<(), TeacherError> {
+        let Answered { task, answer, bad } = answered;
+        if answer.width != self.n_classes && bad.len() < task.requests.len() {
+            return Err(TeacherError::ClassCount { teacher: answer.width, dataset: self.n_classes });
+        }
+        self.report.clipped += answer.clipped;
+        let n_classes = self.n_classes;
+        let range = self.writer.chunk_range(task.chunk)?;
+        let chunk = self.open.entry((task.view, task.chunk)).or_insert_with(|| OpenChunk {
+            start: range.start,
+            logits: vec![0.0; range.len() * n_classes],
+            valid: vec![true; range.len()],
+            n_missing: range.len(),
+        });
+        for ((sample, _), row) in task.requests.iter().zip(answer.rows.chunks_exact(n_classes)) {
+            let position = (sample - chunk.start) as usize;
+            chunk.logits[position * n_classes..][..n_classes].copy_from_slice(row);
+        }
+        for BadSample { index, error, .. } in bad {
+            let position = (index - chunk.start) as usize;
+            chunk.valid[position] = false;
+            chunk.logits[position * n_classes..][..n_classes].fill(0.0);
+            if self.report.bad_samples.insert(index) {
+                (self.events)(Event::BadSample { sample: index, error });
+            }
+        }
+        chunk.n_missing -= task.requests.len();
+        if chunk.n_missing == 0 {
+            self.write(task.view, task.chunk)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, view: u32, chunk: u32) -> Result<(), TeacherError> {
+        let Some(filled) = self.open.remove(&(view, chunk)) else { return Ok(()) };
+        let range = filled.start as usize..filled.start as usize + filled.valid.len();
+        let labels = &self.labels[range];
+        self.writer.write_chunk(view, chunk, &ChunkRows { labels, logits: &filled.logits, valid: &filled.valid, features: &[] })?;
+        self.report.images += filled.valid.len() as u64;
+        self.report.values += filled.logits.len() as u64;
+        for ((row, label), _) in filled.logits.chunks_exact(self.n_classes).zip(labels).zip(&filled.valid).filter(|(_, valid)| **valid) {
+            self.report.correct.0 += u64::from(argmax(row) == *label as usize);
+            self.report.correct.1 += 1;
+        }
+        if let Some(remaining) = self.remaining.get_mut(&view) {
+            *remaining -= 1;
+            if *remaining == 0 && self.writer.missing_chunks(view)?.is_empty() {
+                self.note_circumstances();
+                self.writer.finish_view(view)?;
+                self.report.finished_views.push(view);
+                (self.events)(Event::ViewFinished { view });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sink<'_> {
+    /// What a view carries about its making besides what the whole cache does. Views overlap in time, so each is given
+    /// the teacher's time since the one before it.
+    fn note_circumstances(&mut self) {
+        let seconds = self.times.teacher_seconds() / self.sessions;
+        self.writer.record("teacher_seconds", format!("{:.3}", seconds - *self.teacher_seconds_told));
+        *self.teacher_seconds_told = seconds;
+        self.writer.record("batch_size", self.report.batch_size.to_string());
+        if self.report.clipped > 0 {
+            self.writer.record("clipped", format!("{} of {} values so far", self.report.clipped, self.report.values));
+        }
+    }
+}
+
+/// The first of the largest values, as numpy and torch have it.
+pub(crate) fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in row.iter().enumerate() {
+        if *value > row[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+/// Counts images and, a few times per second, says how it goes.
+struct Meter {
+    start: Instant,
+    last_report: Instant,
+    total: u64,
+    done: u64,
+    /// (when, images done) of the last few reports: the rate is taken over these.
+    recent: VecDeque<(Instant, u64)>,
+}
+
+impl Meter {
+    const EVERY: Duration = Duration::from_millis(250);
+    const WINDOW: usize = 20;
+
+    fn new(start: Instant, total: u64) -> Meter {
+        let now = Instant::now();
+        Meter { start, last_report: now, total, done: 0, recent: [(now, 0)].into() }
+    }
+
+    fn count(&mut self, images: u64) {
+        self.done += images;
+    }
+
+    fn progress(&mut self, times: &Times) -> Option<Progress> {
+        let now = Instant::now();
+        if now - self.last_report < Self::EVERY && self.done < self.total {
+            return None;
+        }
+        self.last_report = now;
+        if self.recent.len() == Self::WINDOW {
+            self.recent.pop_front();
+        }
+        let (then, before) = self.recent.front().copied().unwrap_or((self.start, 0));
+        self.recent.push_back((now, self.done));
+        let seconds = (now - then).as_secs_f64();
+        let images_per_s = if seconds > 0.0 { (self.done - before) as f64 / seconds } else { 0.0 };
+        Some(Progress { done: self.done, total: self.total, elapsed: now - self.start, images_per_s, shares: times.shares() })
+    }
+}

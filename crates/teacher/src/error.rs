@@ -1,0 +1,158 @@
+//! Everything that can be wrong between an ONNX file and its logits.
+
+use std::path::PathBuf;
+
+use logitcask_cache::CacheError;
+use logitcask_dataset::DatasetError;
+
+use crate::provider::ExecutionProvider;
+use crate::spec::{OutputIs, Precision};
+
+/// What went wrong; [`TeacherError::hint`] says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum TeacherError {
+    #[error("no ONNX Runtime library found; looked in {}", list(searched))]
+    RuntimeNotFound { searched: Vec<PathBuf>, provider: ExecutionProvider },
+    #[error("`{}` could not be loaded as ONNX Runtime", path.display())]
+    RuntimeUnloadable { path: PathBuf, source: ort::LoadDynamicError },
+    #[error("`{}` is ONNX Runtime {found}; {needed} or later is needed", path.display())]
+    RuntimeTooOld { path: PathBuf, found: String, needed: String },
+    #[error("ONNX Runtime is already loaded from `{}`; `{}` cannot be loaded beside it", loaded.display(), wanted.display())]
+    RuntimeAlreadyLoaded { loaded: PathBuf, wanted: PathBuf },
+    #[error("ONNX Runtime could not start")]
+    Environment(#[source] ort::Error),
+
+    #[error("unknown provider `{name}`; there are {}", ExecutionProvider::ALL.map(|provider| format!("`{provider}`")).join(", "))]
+    UnknownProvider { name: String },
+    #[error("the library `{}` was built without the `{provider}` provider", library.display())]
+    ProviderNotBuilt { provider: ExecutionProvider, library: PathBuf },
+    #[error("the `{provider}` provider could not start{}", said(log))]
+    ProviderFailed { provider: ExecutionProvider, log: Vec<String>, source: ort::Error },
+    #[error("the `{provider}` provider runs none of the teacher's nodes: {placement}")]
+    ProviderUnused { provider: ExecutionProvider, placement: String },
+
+    #[error("`{}` could not be read", path.display())]
+    ModelUnreadable { path: PathBuf, source: std::io::Error },
+    #[error("`{}` is not an ONNX model{}", path.display(), looks_like.map(|it| format!("; it looks like {it}")).unwrap_or_default())]
+    NotOnnx { path: PathBuf, looks_like: Option<&'static str> },
+    #[error("ONNX Runtime refuses the model `{}`", path.display())]
+    ModelRefused { path: PathBuf, source: ort::Error },
+    #[error("`{}` keeps weights in `{location}`, which lies outside the model's folder", path.display())]
+    ExternalDataClimbsOut { path: PathBuf, location: String },
+    #[error("the recipe says precision `{wanted}`, the weights of `{}` are `{found}`", path.display())]
+    PrecisionDiffers { path: PathBuf, wanted: Precision, found: Precision, provider: ExecutionProvider },
+
+    #[error("the teacher wants {} inputs ({}); a classifier of images has one", names.len(), names.join(", "))]
+    SeveralInputs { names: Vec<String> },
+    #[error("the teacher's input `{name}` is {found}; images can be given as f32, f16 or u8")]
+    InputType { name: String, found: String },
+    #[error("the teacher's input `{name}` has shape {shape}, which is no batch of images")]
+    InputRank { name: String, shape: String },
+    #[error("the teacher's input `{name}` {shape} could be (B, C, H, W) or (B, H, W, C)")]
+    LayoutUnclear { name: String, shape: String },
+    #[error("the teacher expects images of {expected} (channels x height x width), the preprocessed ones are {found}")]
+    ImageSize { expected: String, found: String },
+    #[error("the teacher takes bytes, and preprocessing made {value} of a pixel")]
+    NotBytes { value: f32 },
+
+    #[error("the teacher has no output `{wanted}`; it has {}", quoted(names))]
+    NoSuchOutput { wanted: String, names: Vec<String> },
+    #[error("the teacher has several outputs ({}), and none is called `logits`", quoted(names))]
+    OutputUnclear { names: Vec<String> },
+    #[error("the output `{name}` has shape {shape}; one row of logits per image was expected")]
+    OutputShape { name: String, shape: String },
+    #[error("the output `{name}` is {found}; logits are f32, f16, bf16 or f64")]
+    OutputType { name: String, found: String },
+    #[error("the teacher gives {teacher} classes, the dataset has {dataset}")]
+    ClassCount { teacher: usize, dataset: usize },
+    #[error("`classes` names class {class}, the teacher has {n_classes} (0 to {})", n_classes - 1)]
+    ClassOutOfRange { class: u32, n_classes: usize },
+    #[error("the output `{output}` holds {found}, the recipe says {stated}")]
+    OutputIsNot { output: String, found: OutputIs, stated: OutputIs },
+    #[error("the teacher answers sample {sample}, view {view} with {value} for class {class}")]
+    NotFinite { sample: u32, view: u32, class: usize, value: f32 },
+
+    #[error("out of memory with {rows} images at once")]
+    OutOfMemory { rows: usize, source: ort::Error },
+    #[error("the teacher failed on a batch of {rows} images")]
+    Run { rows: usize, source: ort::Error },
+    #[error("there is no part `{text}`; parts are counted from 1, as in `1/8`")]
+    NoSuchPart { text: String },
+    #[error("the teacher's accuracy is {:.1} % on {n_samples} samples, the recipe asks for {:.1} %{}", accuracy * 100.0, wanted * 100.0, passing(would_pass))]
+    TooInaccurate { accuracy: f64, wanted: f64, n_samples: usize, would_pass: Vec<(String, f64)> },
+
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl TeacherError {
+    /// What to type or change next, where something can be said.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::RuntimeNotFound { provider: ExecutionProvider::Cpu, .. } => "run `make setup`, or point ORT_DYLIB_PATH at a library".into(),
+            Self::RuntimeNotFound { .. } | Self::ProviderNotBuilt { .. } => {
+                "run `make setup PROVIDER=cuda`, or point ORT_DYLIB_PATH at a library built with it".into()
+            }
+            Self::RuntimeUnloadable { .. } | Self::RuntimeTooOld { .. } => "run `make setup` for the pinned library, and unset ORT_DYLIB_PATH".into(),
+            Self::ProviderFailed { .. } => "`logitcask doctor` lists what is missing; `--provider cpu` runs without a GPU".into(),
+            Self::ProviderUnused { .. } => "`--provider cpu` is the honest choice for this model".into(),
+            Self::ModelUnreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "check `onnx` in [[teacher]]; weight files must lie where the model names them, beside it".into()
+            }
+            Self::NotOnnx { looks_like: Some("a Git LFS pointer"), .. } => "fetch the real file with `git lfs pull`".into(),
+            Self::NotOnnx { .. } => "export the teacher with `torch.onnx.export`".into(),
+            Self::ExternalDataClimbsOut { .. } => "move the weights beside the model and save it again".into(),
+            Self::PrecisionDiffers { found, wanted, provider, .. } => match (wanted, provider) {
+                (Precision::F16, ExecutionProvider::Cuda | ExecutionProvider::Cpu) => {
+                    format!("write `precision = \"{found}\"`, convert the model to f16 first, or let `--provider tensorrt` build an f16 engine")
+                }
+                _ => format!("write `precision = \"{found}\"`"),
+            },
+            Self::LayoutUnclear { .. } => "add `layout = \"nchw\"` (PyTorch) or `layout = \"nhwc\"` (TensorFlow) to [[teacher]]".into(),
+            Self::ImageSize { .. } => "set `size` in [[teacher]] to the side that the teacher was trained on, or check `layout`".into(),
+            Self::NotBytes { .. } => "set `scale = \"byte\"` with mean 0 and std 1 in [[teacher]]: this teacher normalises by itself".into(),
+            Self::NoSuchOutput { .. } | Self::OutputUnclear { .. } => "name one with `output = \"...\"` in [[teacher]]".into(),
+            Self::OutputShape { .. } => "choose another output with `output = \"...\"` in [[teacher]]".into(),
+            Self::ClassCount { .. } => "select or reorder the teacher's classes with `classes = [...]`, one index per class of the dataset".into(),
+            Self::OutputIsNot { found: OutputIs::Logits, .. } => "remove `output_is` from [[teacher]]".into(),
+            Self::OutputIsNot { found, .. } => {
+                format!("name the output before the softmax with `output = \"...\"`, or write `output_is = \"{found}\"`: the rows' level is lost then")
+            }
+            Self::NotFinite { sample, .. } => {
+                format!("look at the image with `logitcask dataset show {sample}`; a teacher in f16 may overflow where f32 does not")
+            }
+            Self::OutOfMemory { .. } => "set a smaller `batch_size` in [[teacher]]".into(),
+            Self::TooInaccurate { would_pass, .. } if !would_pass.is_empty() => "take over the settings named above, or lower `min_accuracy`".into(),
+            Self::TooInaccurate { .. } => "check mean, std, channel_order, size and the order of the classes".into(),
+            Self::Dataset(error) => return error.hint(),
+            Self::Cache(error) => return error.hint(),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
+    named.join(", ")
+}
+
+fn quoted(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+fn said(log: &[String]) -> String {
+    match log.last() {
+        Some(line) => format!("; ONNX Runtime says: {}", line.trim()),
+        None => String::new(),
+    }
+}
+
+fn passing(settings: &[(String, f64)]) -> String {
+    let parts: Vec<String> = settings.iter().map(|(setting, accuracy)| format!("; with {setting} it is {:.1} %", accuracy * 100.0)).collect();
+    parts.concat()
+}

@@ -1,0 +1,36 @@
+//! stub
+mod batch_size;
+mod capture;
+mod error;
+mod event;
+mod gate;
+mod input;
+mod key;
+mod model_file;
+mod output;
+mod part;
+mod pipeline;
+mod provenance;
+mod provider;
+mod queue;
+mod runtime;
+mod session;
+mod spec;
+mod teacher;
+
+pub use batch_size::{BatchSize, find_batch_size};
+pub use capture::{CaptureReport, Job, capture, prepare};
+pub use error::TeacherError;
+pub use event::{Event, Plan, Progress, Shares};
+pub use gate::{Accuracy, explain, gate, measure_accuracy, spread};
+pub use input::{Element, Input};
+pub use key::cache_key;
+pub use model_file::ModelFile;
+pub use output::Output;
+pub use part::Part;
+pub use pipeline::Pixels;
+pub use provenance::{cpu_features, gpu_models, provenance};
+pub use provider::{Device, ExecutionProvider, Placement};
+pub use runtime::Runtime;
+pub use spec::{Layout, OutputIs, Precision, TeacherSpec};
+pub use teacher::Teacher;

@@ -1,0 +1,201 @@
+//! Decode threads -> bounded queue -> one session per worker -> the caller, who writes.
+//!
+//! Decoders and workers are separate threads on the same cores: while the queue is full the decoders sleep and every
+//! core computes; where decoding is the slower part, the workers sleep and every core decodes. The caller's thread
+//! takes the answers, so that writing and reporting need no locks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use logitcask_dataset::{BadSample, Dataset, PixelBatch, Preprocess, ViewFamily, render};
+
+use crate::error::TeacherError;
+use crate::event::Shares;
+use crate::queue::{Popped, Queue};
+use crate::session::Answer;
+use crate::teacher::{Split, Teacher};
+
+/// Where pixels come from.
+#[derive(Clone, Copy)]
+pub struct Pixels<'a> {
+    /// The samples.
+    pub dataset: &'a Dataset,
+    /// How they are augmented.
+    pub family: &'a ViewFamily,
+    /// How they become the teacher's input.
+    pub preprocess: &'a Preprocess,
+}
+
+/// One batch: samples of one view, inside one chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) view: u32,
+    pub(crate) chunk: u32,
+    /// (sample, view), as pixels are asked for.
+    pub(crate) requests: Vec<(u32, u32)>,
+}
+
+/// The teacher's answer to one batch.
+pub(crate) struct Answered {
+    pub(crate) task: Task,
+    pub(crate) answer: Answer,
+    /// Samples of the batch that could not be decoded; their rows mean nothing. If that is all of them, there are no rows.
+    pub(crate) bad: Vec<BadSample>,
+}
+
+/// How often the caller gets a chance to report although no answer came.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Where the workers' time went, in nanoseconds, summed over all of them.
+#[derive(Default)]
+pub(crate) struct Times {
+    model: AtomicU64,
+    decode: AtomicU64,
+    disk: AtomicU64,
+}
+
+impl Times {
+    pub(crate) fn shares(&self) -> Shares {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let (model, decode, disk) = (read(&self.model), read(&self.decode), read(&self.disk));
+        let total = (model + decode + disk).max(1.0);
+        Shares { model: model / total, decode: decode / total, disk: disk / total }
+    }
+
+    /// Seconds that sessions computed, summed over sessions.
+    pub(crate) fn teacher_seconds(&self) -> f64 {
+        self.model.load(Ordering::Relaxed) as f64 * 1e-9
+    }
+}
+
+/// What the caller is given: an answer, or a moment to report in.
+pub(crate) enum Step {
+    Answered(Box<Answered>),
+    Tick,
+}
+
+/// Answers all `tasks`, handing each answer to `sink` in whatever order they are finished. Ends early, without an error,
+/// once `stop` is set: batches that a session is working on are still answered.
+pub(crate) fn run(
+    teacher: &mut Teacher,
+    pixels: Pixels<'_>,
+    tasks: impl Iterator<Item = Task> + Send,
+    decoders: usize,
+    stop: &AtomicBool,
+    times: &Times,
+    sink: &mut dyn FnMut(Step) -> Result<(), TeacherError>,
+) -> Result<(), TeacherError> {
+    let Split { workers, input, output, layout } = teacher.split();
+    let tasks = Mutex::new(tasks);
+    let rendered: Queue<Rendered> = Queue::new(queue_length(workers.len()), decoders);
+    let answers: Queue<Box<Answered>> = Queue::new(4 * workers.len(), workers.len());
+    let spare: Mutex<Vec<PixelBatch>> = Mutex::new(Vec::new());
+    let failure: Mutex<Option<TeacherError>> = Mutex::new(None);
+    let fail = |error| {
+        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        rendered.abandon();
+        answers.abandon();
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..decoders {
+            let token = rendered.producer();
+            let (tasks, rendered, spare, fail) = (&tasks, &rendered, &spare, &fail);
+            scope.spawn(move || {
+                let _token = token;
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(task) = tasks.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                    let mut batch = spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| PixelBatch::new(layout));
+                    match render(pixels.dataset, pixels.family, pixels.preprocess, &task.requests, &mut batch) {
+                        Ok(()) => {
+                            if rendered.push(Rendered { task, batch }).is_err() {
+                                return;
+                            }
+                        }
+                        Err(error) => return fail(error.into()),
+                    }
+                }
+            });
+        }
+        for worker in workers {
+            let token = answers.producer();
+            let (rendered, answers, spare, fail) = (&rendered, &answers, &spare, &fail);
+            scope.spawn(move || {
+                let _token = token;
+                let mut waiting_since = Instant::now();
+                while let Some(Rendered { task, mut batch }) = rendered.pop() {
+                    if stop.load(Ordering::Relaxed) {
+                        rendered.abandon();
+                        return;
+                    }
+                    let start = Instant::now();
+                    let mut answer = Answer::default();
+                    let bad = std::mem::take(&mut batch.bad);
+                    // Of a batch without a single image not even the size is known.
+                    let asked = if bad.len() < batch.n { worker.forward(input, output, &batch, &mut answer) } else { Ok(()) };
+                    let result = asked.and_then(|()| check_finite(&task, &answer, &bad));
+                    let end = Instant::now();
+                    count(&times.decode, start - waiting_since);
+                    count(&times.model, end - start);
+                    spare.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+                    if let Err(error) = result {
+                        return fail(error);
+                    }
+                    match answers.push(Box::new(Answered { task, answer, bad })) {
+                        Ok(waited) => count(&times.disk, waited),
+                        Err(_) => return,
+                    }
+                    waiting_since = Instant::now();
+                }
+            });
+        }
+        loop {
+            let step = match answers.pop_within(TICK) {
+                Popped::Item(answered) => Step::Answered(answered),
+                Popped::Late => Step::Tick,
+                Popped::End => break,
+            };
+            if let Err(error) = sink(step) {
+                fail(error);
+                break;
+            }
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// A batch on its way to a session.
+struct Rendered {
+    task: Task,
+    batch: PixelBatch,
+}
+
+/// Batches that wait for a session: one each, and one more so that the first to finish never waits.
+pub(crate) fn queue_length(workers: usize) -> usize {
+    workers + 1
+}
+
+/// Batches of pixels that exist at most: in the decoders' hands, in the queue, in the sessions' hands.
+pub(crate) fn batches_at_once(workers: usize, decoders: usize) -> usize {
+    decoders + queue_length(workers) + workers
+}
+
+fn count(counter: &AtomicU64, time: Duration) {
+    counter.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// A NaN or an infinity would poison every student trained from it, epochs later and far from here.
+fn check_finite(task: &Task, answer: &Answer, bad: &[BadSample]) -> Result<(), TeacherError> {
+    if answer.rows.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    for (index, (&(sample, view), row)) in task.requests.iter().zip(answer.rows.chunks_exact(answer.width)).enumerate() {
+        if bad.iter().any(|bad| bad.row == index) {
+            continue;
+        }
+        if let Some(class) = row.iter().position(|value| !value.is_finite()) {
+            return Err(TeacherError::NotFinite { sample, view, class, value: row[class] });
+        }
+    }
+    Ok(())
+}

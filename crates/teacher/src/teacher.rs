@@ -1,0 +1,243 @@
+//! A teacher: an ONNX model, loaded once per worker, that answers pixels with logits.
+
+use logitcask_dataset::{PixelBatch, PixelLayout};
+
+use crate::error::TeacherError;
+use crate::input::Input;
+use crate::model_file::ModelFile;
+use crate::output::{self, Output};
+use crate::provider::{Device, ExecutionProvider, Placement};
+use crate::runtime::Runtime;
+use crate::session::{Answer, SessionPlan, Worker};
+use crate::spec::{OutputIs, Precision, TeacherSpec};
+
+/// Each worker has a session, and each session its own copy of the weights. When all copies together would take more
+/// than this, fewer sessions with more threads each are made: a little slower, but a large teacher then fits.
+const WEIGHTS_BUDGET: u64 = 4 << 30;
+
+/// A loaded teacher.
+pub struct Teacher {
+    spec: TeacherSpec,
+    file: ModelFile,
+    runtime: Runtime,
+    device: Device,
+    input: Input,
+    output: Output,
+    placement: Placement,
+    threads_each: usize,
+    n_classes: Option<usize>,
+    workers: Vec<Worker>,
+}
+
+impl Teacher {
+    /// Reads the model and makes its sessions: on the CPU as many as `threads`, single-threaded; on GPUs one each.
+    pub fn load(runtime: &Runtime, spec: &TeacherSpec, device: &Device, threads: usize) -> Result<Teacher, TeacherError> {
+        let file = ModelFile::read(&spec.onnx)?;
+        check_precision(spec, &file, device.provider)?;
+        if !runtime.was_compiled_with(device.provider) {
+            let library = runtime.path().to_owned();
+            return Err(TeacherError::ProviderNotBuilt { provider: device.provider, library });
+        }
+        if device.provider != ExecutionProvider::Cpu {
+            let provider = device.provider;
+            runtime.preload_cuda().map_err(|source| TeacherError::ProviderFailed { provider, log: Vec::new(), source })?;
+        }
+        let (seats, threads_each) = seats(device, threads.max(1), file.bytes);
+        let plan = |gpu| SessionPlan {
+            runtime,
+            path: &spec.onnx,
+            device,
+            precision: spec.precision,
+            gpu,
+            threads: threads_each,
+        };
+        let (first, placement) = plan(seats[0]).build()?;
+        if device.provider != ExecutionProvider::Cpu && placement.on_cpu() > 0 && placement.nodes.len() == 1 {
+            return Err(TeacherError::ProviderUnused { provider: device.provider, placement: placement.to_string() });
+        }
+        let input = Input::read(first.inputs(), spec.layout)?;
+        let output = Output::read(first.outputs(), spec.output.as_deref(), spec.output_is, spec.classes.clone())?;
+        let n_classes = output.n_classes();
+        if let Some(name) = &spec.features {
+            let names: Vec<&str> = first.outputs().iter().map(ort::value::Outlet::name).collect();
+            output::choose(&names, Some(name))?;
+        }
+        let features = spec.features.as_deref();
+        let mut workers = vec![Worker::new(first, &output, features)?];
+        // Optimising a graph takes a single thread up to seconds; the sessions do it side by side.
+        let others: Vec<Result<Worker, TeacherError>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = seats[1..]
+                .iter()
+                .map(|gpu| {
+                    let (plan, output) = (plan(*gpu), &output);
+                    scope.spawn(move || Worker::new(plan.build()?.0, output, features))
+                })
+                .collect();
+            let join = |handle: std::thread::ScopedJoinHandle<'_, _>| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            handles.into_iter().map(join).collect()
+        });
+        for worker in others {
+            workers.push(worker?);
+        }
+        Ok(Teacher {
+            spec: spec.clone(),
+            file,
+            runtime: runtime.clone(),
+            device: device.clone(),
+            input,
+            output,
+            placement,
+            threads_each,
+            n_classes,
+            workers,
+        })
+    }
+
+    /// Checks, on a batch of real images, that the teacher takes them, answers with `n_classes` values each, and that
+    /// these are what the recipe says they are.
+    pub fn check(&mut self, batch: &PixelBatch, n_classes: usize) -> Result<(), TeacherError> {
+        self.input.check_size(batch.channels, batch.height, batch.width)?;
+        let mut rows = Vec::new();
+        self.forward(batch, &mut rows)?;
+        let found = rows.len() / batch.n.max(1);
+        if found != n_classes {
+            return Err(TeacherError::ClassCount { teacher: found, dataset: n_classes });
+        }
+        self.n_classes = Some(n_classes);
+        let holds = self.judge_output(batch)?;
+        if holds != self.spec.output_is {
+            let output = self.output.name.clone();
+            return Err(TeacherError::OutputIsNot { output, found: holds, stated: self.spec.output_is });
+        }
+        Ok(())
+    }
+
+    /// Answers a batch: `out` becomes (B, classes), row after row. One session on the calling thread; a capture uses all.
+    pub fn forward(&mut self, batch: &PixelBatch, out: &mut Vec<f32>) -> Result<(), TeacherError> {
+        let mut answer = Answer { rows: std::mem::take(out), ..Answer::default() };
+        answer.clear();
+        let result = self.workers[0].forward(&self.input, &self.output, batch, &mut answer);
+        *out = answer.rows;
+        result
+    }
+
+    /// What the output really holds, judged by the answers to a batch of real images.
+    pub fn judge_output(&mut self, batch: &PixelBatch) -> Result<OutputIs, TeacherError> {
+        let whole = self.output.as_given();
+        let mut answer = Answer::default();
+        self.workers[0].forward(&self.input, &whole, batch, &mut answer)?;
+        Ok(output::judge(&answer.rows, answer.width))
+    }
+
+    /// The sessions, and what all of them share: for a pipeline that gives each session to a thread.
+    pub(crate) fn split(&mut self) -> Split<'_> {
+        Split { layout: self.layout(), workers: &mut self.workers, input: &self.input, output: &self.output }
+    }
+
+    /// BLAKE3 of the model and its weight files.
+    pub fn digest(&self) -> [u8; 32] {
+        self.file.digest
+    }
+
+    /// What the recipe says.
+    pub fn spec(&self) -> &TeacherSpec {
+        &self.spec
+    }
+
+    /// What the file says.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// What runs it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The library that runs it.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// How it wants to be fed.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// Which output is read.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// The layout in which pixels are to be rendered.
+    pub fn layout(&self) -> PixelLayout {
+        self.input.layout
+    }
+
+    /// Values per stored row; `None` where the export leaves it open, until [`Teacher::check`] has asked.
+    pub fn n_classes(&self) -> Option<usize> {
+        self.n_classes
+    }
+
+    /// Which provider took how many nodes; empty on the CPU, where there is no choice.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Sessions, and threads in each.
+    pub fn sessions(&self) -> (usize, usize) {
+        (self.workers.len(), self.threads_each)
+    }
+}
+
+impl std::fmt::Debug for Teacher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Teacher").field("spec", &self.spec).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// A teacher taken apart.
+pub(crate) struct Split<'a> {
+    pub(crate) workers: &'a mut [Worker],
+    pub(crate) input: &'a Input,
+    pub(crate) output: &'a Output,
+    pub(crate) layout: PixelLayout,
+}
+
+/// One seat per session: the GPU it sits on (0 on the CPU), and the threads of each.
+fn seats(device: &Device, threads: usize, model_bytes: u64) -> (Vec<u32>, usize) {
+    match device.provider {
+        ExecutionProvider::Cpu => {
+            let affordable = usize::try_from(WEIGHTS_BUDGET / model_bytes.max(1)).unwrap_or(usize::MAX);
+            let sessions = threads.min(affordable.max(1));
+            (vec![0; sessions], threads / sessions)
+        }
+        _ if device.gpus.is_empty() => (vec![0], 1),
+        _ => (device.gpus.clone(), 1),
+    }
+}
+
+fn check_precision(spec: &TeacherSpec, file: &ModelFile, provider: ExecutionProvider) -> Result<(), TeacherError> {
+    let found = if file.half { Precision::F16 } else { Precision::F32 };
+    // TensorRT builds an engine of either precision from f32 weights; the others run a model as it was saved.
+    let can_convert = provider == ExecutionProvider::TensorRt && found == Precision::F32;
+    if found == spec.precision || can_convert {
+        return Ok(());
+    }
+    Err(TeacherError::PrecisionDiffers { path: spec.onnx.clone(), wanted: spec.precision, found, provider })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_teacher_gets_fewer_sessions_with_more_threads() {
+        let cpu = Device::cpu();
+        assert_eq!(seats(&cpu, 8, 4 << 20), (vec![0; 8], 1));
+        assert_eq!(seats(&cpu, 64, 1 << 30), (vec![0; 4], 16));
+        assert_eq!(seats(&cpu, 2, 64 << 30), (vec![0], 2));
+        let two = Device { provider: ExecutionProvider::Cuda, gpus: vec![0, 3], ..Device::default() };
+        assert_eq!(seats(&two, 8, 1), (vec![0, 3], 1));
+    }
+}

@@ -12,6 +12,12 @@ use std::{
 /// Free memory by length, for the whole process.
 static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
 
+/// Gives the memory that waits for reuse back to the allocator: for a process that goes on with other sizes, such as a
+/// sweep that trains one student after another.
+pub fn release_memory() {
+    free().clear();
+}
+
 /// A run of f32 that goes back to the pool when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Buffer(Vec<f32>);

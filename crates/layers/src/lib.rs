@@ -36,9 +36,16 @@
 //!
 //! # Where things are
 //! - [`Params`] and [`Scope`] name and initialise parameters as PyTorch does, and carry them to and from safetensors.
-//! - [`Conv2d`], [`BatchNorm`], [`Linear`], [`max_pool2d`], [`avg_pool2d`], [`global_avg_pool`] are the layers.
+//! - [`Conv2d`], [`BatchNorm`], [`Linear`], [`max_pool2d`], [`avg_pool2d`], [`global_avg_pool`] are the layers;
+//!   [`FeatureMap`] itself adds, activates, and puts channels together and apart. For anything else,
+//!   [`FeatureMap::to_tensor`] leads to Candle's own operations and [`FeatureMap::new`] back, gradients and all.
 //! - [`Velocity`] is stochastic gradient descent with momentum, one pass over each parameter.
-//! - `kernels` holds what computes: plain functions of slices.
+//! - `kernels` holds what computes: plain functions of slices. [`instructions`] tells what they are compiled for here.
+//!
+//! # Threads
+//! Kernels run on the rayon pool that they are called from, and give the same bits whatever its size. Call the whole
+//! training step inside the pool (`pool.install(|| ...)`): from outside, each parallel loop waits for a thread to wake
+//! up, and a step of a small network has hundreds of them.
 
 mod batch_norm;
 mod buffer;
@@ -55,6 +62,7 @@ mod sgd;
 mod tape;
 
 pub use batch_norm::{Activation, BatchNorm, Mode};
+pub use buffer::release_memory;
 pub use conv::{Conv2d, ConvSpec};
 pub use error::Error;
 pub use feature_map::FeatureMap;

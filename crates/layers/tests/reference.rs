@@ -56,6 +56,19 @@ fn convolutions_of_the_networks_we_train() {
     }
 }
 
+/// What the documentation of the kernels quotes. Sums of a whole layer's length, so that errors have room to grow.
+#[test]
+fn errors_are_as_documented() {
+    for (batch, side, channels) in [(2, 32, 64), (4, 8, 256)] {
+        let spec = ConvSpec::new(channels, channels, 3).padding(1);
+        let winograd = conv_case(batch, side, side, spec, 2e-5);
+        let direct = conv_case(batch, side, side, spec.stride(2), 4e-6);
+        println!(
+            "{channels} channels, y dx dw: winograd {winograd:?}, direct (stride 2) {direct:?}"
+        );
+    }
+}
+
 #[test]
 fn grouped_and_depthwise_convolutions() {
     conv_case(
@@ -91,7 +104,8 @@ proptest! {
         prop_assume!(h + 2 * padding >= kernel && w + 2 * padding >= kernel);
         let spec = ConvSpec::new(inputs * groups, outputs * groups, kernel)
             .stride(stride).padding(padding).groups(groups).bias(bias);
-        conv_case(batch, h, w, spec, 1e-5);
+        let may_be_winograd = kernel == 3 && stride == 1 && groups == 1;
+        conv_case(batch, h, w, spec, if may_be_winograd { 3e-5 } else { 1e-5 });
     }
 }
 

@@ -31,9 +31,9 @@ pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
         .unwrap()
 }
 
-/// Within `tolerance` of the largest expected magnitude.
+/// Within `tolerance` of the largest expected magnitude; returns how far off, of that magnitude.
 #[track_caller]
-pub(crate) fn check(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+pub(crate) fn check(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> f64 {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
     let worst = std::iter::zip(found, expected).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
@@ -42,10 +42,19 @@ pub(crate) fn check(what: &str, found: &[f64], expected: &[f64], tolerance: f64)
         "{what}: off by {:.1e} of {largest:.3}",
         worst / largest
     );
+    worst / largest
 }
 
-/// The gradients of `sum(y * weight)` for the named parameters, and for x.
-pub(crate) fn conv_case(batch: usize, h: usize, w: usize, spec: ConvSpec, tolerance: f64) {
+/// A convolution of random values, and the gradients of the sum of its outputs with random weights; returns how far
+/// off the output and the gradients of input and weight are.
+#[track_caller]
+pub(crate) fn conv_case(
+    batch: usize,
+    h: usize,
+    w: usize,
+    spec: ConvSpec,
+    tolerance: f64,
+) -> [f64; 3] {
     let case = format!("{spec:?} on {batch}x{h}x{w}");
     let params = Params::new(3, DType::F32, &Device::Cpu).unwrap();
     let conv = Conv2d::new(&params.root(), spec, Init::KaimingFanIn).unwrap();
@@ -66,7 +75,7 @@ pub(crate) fn conv_case(batch: usize, h: usize, w: usize, spec: ConvSpec, tolera
     let expected = naive::conv_forward(image, &spec, &x, &weight, bias.as_deref());
     let y = y.to_tensor().unwrap();
     assert_eq!(y.dims(), [batch, oh, ow, spec.out_channels], "{case}");
-    check(&format!("y of {case}"), &values(&y), &expected, tolerance);
+    let y_error = check(&format!("y of {case}"), &values(&y), &expected, tolerance);
 
     let dy = random(2, expected.len());
     let gradients = (y * tensor(&dy, &[batch, oh, ow, spec.out_channels]))
@@ -76,7 +85,7 @@ pub(crate) fn conv_case(batch: usize, h: usize, w: usize, spec: ConvSpec, tolera
         .backward()
         .unwrap();
     let (dx, dw, db) = naive::conv_backward(image, &spec, &x, &weight, &dy);
-    check(
+    let dx_error = check(
         &format!("dx of {case}"),
         &values(gradients.get(&var).unwrap()),
         &dx,
@@ -84,8 +93,9 @@ pub(crate) fn conv_case(batch: usize, h: usize, w: usize, spec: ConvSpec, tolera
     );
     let of = |i: usize| gradients.get(&params.parameters()[i].1).unwrap().clone();
     let dw_found = of(0).permute((3, 2, 0, 1)).unwrap().contiguous().unwrap();
-    check(&format!("dw of {case}"), &values(&dw_found), &dw, tolerance);
+    let dw_error = check(&format!("dw of {case}"), &values(&dw_found), &dw, tolerance);
     if spec.bias {
         check(&format!("db of {case}"), &values(&of(1)), &db, tolerance);
     }
+    [y_error, dx_error, dw_error]
 }

@@ -29,9 +29,12 @@ pub(crate) enum Command {
     Report(Report),
     /// Show what recipes can name
     List(List),
-    /// Look at caches
+    /// Look at caches, check them, make caches from caches
     #[command(subcommand)]
     Cache(Cache),
+    /// Look at datasets
+    #[command(subcommand)]
+    Dataset(Dataset),
     /// Say what works on this machine, what does not, and what to type
     Doctor(Doctor),
 }
@@ -279,6 +282,38 @@ pub(crate) struct CacheGc {
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dataset {
+    /// List the datasets whose official address is known
+    Ls,
+    /// What a recipe's dataset holds, and what a model would see of it
+    Show(DatasetShow),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask dataset show pipelines/quick.toml --index 0 --index 1 --png sheet.png"
+)]
+pub(crate) struct DatasetShow {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// The evaluation split instead of the training split
+    #[arg(long)]
+    pub(crate) eval: bool,
+    /// Which samples to draw (repeatable)
+    #[arg(long, value_name = "SAMPLE", default_values_t = [0])]
+    pub(crate) index: Vec<u32>,
+    /// Which views of each
+    #[arg(long, value_name = "A..B", default_value = "0..8")]
+    pub(crate) views: String,
+    /// Draw them on a contact sheet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) png: Option<PathBuf>,
+    /// Write the very tensor that the teacher sees, as a NumPy array
+    #[arg(long, value_name = "FILE")]
+    pub(crate) npy: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

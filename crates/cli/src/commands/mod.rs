@@ -1,6 +1,7 @@
 //! One file, one verb.
 
 pub(crate) mod cache;
+pub(crate) mod dataset;
 pub(crate) mod doctor;
 pub(crate) mod list;
 pub(crate) mod report;

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What `make test-full` does beyond `make test`: long kill runs, other programs that read our files, and a real browser.
+# Installs what it needs (Python packages into .runtime/python; chromium by apt-get, as root) and fails where it cannot.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+binary="${CARGO_TARGET_DIR:-target}/release/logitcask"
+
+echo "== long runs: hundreds of kills"
+LOGITCASK_FULL=1 cargo test --release --workspace
+
+echo "== a capture and a run to look at"
+cargo build --release --bin logitcask
+recipe=pipelines/quick.toml
+"$binary" teacher-logits "$recipe" --cache-dir "$work/cache"
+"$binary" student "$recipe" --cache-dir "$work/cache" --out "$work/run"
+"$binary" cache verify --recipe "$recipe" --cache-dir "$work/cache" --recompute 500
+"$binary" report "$work/run" --out "$work/report"
+
+echo "== readers: pyarrow, pandas, polars, DuckDB"
+python=.runtime/python/bin/python
+[ -x "$python" ] || python3 -m venv .runtime/python
+"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20"
+"$python" tests/readers.py "$work/cache"
+
+echo "== the report in a browser"
+command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; }
+chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update \
+    --user-data-dir="$work/profile" --enable-logging=stderr --v=0 --window-size=1100,1000 \
+    --screenshot="$work/report.png" "file://$work/report/report.html" 2>"$work/console"
+[ -s "$work/report.png" ] || { echo "the browser drew nothing"; exit 1; }
+if grep -E 'CONSOLE.*(error|Error)' "$work/console"; then echo "the page has errors"; exit 1; fi
+echo "all of it passed"

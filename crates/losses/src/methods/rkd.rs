@@ -237,38 +237,88 @@ fn angles_at(
     opposite: &mut [f64],
 ) -> (f64, f64) {
     let n = opposite.len();
-    let side = |of: &Distances| (of.squares.row(i)[j], 0.5 * of.inverse_lengths.row(i)[j]);
-    let ((s_ij, s_half), (t_ij, t_half)) = (side(student), side(teacher));
-    let s = (
-        &student.squares.row(i)[..n],
-        &student.squares.row(j)[..n],
-        &student.inverse_lengths.row(i)[..n],
-    );
-    let t = (
-        &teacher.squares.row(i)[..n],
-        &teacher.squares.row(j)[..n],
-        &teacher.inverse_lengths.row(i)[..n],
-    );
-    let s_inverse_square = 2.0 * s_half * s_half;
-    let mut values = [0.0; 8];
-    let mut slopes = [0.0; 8];
+    let (s, t) = (Sides::new(student, i, j), Sides::new(teacher, i, j));
+    // The last few k go one at a time, so that the others have a fixed number of lanes.
+    let mut sums = [[0.0; LANES]; 2];
+    let whole = n - n % LANES;
     real::vectorized(
         #[inline(always)]
         || {
-            for k in 0..n {
-                let s_scale = s_half * s.2[k];
-                let angle_s = (s_ij + s.0[k] - s.1[k]) * s_scale;
-                let angle_t = (t_ij + t.0[k] - t.1[k]) * (t_half * t.2[k]);
-                let difference = angle_s - angle_t;
-                let w = difference.clamp(-1.0, 1.0);
-                values[k % 8] += w * (difference - 0.5 * w);
-                opposite[k] -= w * s_scale;
-                // Twice, as j and k change places: the side from i to j as the first and as the second of the two.
-                slopes[k % 8] += 2.0 * w * (s_scale - angle_s * s_inverse_square);
+            for first in (0..whole).step_by(LANES) {
+                angles::<LANES>(first, &s, &t, opposite, &mut sums);
+            }
+            for k in whole..n {
+                let mut one = [[0.0; 1]; 2];
+                angles::<1>(k, &s, &t, opposite, &mut one);
+                sums[0][0] += one[0][0];
+                sums[1][0] += one[1][0];
             }
         },
     );
-    (values.iter().sum(), slopes.iter().sum())
+    (sums[0].iter().sum(), sums[1].iter().sum())
+}
+
+const LANES: usize = 16;
+
+/// The sides at i and j, and what the angles of one (i, j) need of one network.
+struct Sides<'a> {
+    /// `D2_ij`.
+    square: f64,
+    /// `1 / (2 D_ij)`.
+    half_inverse: f64,
+    /// `D2_ik` for all k.
+    from_i: &'a [f64],
+    /// `D2_jk` for all k.
+    from_j: &'a [f64],
+    /// `1 / D_ik` for all k.
+    inverse: &'a [f64],
+}
+
+impl<'a> Sides<'a> {
+    fn new(of: &'a Distances, i: usize, j: usize) -> Self {
+        Self {
+            square: of.squares.row(i)[j],
+            half_inverse: 0.5 * of.inverse_lengths.row(i)[j],
+            from_i: of.squares.row(i),
+            from_j: of.squares.row(j),
+            inverse: of.inverse_lengths.row(i),
+        }
+    }
+}
+
+/// `N` angles from k = `first` on; adds their values and their slopes to `sums`.
+#[inline(always)]
+fn angles<const N: usize>(
+    first: usize,
+    s: &Sides<'_>,
+    t: &Sides<'_>,
+    opposite: &mut [f64],
+    sums: &mut [[f64; N]; 2],
+) {
+    let range = first..first + N;
+    let (s_i, s_j, s_inverse) = (
+        &s.from_i[range.clone()],
+        &s.from_j[range.clone()],
+        &s.inverse[range.clone()],
+    );
+    let (t_i, t_j, t_inverse) = (
+        &t.from_i[range.clone()],
+        &t.from_j[range.clone()],
+        &t.inverse[range.clone()],
+    );
+    let opposite = &mut opposite[range];
+    let s_inverse_square = 2.0 * s.half_inverse * s.half_inverse;
+    for k in 0..N {
+        let s_scale = s.half_inverse * s_inverse[k];
+        let angle_s = (s.square + s_i[k] - s_j[k]) * s_scale;
+        let angle_t = (t.square + t_i[k] - t_j[k]) * (t.half_inverse * t_inverse[k]);
+        let difference = angle_s - angle_t;
+        let w = difference.clamp(-1.0, 1.0);
+        sums[0][k] += w * (difference - 0.5 * w);
+        opposite[k] -= w * s_scale;
+        // Twice, as j and k change places: the side from i to j as the first and as the second of the two.
+        sums[1][k] += 2.0 * w * (s_scale - angle_s * s_inverse_square);
+    }
 }
 
 /// From derivatives G by squared distances to derivatives by points: with `H = G + G'`,

@@ -6,11 +6,9 @@
 
 use rayon::prelude::*;
 
-use super::real::{Real, vectorized};
+use super::real::Real;
 use super::rows::{Matrix, View};
 
-/// Rows of the result per register tile.
-const TILE_ROWS: usize = 4;
 /// Rows of the result per task.
 const TASK_ROWS: usize = 32;
 /// Steps along the inner dimension per panel.
@@ -113,15 +111,19 @@ fn multiply<F: Real>(
     // A tile is two of the widest registers across.
     match (pulp::Arch::new(), size_of::<F>()) {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        (pulp::Arch::V4(_), 4) => tiled::<F, 32>(m, n, depth, a, b),
+        (pulp::Arch::V4(_), 4) => tiled::<F, 8, 32>(m, n, depth, a, b),
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        (pulp::Arch::V4(_), _) => tiled::<F, 16>(m, n, depth, a, b),
-        (_, 4) => tiled::<F, 16>(m, n, depth, a, b),
-        _ => tiled::<F, 8>(m, n, depth, a, b),
+        (pulp::Arch::V4(_), _) => tiled::<F, 8, 16>(m, n, depth, a, b),
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        (pulp::Arch::V3(_), 4) => tiled::<F, 4, 16>(m, n, depth, a, b),
+        (_, 4) => tiled::<F, 4, 8>(m, n, depth, a, b),
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        (pulp::Arch::V3(_), _) => tiled::<F, 4, 8>(m, n, depth, a, b),
+        _ => tiled::<F, 4, 4>(m, n, depth, a, b),
     }
 }
 
-fn tiled<F: Real, const WIDTH: usize>(
+fn tiled<F: Real, const ROWS: usize, const WIDTH: usize>(
     m: usize,
     n: usize,
     depth: usize,
@@ -149,19 +151,19 @@ fn tiled<F: Real, const WIDTH: usize>(
         let mut packed_a = Vec::with_capacity(TASK_ROWS * DEPTH);
         for block in &blocks {
             packed_a.clear();
-            for row in (first_row..end_row).step_by(TILE_ROWS) {
-                a.pack::<TILE_ROWS>(&mut packed_a, row, m, block.clone());
+            for row in (first_row..end_row).step_by(ROWS) {
+                a.pack::<ROWS>(&mut packed_a, row, m, block.clone());
             }
             for first in (0..n).step_by(WIDTH) {
                 let (panel_b, rest) = rest_b.split_at(block.len() * WIDTH);
                 rest_b = rest;
-                let panels_a = packed_a.chunks_exact(block.len() * TILE_ROWS);
-                for (panel_a, rows) in panels_a.zip(rows.chunks_mut(TILE_ROWS * n)) {
-                    vectorized(
-                        #[inline(always)]
-                        || tile::<F, WIDTH>(panel_a, panel_b, rows, n, first),
-                    );
-                }
+                pulp::Arch::new().dispatch(Column::<F, ROWS, WIDTH> {
+                    panels_a: &packed_a,
+                    panel_b,
+                    rows,
+                    n,
+                    first,
+                });
             }
         }
     };
@@ -179,31 +181,73 @@ fn tiled<F: Real, const WIDTH: usize>(
     out
 }
 
-/// Adds the product of two panels to the tile of `rows` that starts at column `first`.
-#[inline(always)]
-fn tile<F: Real, const WIDTH: usize>(
-    panel_a: &[F],
-    panel_b: &[F],
-    rows: &mut [F],
+/// Adds, for every panel of `a`, its product with one panel of `b` to the tile of `rows` that starts at column `first`.
+struct Column<'a, F, const ROWS: usize, const WIDTH: usize> {
+    panels_a: &'a [F],
+    panel_b: &'a [F],
+    rows: &'a mut [F],
     n: usize,
     first: usize,
-) {
-    let width = WIDTH.min(n - first);
-    let mut sums = [[F::zero(); WIDTH]; TILE_ROWS];
-    for (sums, row) in sums.iter_mut().zip(rows.chunks(n)) {
-        sums[..width].copy_from_slice(&row[first..first + width]);
-    }
-    let (a, _) = panel_a.as_chunks::<TILE_ROWS>();
-    let (b, _) = panel_b.as_chunks::<WIDTH>();
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..TILE_ROWS {
-            for j in 0..WIDTH {
-                sums[i][j] = a[i].fused_multiply_add(b[j], sums[i][j]);
+}
+
+impl<F: Real, const ROWS: usize, const WIDTH: usize> pulp::WithSimd for Column<'_, F, ROWS, WIDTH> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let depth = self.panel_b.len() / WIDTH;
+        let columns = self.first..self.n.min(self.first + WIDTH);
+        let panels = self.panels_a.chunks_exact(depth * ROWS);
+        for (panel_a, rows) in panels.zip(self.rows.chunks_mut(ROWS * self.n)) {
+            let mut sums = [[F::zero(); WIDTH]; ROWS];
+            for (sums, row) in sums.iter_mut().zip(rows.chunks_exact(self.n)) {
+                sums[..columns.len()].copy_from_slice(&row[columns.clone()]);
+            }
+            tile::<S, F, ROWS, WIDTH>(simd, panel_a, self.panel_b, &mut sums);
+            for (sums, row) in sums.iter().zip(rows.chunks_exact_mut(self.n)) {
+                row[columns.clone()].copy_from_slice(&sums[..columns.len()]);
             }
         }
     }
-    for (sums, row) in sums.iter().zip(rows.chunks_mut(n)) {
-        row[first..first + width].copy_from_slice(&sums[..width]);
+}
+
+#[inline(always)]
+fn tile<S: pulp::Simd, F: Real, const ROWS: usize, const WIDTH: usize>(
+    simd: S,
+    panel_a: &[F],
+    panel_b: &[F],
+    sums: &mut [[F; WIDTH]; ROWS],
+) {
+    let (a, _) = panel_a.as_chunks::<ROWS>();
+    let (b, _) = panel_b.as_chunks::<WIDTH>();
+    if size_of::<F::Vector<S>>() * 2 == size_of::<[F; WIDTH]>() {
+        // The sums stay in registers; the compiler needs to be shown them as such.
+        let mut registers = [[F::splat(simd, F::zero()); 2]; ROWS];
+        for (registers, sums) in registers.iter_mut().zip(sums.iter()) {
+            let (vectors, _) = F::as_vectors::<S>(sums);
+            registers.copy_from_slice(vectors);
+        }
+        for (a, b) in a.iter().zip(b) {
+            let (b, _) = F::as_vectors::<S>(b);
+            let (left, right) = (b[0], b[1]);
+            for (registers, &a) in registers.iter_mut().zip(a) {
+                let a = F::splat(simd, a);
+                registers[0] = F::multiply_add(simd, a, left, registers[0]);
+                registers[1] = F::multiply_add(simd, a, right, registers[1]);
+            }
+        }
+        for (registers, sums) in registers.iter().zip(sums) {
+            let (vectors, _) = F::as_vectors_mut::<S>(sums);
+            vectors.copy_from_slice(registers);
+        }
+    } else {
+        for (a, b) in a.iter().zip(b) {
+            for (sums, &a) in sums.iter_mut().zip(a) {
+                for (sum, &b) in sums.iter_mut().zip(b) {
+                    *sum = a.fused_multiply_add(b, *sum);
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! a product is fused with an addition only where the code says so.
 
 use candle_core::WithDType;
+use pulp::Simd;
 
 /// Independent partial sums per reduction: two 512-bit registers of f32.
 const LANES: usize = 32;
@@ -25,6 +26,26 @@ pub(crate) trait Real: WithDType + std::ops::Neg<Output = Self> {
     /// `self * b + c`, rounded once.
     fn fused_multiply_add(self, b: Self, c: Self) -> Self;
 
+    /// A register of the instruction set `S`.
+    type Vector<S: Simd>: Copy;
+
+    /// `x` in every lane.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+
+    /// [`fused_multiply_add`](Self::fused_multiply_add) in every lane.
+    fn multiply_add<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+
+    /// The slice as registers, and what is left over.
+    fn as_vectors<S: Simd>(x: &[Self]) -> (&[Self::Vector<S>], &[Self]);
+
+    /// The slice as registers to write to, and what is left over.
+    fn as_vectors_mut<S: Simd>(x: &mut [Self]) -> (&mut [Self::Vector<S>], &mut [Self]);
+
     /// The larger of two; neither is ever NaN here.
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
@@ -43,6 +64,28 @@ impl Real for f64 {
     #[inline(always)]
     fn fused_multiply_add(self, b: Self, c: Self) -> Self {
         self.mul_add(b, c)
+    }
+
+    type Vector<S: Simd> = S::f64s;
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, x: Self) -> S::f64s {
+        simd.splat_f64s(x)
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
+        simd.mul_add_f64s(a, b, c)
+    }
+
+    #[inline(always)]
+    fn as_vectors<S: Simd>(x: &[Self]) -> (&[S::f64s], &[Self]) {
+        S::as_simd_f64s(x)
+    }
+
+    #[inline(always)]
+    fn as_vectors_mut<S: Simd>(x: &mut [Self]) -> (&mut [S::f64s], &mut [Self]) {
+        S::as_mut_simd_f64s(x)
     }
 }
 
@@ -77,6 +120,28 @@ impl Real for f32 {
     fn fused_multiply_add(self, b: Self, c: Self) -> Self {
         self.mul_add(b, c)
     }
+
+    type Vector<S: Simd> = S::f32s;
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, x: Self) -> S::f32s {
+        simd.splat_f32s(x)
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
+        simd.mul_add_f32s(a, b, c)
+    }
+
+    #[inline(always)]
+    fn as_vectors<S: Simd>(x: &[Self]) -> (&[S::f32s], &[Self]) {
+        S::as_simd_f32s(x)
+    }
+
+    #[inline(always)]
+    fn as_vectors_mut<S: Simd>(x: &mut [Self]) -> (&mut [S::f32s], &mut [Self]) {
+        S::as_mut_simd_f32s(x)
+    }
 }
 
 /// Runs `f` with the widest vector instructions there are. `f` must be small enough to be inlined.
@@ -86,7 +151,7 @@ pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     impl<R, G: FnOnce() -> R> pulp::WithSimd for Inlined<G> {
         type Output = R;
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) -> R {
+        fn with_simd<S: Simd>(self, _: S) -> R {
             (self.0)()
         }
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// True where a bar can be drawn.
 pub(crate) fn on_terminal() -> bool {
@@ -45,17 +45,25 @@ impl Progress {
     pub(crate) fn new(what: impl Into<String>, total: u64, unit: &str) -> Self {
         let what = what.into();
         let plain = !on_terminal();
-        let target = if plain {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr_with_hz(5)
+        // A bar without an end would be drawn full; it appears once the end is known.
+        let target = match plain || total == 0 {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr_with_hz(5),
         };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         let template = format!(
-            "{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}"
+            "{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left  {{msg}}"
         );
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style.progress_chars("=> "));
+            let rate = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
+                let per_s = state.per_sec();
+                // A bar that cannot write has nobody to tell.
+                let _ = match per_s < 10.0 {
+                    true => write!(w, "{per_s:.1}/s"),
+                    false => write!(w, "{per_s:.0}/s"),
+                };
+            };
+            bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
         }
         bar.set_prefix(what.clone());
         let now = Instant::now();
@@ -72,6 +80,10 @@ impl Progress {
     /// How much there is to do, where that was not known at first.
     pub(crate) fn set_total(&self, total: u64) {
         self.bar.set_length(total);
+        if !self.plain && self.bar.is_hidden() {
+            self.bar
+                .set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+        }
     }
 
     /// Starts counting at `position`: what an earlier run has done says nothing about today's rate.

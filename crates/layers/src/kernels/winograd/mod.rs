@@ -102,13 +102,27 @@ fn correlate(
     y: &mut [f32],
 ) {
     let per_image = tiling.per_image();
-    // Whole images are one piece of work, so that pieces write to separate memory: enough of them for the register tiles
-    // to have rows. A piece is done in blocks whose transformed tiles stay in the second level of cache.
-    let images = 32usize.div_ceil(per_image);
-    let bytes_per_tile = POINTS * (tiling.channels + co) * size_of::<f32>();
-    let block = ((600 << 10) / bytes_per_tile / 12 * 12)
-        .clamp(24, 96)
-        .min(images * per_image);
+    // Whole images are one piece of work, so that pieces write to separate memory; a piece is done in blocks. Each block
+    // reads all transformed kernels: while these fit the second level of cache, blocks are small, so that their tiles
+    // do too; when they do not, blocks are large, so that they are read seldom. No value depends on this cut, so it
+    // may look at the number of threads.
+    let block = if size_of_val(kernels) > 2 << 20 {
+        96
+    } else {
+        let bytes_per_tile = POINTS * (tiling.channels + co) * size_of::<f32>();
+        ((600 << 10) / bytes_per_tile).clamp(24, 96)
+    };
+    let batch = x.len() / tiling.image_len();
+    let threads = rayon::current_num_threads();
+    let pieces = batch
+        .div_ceil((block / per_image).max(1))
+        .next_multiple_of(threads);
+    let images = batch.div_ceil(pieces);
+    let tiles = images * per_image;
+    let block = tiles
+        .div_ceil(tiles.div_ceil(block))
+        .next_multiple_of(4)
+        .min(tiles);
     let v = Points::new(level, block, tiling.channels);
     let m = Points::new(level, block, co);
     let zeros = vec![0.0; v.channels];

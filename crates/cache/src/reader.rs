@@ -12,6 +12,10 @@ use crate::{CacheError, Encoding, Manifest, Statistic, TopKRow};
 /// Logits in a batch from which on several threads gather it; below, waking them costs more than it saves.
 const PARALLEL_FROM: usize = 1 << 18;
 
+/// Bytes of rows that are asked for before the first of them is used: enough to keep the memory busy, few enough to stay
+/// in the second-level cache together with what is decoded from them.
+const BLOCK_BYTES: usize = 1 << 14;
+
 /// How a cache is opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenOptions {
@@ -31,6 +35,7 @@ pub struct LogitCache {
     chunks: Vec<Vec<Chunk>>,
     null_samples: Vec<u32>,
     codec: Box<dyn Codec>,
+    row_bytes: usize,
 }
 
 impl LogitCache {
@@ -41,6 +46,7 @@ impl LogitCache {
     pub fn open(path: &Path, options: OpenOptions) -> Result<LogitCache, CacheError> {
         let manifest = Manifest::read(path)?;
         let codec = manifest.encoding.codec(manifest.n_classes);
+        let row_bytes = manifest.encoding.row_bytes(manifest.n_classes);
         let views = folder::views_of(path)?;
         let mut view_files = Vec::with_capacity(views.len());
         let mut chunks = Vec::with_capacity(views.len());
@@ -69,6 +75,7 @@ impl LogitCache {
             view_files,
             chunks,
             null_samples,
+            row_bytes,
             codec,
         })
     }
@@ -155,30 +162,54 @@ impl LogitCache {
         check_length("logits", logits.len(), wanted.len() * n_classes)?;
         check_length("labels", labels.len(), wanted.len())?;
         self.require(Statistic::Logits)?;
-        let gather =
-            |((&(sample, view), logits), label): ((&(u32, u32), &mut [f32]), &mut u32)| match self
-                .chunk_of(sample, view)?
-                .row(sample, self.codec.as_ref(), logits)?
-            {
-                Row::There(found, ()) => {
-                    *label = found;
-                    Ok(())
-                }
-                Row::Null(_) => Err(CacheError::NullRow { sample, view }),
-            };
         if wanted.len() * n_classes < PARALLEL_FROM {
-            let rows = wanted
+            return self.gather(wanted, logits, labels);
+        }
+        let n_rows = (PARALLEL_FROM / 4).div_ceil(n_classes);
+        let parts = wanted
+            .par_chunks(n_rows)
+            .zip(logits.par_chunks_mut(n_rows * n_classes));
+        parts
+            .zip(labels.par_chunks_mut(n_rows))
+            .try_for_each(|((wanted, logits), labels)| self.gather(wanted, logits, labels))
+    }
+
+    /// Gathers on this thread, a block of rows at a time: first the memory is asked for all of the block's rows, then they
+    /// are checked and decoded.
+    fn gather(
+        &self,
+        wanted: &[(u32, u32)],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), CacheError> {
+        let n_classes = self.manifest.n_classes;
+        let n_rows = (BLOCK_BYTES / self.row_bytes).max(2);
+        let blocks = wanted
+            .chunks(n_rows)
+            .zip(logits.chunks_mut(n_rows * n_classes))
+            .zip(labels.chunks_mut(n_rows));
+        for ((wanted, logits), labels) in blocks {
+            let mut touched = 0;
+            for &(sample, view) in wanted {
+                touched ^= self.chunk_of(sample, view)?.touch(sample);
+            }
+            std::hint::black_box(touched);
+            for ((&(sample, view), logits), label) in wanted
                 .iter()
                 .zip(logits.chunks_exact_mut(n_classes))
-                .zip(labels);
-            return rows.into_iter().try_for_each(gather);
+                .zip(labels)
+            {
+                *label =
+                    match self
+                        .chunk_of(sample, view)?
+                        .row(sample, self.codec.as_ref(), logits)?
+                    {
+                        Row::There(label, ()) => label,
+                        Row::Null(_) => return Err(CacheError::NullRow { sample, view }),
+                    };
+            }
         }
-        let rows = wanted
-            .par_iter()
-            .zip(logits.par_chunks_exact_mut(n_classes))
-            .zip(labels);
-        rows.with_min_len(PARALLEL_FROM.div_ceil(4 * n_classes))
-            .try_for_each(gather)
+        Ok(())
     }
 
     /// Gathers rows of the k largest, from a cache encoded as `top<k>`, with the labels that the cache holds.

@@ -65,6 +65,16 @@ impl Source {
         }
     }
 
+    /// All bytes, where the file is mapped.
+    #[inline]
+    pub(crate) fn mapped(&self) -> Option<&[u8]> {
+        match self {
+            Source::Map(buffer) => Some(buffer.as_slice()),
+            #[cfg(unix)]
+            Source::Read { .. } => None,
+        }
+    }
+
     /// The bytes at `range`, borrowed where the file is mapped.
     ///
     /// # Errors

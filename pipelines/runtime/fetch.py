@@ -90,7 +90,8 @@ def unpack(wheel: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def is_library(name: str) -> bool:
-    if "pybind11" in name:  # the only part of the wheel that is Python's
+    # Python's part of the wheel, and what only other programs load.
+    if any(part in name for part in ("pybind11", "nvblas", "cufftw", ".alt.")):
         return False
     return name.startswith("lib") and (name.endswith((".so", ".dylib")) or ".so." in name)
 

@@ -27,13 +27,22 @@ const NEARLY_BEST: f64 = 0.97;
 /// The batch size of the recipe; of the export, if that fixed one; or the one that a short trial on black images finds.
 /// The result decides which images meet in a run, and is to be kept with the cache: a resumed or divided capture must
 /// use the same.
-pub fn find_batch_size(teacher: &mut Teacher, images: ImageSize) -> Result<BatchSize, TeacherError> {
+pub fn find_batch_size(
+    teacher: &mut Teacher,
+    images: ImageSize,
+) -> Result<BatchSize, TeacherError> {
     if let Some(rows) = teacher.spec().batch_size {
-        return Ok(BatchSize { rows: rows.max(1), tried: Vec::new() });
+        return Ok(BatchSize {
+            rows: rows.max(1),
+            tried: Vec::new(),
+        });
     }
     if let Some(fixed) = teacher.input().fixed_batch {
         // Whole runs, and enough of them that handing batches around costs nothing.
-        return Ok(BatchSize { rows: fixed * 32usize.div_ceil(fixed), tried: Vec::new() });
+        return Ok(BatchSize {
+            rows: fixed * 32usize.div_ceil(fixed),
+            tried: Vec::new(),
+        });
     }
     let candidates: &[usize] = match teacher.device().provider {
         ExecutionProvider::Cpu => &[8, 16, 32, 64, 128],
@@ -41,7 +50,9 @@ pub fn find_batch_size(teacher: &mut Teacher, images: ImageSize) -> Result<Batch
     };
     let mut tried: Vec<(usize, f64)> = Vec::new();
     for &rows in candidates {
-        let slowest = tried.last().map(|(_, rate)| *rate / teacher.sessions().0 as f64);
+        let slowest = tried
+            .last()
+            .map(|(_, rate)| *rate / teacher.sessions().0 as f64);
         if slowest.is_some_and(|rate| rows as f64 / rate > LONGEST_RUN.as_secs_f64()) {
             break;
         }
@@ -53,15 +64,24 @@ pub fn find_batch_size(teacher: &mut Teacher, images: ImageSize) -> Result<Batch
     }
     let best = tried.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
     let chosen = tried.iter().find(|(_, rate)| *rate >= NEARLY_BEST * best);
-    Ok(BatchSize { rows: chosen.map_or(candidates[0], |(rows, _)| *rows), tried })
+    Ok(BatchSize {
+        rows: chosen.map_or(candidates[0], |(rows, _)| *rows),
+        tried,
+    })
 }
 
 /// Images per second with all sessions at work, as they will be: alone, a session has the caches to itself.
 fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, TeacherError> {
     let mut batch = PixelBatch::new(teacher.layout());
     batch.pixels = vec![0.0; rows * images.n_bytes()];
-    (batch.n, batch.channels, batch.height, batch.width) = (rows, images.channels, images.height, images.width);
-    let Split { workers, input, output, .. } = teacher.split();
+    (batch.n, batch.channels, batch.height, batch.width) =
+        (rows, images.channels, images.height, images.width);
+    let Split {
+        workers,
+        input,
+        output,
+        ..
+    } = teacher.split();
     let batch = &batch;
     let rates: Vec<Result<f64, TeacherError>> = std::thread::scope(|scope| {
         let trials: Vec<_> = workers
@@ -87,7 +107,14 @@ fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, Te
                 })
             })
             .collect();
-        trials.into_iter().map(|trial| trial.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        trials
+            .into_iter()
+            .map(|trial| {
+                trial
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
     });
     rates.into_iter().sum()
 }

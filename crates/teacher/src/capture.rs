@@ -37,10 +37,23 @@ pub fn prepare(teacher: &mut Teacher, pixels: Pixels<'_>) -> Result<ImageSize, T
     const LOOKED_AT: usize = 16;
     let all: Vec<u32> = pixels.dataset.selected();
     let mut batch = PixelBatch::new(teacher.layout());
-    let requests: Vec<(u32, u32)> = spread(&all, LOOKED_AT).into_iter().map(|sample| (sample, 0)).collect();
-    render(pixels.dataset, pixels.family, pixels.preprocess, &requests, &mut batch)?;
+    let requests: Vec<(u32, u32)> = spread(&all, LOOKED_AT)
+        .into_iter()
+        .map(|sample| (sample, 0))
+        .collect();
+    render(
+        pixels.dataset,
+        pixels.family,
+        pixels.preprocess,
+        &requests,
+        &mut batch,
+    )?;
     teacher.check(&batch, pixels.dataset.n_classes())?;
-    Ok(ImageSize { height: batch.height, width: batch.width, channels: batch.channels })
+    Ok(ImageSize {
+        height: batch.height,
+        width: batch.width,
+        channels: batch.channels,
+    })
 }
 
 /// What a capture did.
@@ -73,7 +86,11 @@ pub struct CaptureReport {
 impl CaptureReport {
     /// Images per second of wall time.
     pub fn images_per_s(&self) -> f64 {
-        if self.seconds > 0.0 { self.images as f64 / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 {
+            self.images as f64 / self.seconds
+        } else {
+            0.0
+        }
     }
 
     /// Top-1 accuracy over what was captured here; `None` if that was nothing.
@@ -96,13 +113,22 @@ pub fn capture(
 ) -> Result<CaptureReport, TeacherError> {
     let start = Instant::now();
     let times = Times::default();
-    let mut report = CaptureReport { batch_size: job.batch_size.max(1), ..CaptureReport::default() };
+    let mut report = CaptureReport {
+        batch_size: job.batch_size.max(1),
+        ..CaptureReport::default()
+    };
     let mut teacher_seconds_told = 0.0;
     loop {
         let tasks = plan(job, writer, report.batch_size)?;
         let n_classes = job.pixels.dataset.n_classes();
         let images = tasks.iter().map(|task| task.requests.len() as u64).sum();
-        events(Event::Started(describe(teacher, job, images, report.batch_size, writer)));
+        events(Event::Started(describe(
+            teacher,
+            job,
+            images,
+            report.batch_size,
+            writer,
+        )));
         let mut sink = Sink {
             writer,
             events,
@@ -116,12 +142,23 @@ pub fn capture(
             sessions: teacher.sessions().0 as f64,
             teacher_seconds_told: &mut teacher_seconds_told,
         };
-        let outcome = pipeline::run(teacher, job.pixels, tasks.into_iter(), job.decoders, stop, &times, &mut |step| sink.take(step));
+        let outcome = pipeline::run(
+            teacher,
+            job.pixels,
+            tasks.into_iter(),
+            job.decoders,
+            stop,
+            &times,
+            &mut |step| sink.take(step),
+        );
         match outcome {
             // Batches of a chunk must all have met the same number of neighbours, so its finished part is dropped too.
             Err(TeacherError::OutOfMemory { rows, .. }) if report.batch_size > 1 && rows > 1 => {
                 let to = report.batch_size / 2;
-                events(Event::Halved { from: report.batch_size, to });
+                events(Event::Halved {
+                    from: report.batch_size,
+                    to,
+                });
                 report.batch_size = to;
             }
             Err(error) => return Err(error),
@@ -140,7 +177,11 @@ fn plan(job: &Job<'_>, writer: &LogitWriter, batch_size: usize) -> Result<Vec<Ta
     let mut tasks = Vec::new();
     let ours = job.part.range(writer.manifest().n_chunks());
     for &view in job.views {
-        for chunk in writer.missing_chunks(view)?.into_iter().filter(|chunk| ours.contains(chunk)) {
+        for chunk in writer
+            .missing_chunks(view)?
+            .into_iter()
+            .filter(|chunk| ours.contains(chunk))
+        {
             let samples: Vec<u32> = writer.chunk_range(chunk)?.collect();
             tasks.extend(samples.chunks(batch_size).map(|samples| Task {
                 view,
@@ -163,15 +204,29 @@ fn remaining_chunks(tasks: &[Task]) -> BTreeMap<u32, usize> {
     remaining
 }
 
-fn describe(teacher: &Teacher, job: &Job<'_>, images: u64, batch_size: usize, writer: &LogitWriter) -> Plan {
+fn describe(
+    teacher: &Teacher,
+    job: &Job<'_>,
+    images: u64,
+    batch_size: usize,
+    writer: &LogitWriter,
+) -> Plan {
     let (sessions, threads_each) = teacher.sessions();
     let batch_bytes = job.images.n_bytes() * size_of::<f32>() * batch_size;
     // The chunk being filled, the next one, and those that a slow session still holds a batch of.
     let chunk_rows = writer.manifest().chunk_rows as usize;
     let open_chunks = 2 + sessions * batch_size / chunk_rows;
     let chunk_bytes = chunk_rows * job.pixels.dataset.n_classes() * size_of::<f32>();
-    let buffers = pipeline::batches_at_once(sessions, job.decoders) * batch_bytes + open_chunks * chunk_bytes;
-    Plan { images, batch_size, sessions, threads_each, decoders: job.decoders, buffer_bytes: buffers as u64 }
+    let buffers =
+        pipeline::batches_at_once(sessions, job.decoders) * batch_bytes + open_chunks * chunk_bytes;
+    Plan {
+        images,
+        batch_size,
+        sessions,
+        threads_each,
+        decoders: job.decoders,
+        buffer_bytes: buffers as u64,
+    }
 }
 
 /// Takes answers in whatever order they come, fills chunks, and writes each as soon as it is whole.
@@ -213,18 +268,28 @@ impl Sink<'_> {
     fn place(&mut self, answered: Answered) -> Result<(), TeacherError> {
         let Answered { task, answer, bad } = answered;
         if answer.width != self.n_classes && bad.len() < task.requests.len() {
-            return Err(TeacherError::ClassCount { teacher: answer.width, dataset: self.n_classes });
+            return Err(TeacherError::ClassCount {
+                teacher: answer.width,
+                dataset: self.n_classes,
+            });
         }
         self.report.clipped += answer.clipped;
         let n_classes = self.n_classes;
         let range = self.writer.chunk_range(task.chunk)?;
-        let chunk = self.open.entry((task.view, task.chunk)).or_insert_with(|| OpenChunk {
-            start: range.start,
-            logits: vec![0.0; range.len() * n_classes],
-            valid: vec![true; range.len()],
-            n_missing: range.len(),
-        });
-        for ((sample, _), row) in task.requests.iter().zip(answer.rows.chunks_exact(n_classes)) {
+        let chunk = self
+            .open
+            .entry((task.view, task.chunk))
+            .or_insert_with(|| OpenChunk {
+                start: range.start,
+                logits: vec![0.0; range.len() * n_classes],
+                valid: vec![true; range.len()],
+                n_missing: range.len(),
+            });
+        for ((sample, _), row) in task
+            .requests
+            .iter()
+            .zip(answer.rows.chunks_exact(n_classes))
+        {
             let position = (sample - chunk.start) as usize;
             chunk.logits[position * n_classes..][..n_classes].copy_from_slice(row);
         }
@@ -233,7 +298,10 @@ impl Sink<'_> {
             chunk.valid[position] = false;
             chunk.logits[position * n_classes..][..n_classes].fill(0.0);
             if self.report.bad_samples.insert(index) {
-                (self.events)(Event::BadSample { sample: index, error });
+                (self.events)(Event::BadSample {
+                    sample: index,
+                    error,
+                });
             }
         }
         chunk.n_missing -= task.requests.len();
@@ -244,13 +312,30 @@ impl Sink<'_> {
     }
 
     fn write(&mut self, view: u32, chunk: u32) -> Result<(), TeacherError> {
-        let Some(filled) = self.open.remove(&(view, chunk)) else { return Ok(()) };
+        let Some(filled) = self.open.remove(&(view, chunk)) else {
+            return Ok(());
+        };
         let range = filled.start as usize..filled.start as usize + filled.valid.len();
         let labels = &self.labels[range];
-        self.writer.write_chunk(view, chunk, &ChunkRows { labels, logits: &filled.logits, valid: &filled.valid, features: &[] })?;
+        self.writer.write_chunk(
+            view,
+            chunk,
+            &ChunkRows {
+                labels,
+                logits: &filled.logits,
+                valid: &filled.valid,
+                features: &[],
+            },
+        )?;
         self.report.images += filled.valid.len() as u64;
         self.report.values += filled.logits.len() as u64;
-        for ((row, label), _) in filled.logits.chunks_exact(self.n_classes).zip(labels).zip(&filled.valid).filter(|(_, valid)| **valid) {
+        for ((row, label), _) in filled
+            .logits
+            .chunks_exact(self.n_classes)
+            .zip(labels)
+            .zip(&filled.valid)
+            .filter(|(_, valid)| **valid)
+        {
             self.report.correct.0 += u64::from(argmax(row) == *label as usize);
             self.report.correct.1 += 1;
         }
@@ -272,11 +357,21 @@ impl Sink<'_> {
     /// the teacher's time since the one before it.
     fn note_circumstances(&mut self) {
         let seconds = self.times.teacher_seconds() / self.sessions;
-        self.writer.record("teacher_seconds", format!("{:.3}", seconds - *self.teacher_seconds_told));
+        self.writer.record(
+            "teacher_seconds",
+            format!("{:.3}", seconds - *self.teacher_seconds_told),
+        );
         *self.teacher_seconds_told = seconds;
-        self.writer.record("batch_size", self.report.batch_size.to_string());
+        self.writer
+            .record("batch_size", self.report.batch_size.to_string());
         if self.report.clipped > 0 {
-            self.writer.record("clipped", format!("{} of {} values so far", self.report.clipped, self.report.values));
+            self.writer.record(
+                "clipped",
+                format!(
+                    "{} of {} values so far",
+                    self.report.clipped, self.report.values
+                ),
+            );
         }
     }
 }
@@ -308,7 +403,13 @@ impl Meter {
 
     fn new(start: Instant, total: u64) -> Meter {
         let now = Instant::now();
-        Meter { start, last_report: now, total, done: 0, recent: [(now, 0)].into() }
+        Meter {
+            start,
+            last_report: now,
+            total,
+            done: 0,
+            recent: [(now, 0)].into(),
+        }
     }
 
     fn count(&mut self, images: u64) {
@@ -327,7 +428,17 @@ impl Meter {
         let (then, before) = self.recent.front().copied().unwrap_or((self.start, 0));
         self.recent.push_back((now, self.done));
         let seconds = (now - then).as_secs_f64();
-        let images_per_s = if seconds > 0.0 { (self.done - before) as f64 / seconds } else { 0.0 };
-        Some(Progress { done: self.done, total: self.total, elapsed: now - self.start, images_per_s, shares: times.shares() })
+        let images_per_s = if seconds > 0.0 {
+            (self.done - before) as f64 / seconds
+        } else {
+            0.0
+        };
+        Some(Progress {
+            done: self.done,
+            total: self.total,
+            elapsed: now - self.start,
+            images_per_s,
+            shares: times.shares(),
+        })
     }
 }

@@ -13,11 +13,21 @@ use crate::spec::{OutputIs, Precision};
 #[expect(missing_docs, reason = "each variant's message is its documentation")]
 pub enum TeacherError {
     #[error("no ONNX Runtime library found; looked in {}", list(searched))]
-    RuntimeNotFound { searched: Vec<PathBuf>, provider: ExecutionProvider },
+    RuntimeNotFound {
+        searched: Vec<PathBuf>,
+        provider: ExecutionProvider,
+    },
     #[error("`{}` could not be loaded as ONNX Runtime", path.display())]
-    RuntimeUnloadable { path: PathBuf, source: ort::LoadDynamicError },
+    RuntimeUnloadable {
+        path: PathBuf,
+        source: ort::LoadDynamicError,
+    },
     #[error("`{}` is ONNX Runtime {found}; {needed} or later is needed", path.display())]
-    RuntimeTooOld { path: PathBuf, found: String, needed: String },
+    RuntimeTooOld {
+        path: PathBuf,
+        found: String,
+        needed: String,
+    },
     #[error("ONNX Runtime is already loaded from `{}`; `{}` cannot be loaded beside it", loaded.display(), wanted.display())]
     RuntimeAlreadyLoaded { loaded: PathBuf, wanted: PathBuf },
     #[error("ONNX Runtime could not start")]
@@ -26,22 +36,43 @@ pub enum TeacherError {
     #[error("unknown provider `{name}`; there are {}", ExecutionProvider::ALL.map(|provider| format!("`{provider}`")).join(", "))]
     UnknownProvider { name: String },
     #[error("the library `{}` was built without the `{provider}` provider", library.display())]
-    ProviderNotBuilt { provider: ExecutionProvider, library: PathBuf },
+    ProviderNotBuilt {
+        provider: ExecutionProvider,
+        library: PathBuf,
+    },
     #[error("the `{provider}` provider could not start{}", said(log))]
-    ProviderFailed { provider: ExecutionProvider, log: Vec<String>, source: ort::Error },
+    ProviderFailed {
+        provider: ExecutionProvider,
+        log: Vec<String>,
+        source: ort::Error,
+    },
     #[error("the `{provider}` provider runs none of the teacher's nodes: {placement}")]
-    ProviderUnused { provider: ExecutionProvider, placement: String },
+    ProviderUnused {
+        provider: ExecutionProvider,
+        placement: String,
+    },
 
     #[error("`{}` could not be read", path.display())]
-    ModelUnreadable { path: PathBuf, source: std::io::Error },
+    ModelUnreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("`{}` is not an ONNX model{}", path.display(), looks_like.map(|it| format!("; it looks like {it}")).unwrap_or_default())]
-    NotOnnx { path: PathBuf, looks_like: Option<&'static str> },
+    NotOnnx {
+        path: PathBuf,
+        looks_like: Option<&'static str>,
+    },
     #[error("ONNX Runtime refuses the model `{}`", path.display())]
     ModelRefused { path: PathBuf, source: ort::Error },
     #[error("`{}` keeps weights in `{location}`, which lies outside the model's folder", path.display())]
     ExternalDataClimbsOut { path: PathBuf, location: String },
     #[error("the recipe says precision `{wanted}`, the weights of `{}` are `{found}`", path.display())]
-    PrecisionDiffers { path: PathBuf, wanted: Precision, found: Precision, provider: ExecutionProvider },
+    PrecisionDiffers {
+        path: PathBuf,
+        wanted: Precision,
+        found: Precision,
+        provider: ExecutionProvider,
+    },
 
     #[error("the teacher wants {} inputs ({}); a classifier of images has one", names.len(), names.join(", "))]
     SeveralInputs { names: Vec<String> },
@@ -51,14 +82,19 @@ pub enum TeacherError {
     InputRank { name: String, shape: String },
     #[error("the teacher's input `{name}` {shape} could be (B, C, H, W) or (B, H, W, C)")]
     LayoutUnclear { name: String, shape: String },
-    #[error("the teacher expects images of {expected} (channels x height x width), the preprocessed ones are {found}")]
+    #[error(
+        "the teacher expects images of {expected} (channels x height x width), the preprocessed ones are {found}"
+    )]
     ImageSize { expected: String, found: String },
     #[error("the teacher takes bytes, and preprocessing made {value} of a pixel")]
     NotBytes { value: f32 },
 
     #[error("the teacher has no output `{wanted}`; it has {}", quoted(names))]
     NoSuchOutput { wanted: String, names: Vec<String> },
-    #[error("the teacher has several outputs ({}), and none is called `logits`", quoted(names))]
+    #[error(
+        "the teacher has several outputs ({}), and none is called `logits`",
+        quoted(names)
+    )]
     OutputUnclear { names: Vec<String> },
     #[error("the output `{name}` has shape {shape}; one row of logits per image was expected")]
     OutputShape { name: String, shape: String },
@@ -69,9 +105,18 @@ pub enum TeacherError {
     #[error("`classes` names class {class}, the teacher has {n_classes} (0 to {})", n_classes - 1)]
     ClassOutOfRange { class: u32, n_classes: usize },
     #[error("the output `{output}` holds {found}, the recipe says {stated}")]
-    OutputIsNot { output: String, found: OutputIs, stated: OutputIs },
+    OutputIsNot {
+        output: String,
+        found: OutputIs,
+        stated: OutputIs,
+    },
     #[error("the teacher answers sample {sample}, view {view} with {value} for class {class}")]
-    NotFinite { sample: u32, view: u32, class: usize, value: f32 },
+    NotFinite {
+        sample: u32,
+        view: u32,
+        class: usize,
+        value: f32,
+    },
 
     #[error("out of memory with {rows} images at once")]
     OutOfMemory { rows: usize, source: ort::Error },
@@ -80,7 +125,12 @@ pub enum TeacherError {
     #[error("there is no part `{text}`; parts are counted from 1, as in `1/8`")]
     NoSuchPart { text: String },
     #[error("the teacher's accuracy is {:.1} % on {n_samples} samples, the recipe asks for {:.1} %{}", accuracy * 100.0, wanted * 100.0, passing(would_pass))]
-    TooInaccurate { accuracy: f64, wanted: f64, n_samples: usize, would_pass: Vec<(String, f64)> },
+    TooInaccurate {
+        accuracy: f64,
+        wanted: f64,
+        n_samples: usize,
+        would_pass: Vec<(String, f64)>,
+    },
 
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -136,7 +186,10 @@ impl TeacherError {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
+    let named: Vec<String> = paths
+        .iter()
+        .map(|path| format!("`{}`", path.display()))
+        .collect();
     named.join(", ")
 }
 
@@ -153,6 +206,9 @@ fn said(log: &[String]) -> String {
 }
 
 fn passing(settings: &[(String, f64)]) -> String {
-    let parts: Vec<String> = settings.iter().map(|(setting, accuracy)| format!("; with {setting} it is {:.1} %", accuracy * 100.0)).collect();
+    let parts: Vec<String> = settings
+        .iter()
+        .map(|(setting, accuracy)| format!("; with {setting} it is {:.1} %", accuracy * 100.0))
+        .collect();
     parts.concat()
 }

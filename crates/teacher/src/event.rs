@@ -74,7 +74,8 @@ pub struct Progress {
 impl Progress {
     /// Seconds left at the present rate; `None` before there is a rate.
     pub fn eta_s(&self) -> Option<f64> {
-        (self.images_per_s > 0.0).then(|| self.total.saturating_sub(self.done) as f64 / self.images_per_s)
+        (self.images_per_s > 0.0)
+            .then(|| self.total.saturating_sub(self.done) as f64 / self.images_per_s)
     }
 }
 

@@ -60,18 +60,34 @@ impl Input {
             return Err(TeacherError::SeveralInputs { names });
         };
         let name = outlet.name().to_owned();
-        let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
-            return Err(TeacherError::InputType { name, found: outlet.dtype().to_string() });
+        let ValueType::Tensor {
+            ty,
+            shape,
+            dimension_symbols,
+        } = outlet.dtype()
+        else {
+            return Err(TeacherError::InputType {
+                name,
+                found: outlet.dtype().to_string(),
+            });
         };
         let element = match ty {
             TensorElementType::Float32 => Element::F32,
             TensorElementType::Float16 => Element::F16,
             TensorElementType::Uint8 => Element::U8,
-            other => return Err(TeacherError::InputType { name, found: other.to_string() }),
+            other => {
+                return Err(TeacherError::InputType {
+                    name,
+                    found: other.to_string(),
+                });
+            }
         };
         let symbols: Vec<&str> = dimension_symbols.iter().map(String::as_str).collect();
         let shown = show(shape, &symbols);
-        let sizes: Vec<Option<usize>> = shape.iter().map(|dim| usize::try_from(*dim).ok().filter(|dim| *dim > 0)).collect();
+        let sizes: Vec<Option<usize>> = shape
+            .iter()
+            .map(|dim| usize::try_from(*dim).ok().filter(|dim| *dim > 0))
+            .collect();
         let mut input = Input {
             name,
             fixed_batch: sizes.first().copied().flatten(),
@@ -88,9 +104,11 @@ impl Input {
                 input.layout = match stated {
                     Some(Layout::Nchw) => PixelLayout::Nchw,
                     Some(Layout::Nhwc) => PixelLayout::Nhwc,
-                    None => guess_layout([a, b, c], &symbols).ok_or_else(|| TeacherError::LayoutUnclear {
-                        name: input.name.clone(),
-                        shape: input.shown.clone(),
+                    None => guess_layout([a, b, c], &symbols).ok_or_else(|| {
+                        TeacherError::LayoutUnclear {
+                            name: input.name.clone(),
+                            shape: input.shown.clone(),
+                        }
                     })?,
                 };
                 (input.channels, input.height, input.width) = match input.layout {
@@ -108,17 +126,32 @@ impl Input {
                     input.layout = PixelLayout::Nhwc;
                 }
             }
-            _ => return Err(TeacherError::InputRank { name: input.name, shape: input.shown }),
+            _ => {
+                return Err(TeacherError::InputRank {
+                    name: input.name,
+                    shape: input.shown,
+                });
+            }
         }
         Ok(input)
     }
 
     /// Whether images of this size can be given.
-    pub fn check_size(&self, channels: usize, height: usize, width: usize) -> Result<(), TeacherError> {
-        let fits = |wanted: Option<usize>, found: usize| wanted.is_none_or(|wanted| wanted == found);
+    pub fn check_size(
+        &self,
+        channels: usize,
+        height: usize,
+        width: usize,
+    ) -> Result<(), TeacherError> {
+        let fits =
+            |wanted: Option<usize>, found: usize| wanted.is_none_or(|wanted| wanted == found);
         let all_fit = match self.rank {
             Rank::Flat { values } => fits(values, channels * height * width),
-            _ => fits(self.channels, channels) && fits(self.height, height) && fits(self.width, width),
+            _ => {
+                fits(self.channels, channels)
+                    && fits(self.height, height)
+                    && fits(self.width, width)
+            }
         };
         if all_fit {
             return Ok(());
@@ -126,9 +159,17 @@ impl Input {
         let side = |size: Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
         let expected = match self.rank {
             Rank::Flat { values } => format!("{} values", side(values)),
-            _ => format!("{}x{}x{}", side(self.channels), side(self.height), side(self.width)),
+            _ => format!(
+                "{}x{}x{}",
+                side(self.channels),
+                side(self.height),
+                side(self.width)
+            ),
         };
-        Err(TeacherError::ImageSize { expected, found: format!("{channels}x{height}x{width}") })
+        Err(TeacherError::ImageSize {
+            expected,
+            found: format!("{channels}x{height}x{width}"),
+        })
     }
 
     /// The shape of `rows` images.
@@ -162,7 +203,11 @@ impl std::fmt::Display for Input {
 /// Where nothing is known at all it is the order that ONNX's own convolutions use.
 fn guess_layout([a, b, c]: [Option<usize>; 3], symbols: &[&str]) -> Option<PixelLayout> {
     let is_channels = |size: Option<usize>| size.is_some_and(|size| size <= 4);
-    let named = |index: usize| symbols.get(index).is_some_and(|name| name.to_lowercase().contains("chan"));
+    let named = |index: usize| {
+        symbols
+            .get(index)
+            .is_some_and(|name| name.to_lowercase().contains("chan"))
+    };
     match (is_channels(a), is_channels(c)) {
         (true, false) => Some(PixelLayout::Nchw),
         (false, true) => Some(PixelLayout::Nhwc),
@@ -209,26 +254,38 @@ impl Input {
         let shape = self.shape(rows, batch.channels, batch.height, batch.width);
         let refused = |source| TeacherError::Run { rows, source };
         Ok(match self.element {
-            Element::F32 if rows == to - from => TensorRef::from_array_view((shape, pixels)).map_err(refused)?.into(),
+            Element::F32 if rows == to - from => TensorRef::from_array_view((shape, pixels))
+                .map_err(refused)?
+                .into(),
             Element::F32 => {
                 staging.floats.clear();
                 staging.floats.extend_from_slice(pixels);
                 staging.floats.resize(rows * values, 0.0);
-                TensorRef::from_array_view((shape, &staging.floats[..])).map_err(refused)?.into()
+                TensorRef::from_array_view((shape, &staging.floats[..]))
+                    .map_err(refused)?
+                    .into()
             }
             Element::F16 => {
                 staging.halves.clear();
-                staging.halves.extend(pixels.iter().map(|value| f16::from_f32(*value)));
+                staging
+                    .halves
+                    .extend(pixels.iter().map(|value| f16::from_f32(*value)));
                 staging.halves.resize(rows * values, f16::ZERO);
-                TensorRef::from_array_view((shape, &staging.halves[..])).map_err(refused)?.into()
+                TensorRef::from_array_view((shape, &staging.halves[..]))
+                    .map_err(refused)?
+                    .into()
             }
             Element::U8 => {
                 staging.bytes.clear();
                 for value in pixels {
-                    staging.bytes.push(as_byte(*value).ok_or(TeacherError::NotBytes { value: *value })?);
+                    staging
+                        .bytes
+                        .push(as_byte(*value).ok_or(TeacherError::NotBytes { value: *value })?);
                 }
                 staging.bytes.resize(rows * values, 0);
-                TensorRef::from_array_view((shape, &staging.bytes[..])).map_err(refused)?.into()
+                TensorRef::from_array_view((shape, &staging.bytes[..]))
+                    .map_err(refused)?
+                    .into()
             }
         })
     }
@@ -246,15 +303,37 @@ mod tests {
 
     #[test]
     fn layouts_are_told_apart() {
-        let check = |sizes, symbols: [&str; 4], expected| assert_eq!(guess_layout(sizes, &symbols), expected, "{sizes:?} {symbols:?}");
+        let check = |sizes, symbols: [&str; 4], expected| {
+            assert_eq!(
+                guess_layout(sizes, &symbols),
+                expected,
+                "{sizes:?} {symbols:?}"
+            )
+        };
         let none = [""; 4];
-        check([Some(3), Some(224), Some(224)], none, Some(PixelLayout::Nchw));
-        check([Some(224), Some(224), Some(3)], none, Some(PixelLayout::Nhwc));
+        check(
+            [Some(3), Some(224), Some(224)],
+            none,
+            Some(PixelLayout::Nchw),
+        );
+        check(
+            [Some(224), Some(224), Some(3)],
+            none,
+            Some(PixelLayout::Nhwc),
+        );
         check([Some(1), Some(28), Some(28)], none, Some(PixelLayout::Nchw));
         check([Some(3), None, None], none, Some(PixelLayout::Nchw));
         check([None, None, Some(1)], none, Some(PixelLayout::Nhwc));
-        check([None, None, None], ["batch", "num_channels", "height", "width"], Some(PixelLayout::Nchw));
-        check([None, None, None], ["batch", "height", "width", "channels"], Some(PixelLayout::Nhwc));
+        check(
+            [None, None, None],
+            ["batch", "num_channels", "height", "width"],
+            Some(PixelLayout::Nchw),
+        );
+        check(
+            [None, None, None],
+            ["batch", "height", "width", "channels"],
+            Some(PixelLayout::Nhwc),
+        );
         check([None, None, None], none, Some(PixelLayout::Nchw));
         check([Some(3), Some(8), Some(3)], none, None);
         check([Some(16), Some(16), Some(16)], none, None);
@@ -262,7 +341,10 @@ mod tests {
 
     #[test]
     fn only_whole_bytes_pass_as_bytes() {
-        assert_eq!([0.0, 255.0, 17.0].map(as_byte), [Some(0), Some(255), Some(17)]);
+        assert_eq!(
+            [0.0, 255.0, 17.0].map(as_byte),
+            [Some(0), Some(255), Some(17)]
+        );
         assert_eq!([0.5, -1.0, 256.0, f32::NAN].map(as_byte), [None; 4]);
     }
 }

@@ -55,7 +55,9 @@ impl ModelFile {
             let file_path = folder.join(&relative);
             let file = File::open(&file_path).map_err(unreadable(&file_path))?;
             let length = file.metadata().map_err(unreadable(&file_path))?.len();
-            hasher.update(&(location.len() as u64).to_le_bytes()).update(location.as_bytes());
+            hasher
+                .update(&(location.len() as u64).to_le_bytes())
+                .update(location.as_bytes());
             hasher.update(&length.to_le_bytes());
             hasher.update_reader(file).map_err(unreadable(&file_path))?;
             total += length;
@@ -83,9 +85,14 @@ impl ModelFile {
 fn stay_beside(model: &Path, location: &str) -> Result<PathBuf, TeacherError> {
     // Written on Windows or not, both separators count.
     let relative: PathBuf = location.replace('\\', "/").into();
-    let climbs = relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
+    let climbs = relative
+        .components()
+        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir));
     if climbs || location.is_empty() || location.contains(':') {
-        return Err(TeacherError::ExternalDataClimbsOut { path: model.to_owned(), location: location.to_owned() });
+        return Err(TeacherError::ExternalDataClimbsOut {
+            path: model.to_owned(),
+            location: location.to_owned(),
+        });
     }
     Ok(relative)
 }
@@ -180,7 +187,9 @@ fn walk_model(bytes: &[u8], facts: &mut Facts) -> Option<()> {
                 walk_graph(graph, facts, true)?;
             }
             (8, Field::Bytes(opset)) => walk_opset(opset, facts)?,
-            (25, Field::Bytes(function)) => walk_messages(function, 7, &mut |node| walk_node(node, facts, false))?,
+            (25, Field::Bytes(function)) => {
+                walk_messages(function, 7, &mut |node| walk_node(node, facts, false))?
+            }
             _ => {}
         }
     }
@@ -215,7 +224,9 @@ fn walk_graph(bytes: &[u8], facts: &mut Facts, outer: bool) -> Option<()> {
             (1, Field::Bytes(node)) => walk_node(node, facts, outer)?,
             (5, Field::Bytes(tensor)) => walk_tensor(tensor, facts)?,
             (12, Field::Bytes(output)) if outer => walk_messages(output, 1, &mut |name| {
-                facts.outputs.push(String::from_utf8_lossy(name).into_owned());
+                facts
+                    .outputs
+                    .push(String::from_utf8_lossy(name).into_owned());
                 Some(())
             })?,
             (15, Field::Bytes(sparse)) => walk_sparse(sparse, facts)?,
@@ -239,7 +250,9 @@ fn walk_node(bytes: &[u8], facts: &mut Facts, outer: bool) -> Option<()> {
         }
     }
     if outer {
-        facts.producers.extend(outputs.into_iter().map(|output| (output, operator.clone())));
+        facts
+            .producers
+            .extend(outputs.into_iter().map(|output| (output, operator.clone())));
     }
     Some(())
 }
@@ -303,13 +316,19 @@ fn walk_external(bytes: &[u8], facts: &mut Facts) -> Option<()> {
         }
     }
     if key == b"location" {
-        facts.external.insert(String::from_utf8_lossy(value).into_owned());
+        facts
+            .external
+            .insert(String::from_utf8_lossy(value).into_owned());
     }
     Some(())
 }
 
 /// Calls `visit` on each length-delimited field with this number.
-fn walk_messages(bytes: &[u8], wanted: u64, visit: &mut dyn FnMut(&[u8]) -> Option<()>) -> Option<()> {
+fn walk_messages(
+    bytes: &[u8],
+    wanted: u64,
+    visit: &mut dyn FnMut(&[u8]) -> Option<()>,
+) -> Option<()> {
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         if let (true, Field::Bytes(message)) = (number == wanted, field) {
@@ -335,7 +354,12 @@ mod tests {
         let node = [message(2, b"logits"), message(4, b"Gemm")].concat();
         let output = message(12, &message(1, b"logits"));
         let graph = [message(1, &node), message(5, &tensor), output].concat();
-        [vec![1 << 3, 8], message(7, &graph), message(8, &[2 << 3, 13])].concat()
+        [
+            vec![1 << 3, 8],
+            message(7, &graph),
+            message(8, &[2 << 3, 13]),
+        ]
+        .concat()
     }
 
     #[test]
@@ -343,10 +367,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("teacher.onnx");
         std::fs::write(&path, model_with_weights_at("teacher.bin")).unwrap();
-        assert!(matches!(ModelFile::read(&path), Err(TeacherError::ModelUnreadable { .. })), "the weights are missing");
+        assert!(
+            matches!(
+                ModelFile::read(&path),
+                Err(TeacherError::ModelUnreadable { .. })
+            ),
+            "the weights are missing"
+        );
         std::fs::write(folder.path().join("teacher.bin"), [1, 2, 3]).unwrap();
         let one = ModelFile::read(&path).unwrap();
-        assert_eq!((one.opset, one.producer_of("logits"), one.external.len()), (13, Some("Gemm"), 1));
+        assert_eq!(
+            (one.opset, one.producer_of("logits"), one.external.len()),
+            (13, Some("Gemm"), 1)
+        );
         assert_eq!(one.outputs, ["logits"]);
         std::fs::write(folder.path().join("teacher.bin"), [1, 2, 4]).unwrap();
         assert_ne!(one.digest, ModelFile::read(&path).unwrap().digest);
@@ -356,10 +389,20 @@ mod tests {
     fn weights_elsewhere_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("teacher.onnx");
-        for location in ["../weights.bin", "/etc/passwd", "a/../../b", "..\\weights.bin", "C:weights.bin", ""] {
+        for location in [
+            "../weights.bin",
+            "/etc/passwd",
+            "a/../../b",
+            "..\\weights.bin",
+            "C:weights.bin",
+            "",
+        ] {
             std::fs::write(&path, model_with_weights_at(location)).unwrap();
             let found = ModelFile::read(&path);
-            assert!(matches!(found, Err(TeacherError::ExternalDataClimbsOut { .. })), "{location}: {found:?}");
+            assert!(
+                matches!(found, Err(TeacherError::ExternalDataClimbsOut { .. })),
+                "{location}: {found:?}"
+            );
         }
     }
 
@@ -367,7 +410,11 @@ mod tests {
     fn other_files_are_named_for_what_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("teacher.onnx");
-        for (bytes, expected) in [(&b""[..], "empty"), (b"PK\x03\x04.........", "zip"), (b"<html></html>", "web page")] {
+        for (bytes, expected) in [
+            (&b""[..], "empty"),
+            (b"PK\x03\x04.........", "zip"),
+            (b"<html></html>", "web page"),
+        ] {
             std::fs::write(&path, bytes).unwrap();
             let message = ModelFile::read(&path).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -24,7 +24,10 @@ pub(crate) fn choose(names: &[&str], wanted: Option<&str>) -> Result<usize, Teac
     let owned = || names.iter().map(|name| (*name).to_owned()).collect();
     let called = |wanted: &str| names.iter().position(|name| *name == wanted);
     match (wanted, names) {
-        (Some(name), _) => called(name).ok_or_else(|| TeacherError::NoSuchOutput { wanted: name.to_owned(), names: owned() }),
+        (Some(name), _) => called(name).ok_or_else(|| TeacherError::NoSuchOutput {
+            wanted: name.to_owned(),
+            names: owned(),
+        }),
         (None, [_]) => Ok(0),
         (None, _) => called("logits").ok_or_else(|| TeacherError::OutputUnclear { names: owned() }),
     }
@@ -41,18 +44,35 @@ impl Output {
         let outlet = &outputs[choose(&names, wanted)?];
         let name = outlet.name().to_owned();
         let Some(element) = outlet.dtype().tensor_type() else {
-            return Err(TeacherError::OutputType { name, found: outlet.dtype().to_string() });
+            return Err(TeacherError::OutputType {
+                name,
+                found: outlet.dtype().to_string(),
+            });
         };
         if !is_float(element) {
-            return Err(TeacherError::OutputType { name, found: element.to_string() });
+            return Err(TeacherError::OutputType {
+                name,
+                found: element.to_string(),
+            });
         }
-        let dims = outlet.dtype().tensor_shape().map_or(&[][..], |shape| &shape[..]);
+        let dims = outlet
+            .dtype()
+            .tensor_shape()
+            .map_or(&[][..], |shape| &shape[..]);
         // An empty shape means that the exporter left it out, not that the output is a scalar; running will tell.
         let width = match dims {
             [] => None,
-            [_, rest @ ..] => row_width(rest).map_err(|()| TeacherError::OutputShape { name: name.clone(), shape: format!("{dims:?}") })?,
+            [_, rest @ ..] => row_width(rest).map_err(|()| TeacherError::OutputShape {
+                name: name.clone(),
+                shape: format!("{dims:?}"),
+            })?,
         };
-        let output = Output { name, width, holds, classes };
+        let output = Output {
+            name,
+            width,
+            holds,
+            classes,
+        };
         if let Some(n_classes) = width {
             output.check_classes(n_classes)?;
         }
@@ -66,32 +86,85 @@ impl Output {
 
     /// The same output just as the teacher gives it: every class in the teacher's order, nothing made of the values.
     pub(crate) fn as_given(&self) -> Output {
-        Output { holds: OutputIs::Logits, classes: None, ..self.clone() }
+        Output {
+            holds: OutputIs::Logits,
+            classes: None,
+            ..self.clone()
+        }
     }
 
     fn check_classes(&self, n_classes: usize) -> Result<(), TeacherError> {
-        let outside = self.classes.iter().flatten().find(|class| **class as usize >= n_classes);
-        outside.map_or(Ok(()), |class| Err(TeacherError::ClassOutOfRange { class: *class, n_classes }))
+        let outside = self
+            .classes
+            .iter()
+            .flatten()
+            .find(|class| **class as usize >= n_classes);
+        outside.map_or(Ok(()), |class| {
+            Err(TeacherError::ClassOutOfRange {
+                class: *class,
+                n_classes,
+            })
+        })
     }
 
     /// Appends the first `wanted` of `rows` rows to `into`, selected and reordered. Returns the values per row.
-    pub(crate) fn read_rows(&self, value: &DynValue, rows: usize, wanted: usize, into: &mut Vec<f32>) -> Result<usize, TeacherError> {
+    pub(crate) fn read_rows(
+        &self,
+        value: &DynValue,
+        rows: usize,
+        wanted: usize,
+        into: &mut Vec<f32>,
+    ) -> Result<usize, TeacherError> {
         let width = self.width_of(value, rows)?;
         self.check_classes(width)?;
         let classes = self.classes.as_deref();
         match value.dtype().tensor_type() {
-            Some(TensorElementType::Float32) => append(extract::<f32>(value)?, width, wanted, classes, |v| v, into),
-            Some(TensorElementType::Float16) => append(extract::<f16>(value)?, width, wanted, classes, f16::to_f32, into),
-            Some(TensorElementType::Bfloat16) => append(extract::<bf16>(value)?, width, wanted, classes, bf16::to_f32, into),
-            Some(TensorElementType::Float64) => append(extract::<f64>(value)?, width, wanted, classes, |v| v as f32, into),
-            _ => return Err(TeacherError::OutputType { name: self.name.clone(), found: value.dtype().to_string() }),
+            Some(TensorElementType::Float32) => {
+                append(extract::<f32>(value)?, width, wanted, classes, |v| v, into)
+            }
+            Some(TensorElementType::Float16) => append(
+                extract::<f16>(value)?,
+                width,
+                wanted,
+                classes,
+                f16::to_f32,
+                into,
+            ),
+            Some(TensorElementType::Bfloat16) => append(
+                extract::<bf16>(value)?,
+                width,
+                wanted,
+                classes,
+                bf16::to_f32,
+                into,
+            ),
+            Some(TensorElementType::Float64) => append(
+                extract::<f64>(value)?,
+                width,
+                wanted,
+                classes,
+                |v| v as f32,
+                into,
+            ),
+            _ => {
+                return Err(TeacherError::OutputType {
+                    name: self.name.clone(),
+                    found: value.dtype().to_string(),
+                });
+            }
         }
         Ok(classes.map_or(width, <[u32]>::len))
     }
 
     fn width_of(&self, value: &DynValue, rows: usize) -> Result<usize, TeacherError> {
-        let dims = value.dtype().tensor_shape().map_or(&[][..], |shape| &shape[..]);
-        let wrong = || TeacherError::OutputShape { name: self.name.clone(), shape: format!("{dims:?}") };
+        let dims = value
+            .dtype()
+            .tensor_shape()
+            .map_or(&[][..], |shape| &shape[..]);
+        let wrong = || TeacherError::OutputShape {
+            name: self.name.clone(),
+            shape: format!("{dims:?}"),
+        };
         let (first, rest) = dims.split_first().ok_or_else(wrong)?;
         if usize::try_from(*first) != Ok(rows) {
             return Err(wrong());
@@ -119,8 +192,13 @@ fn is_float(element: TensorElementType) -> bool {
     matches!(element, Float32 | Float16 | Bfloat16 | Float64)
 }
 
-fn extract<T: ort::value::PrimitiveTensorElementType>(value: &DynValue) -> Result<&[T], TeacherError> {
-    value.try_extract_tensor::<T>().map(|(_, data)| data).map_err(|source| TeacherError::Run { rows: 0, source })
+fn extract<T: ort::value::PrimitiveTensorElementType>(
+    value: &DynValue,
+) -> Result<&[T], TeacherError> {
+    value
+        .try_extract_tensor::<T>()
+        .map(|(_, data)| data)
+        .map_err(|source| TeacherError::Run { rows: 0, source })
 }
 
 fn append<T: Copy>(
@@ -150,15 +228,20 @@ const NORMALISED: f32 = 5e-3;
 ///
 /// Give whole rows, before any class was left out. One row can look like something by chance; a few cannot.
 pub(crate) fn judge(rows: &[f32], width: usize) -> OutputIs {
-    let every = |test: &dyn Fn(&[f32]) -> bool| rows.len() >= width && rows.chunks_exact(width).all(test);
+    let every =
+        |test: &dyn Fn(&[f32]) -> bool| rows.len() >= width && rows.chunks_exact(width).all(test);
     let sums_to_one = |sum: f32| (sum - 1.0).abs() < NORMALISED;
     if width < 2 {
         return OutputIs::Logits;
     }
-    if every(&|row| row.iter().all(|p| (0.0..=1.0 + NORMALISED).contains(p)) && sums_to_one(row.iter().sum())) {
+    if every(&|row| {
+        row.iter().all(|p| (0.0..=1.0 + NORMALISED).contains(p)) && sums_to_one(row.iter().sum())
+    }) {
         return OutputIs::Probabilities;
     }
-    if every(&|row| row.iter().all(|p| *p <= NORMALISED) && sums_to_one(row.iter().map(|p| p.exp()).sum())) {
+    if every(&|row| {
+        row.iter().all(|p| *p <= NORMALISED) && sums_to_one(row.iter().map(|p| p.exp()).sum())
+    }) {
         return OutputIs::LogProbabilities;
     }
     OutputIs::Logits
@@ -219,8 +302,14 @@ mod tests {
         let logits = [[1.0, -2.0, 0.5], [0.1, 0.2, 0.7]];
         let probabilities = logits.map(softmax);
         assert_eq!(judge(logits.as_flattened(), 3), OutputIs::Logits);
-        assert_eq!(judge(probabilities.as_flattened(), 3), OutputIs::Probabilities);
-        assert_eq!(judge(probabilities.map(|row| row.map(f32::ln)).as_flattened(), 3), OutputIs::LogProbabilities);
+        assert_eq!(
+            judge(probabilities.as_flattened(), 3),
+            OutputIs::Probabilities
+        );
+        assert_eq!(
+            judge(probabilities.map(|row| row.map(f32::ln)).as_flattened(), 3),
+            OutputIs::LogProbabilities
+        );
         assert_eq!(judge(&[0.0; 6], 3), OutputIs::Logits);
         assert_eq!(judge(&[], 3), OutputIs::Logits);
     }
@@ -229,13 +318,19 @@ mod tests {
     fn probabilities_become_centred_logits() {
         // softmax([0, ln 2, ln 5]) = [1, 2, 5] / 8
         let mut rows = [0.125, 0.25, 0.625];
-        assert_eq!(centre(&mut rows, 3, OutputIs::Probabilities, f32::MIN_POSITIVE), 0);
+        assert_eq!(
+            centre(&mut rows, 3, OutputIs::Probabilities, f32::MIN_POSITIVE),
+            0
+        );
         let mean = (2f32.ln() + 5f32.ln()) / 3.0;
         for (value, expected) in rows.iter().zip([-mean, 2f32.ln() - mean, 5f32.ln() - mean]) {
             assert!((value - expected).abs() < 1e-6, "{rows:?}");
         }
         let mut rows = [1.0, 0.0];
-        assert_eq!(centre(&mut rows, 2, OutputIs::Probabilities, f32::MIN_POSITIVE), 1);
+        assert_eq!(
+            centre(&mut rows, 2, OutputIs::Probabilities, f32::MIN_POSITIVE),
+            1
+        );
         assert!(rows.iter().all(|value| value.is_finite()) && (rows[0] + rows[1]).abs() < 1e-5);
     }
 }

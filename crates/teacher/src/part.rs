@@ -19,7 +19,9 @@ impl Part {
     /// Part `index` (from 1) of `count`.
     pub fn new(index: u32, count: u32) -> Result<Part, TeacherError> {
         if index == 0 || index > count {
-            return Err(TeacherError::NoSuchPart { text: format!("{index}/{count}") });
+            return Err(TeacherError::NoSuchPart {
+                text: format!("{index}/{count}"),
+            });
         }
         Ok(Part { index, count })
     }
@@ -31,7 +33,9 @@ impl Part {
 
     /// The part's range of `n` chunks: consecutive, and at most one longer than any other part's.
     pub fn range(self, n: u32) -> Range<u32> {
-        let cut = |index: u32| u32::try_from(u64::from(n) * u64::from(index) / u64::from(self.count)).unwrap_or(n);
+        let cut = |index: u32| {
+            u32::try_from(u64::from(n) * u64::from(index) / u64::from(self.count)).unwrap_or(n)
+        };
         cut(self.index - 1)..cut(self.index)
     }
 }
@@ -46,7 +50,9 @@ impl std::str::FromStr for Part {
     type Err = TeacherError;
 
     fn from_str(text: &str) -> Result<Part, TeacherError> {
-        let wrong = || TeacherError::NoSuchPart { text: text.to_owned() };
+        let wrong = || TeacherError::NoSuchPart {
+            text: text.to_owned(),
+        };
         let (index, count) = text.split_once('/').ok_or_else(wrong)?;
         let number = |text: &str| text.trim().parse::<u32>().map_err(|_| wrong());
         Part::new(number(index)?, number(count)?)

@@ -60,7 +60,11 @@ impl Times {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         let (model, decode, disk) = (read(&self.model), read(&self.decode), read(&self.disk));
         let total = (model + decode + disk).max(1.0);
-        Shares { model: model / total, decode: decode / total, disk: disk / total }
+        Shares {
+            model: model / total,
+            decode: decode / total,
+            disk: disk / total,
+        }
     }
 
     /// Seconds that sessions computed, summed over sessions.
@@ -86,14 +90,22 @@ pub(crate) fn run(
     times: &Times,
     sink: &mut dyn FnMut(Step) -> Result<(), TeacherError>,
 ) -> Result<(), TeacherError> {
-    let Split { workers, input, output, layout } = teacher.split();
+    let Split {
+        workers,
+        input,
+        output,
+        layout,
+    } = teacher.split();
     let tasks = Mutex::new(tasks);
     let rendered: Queue<Rendered> = Queue::new(queue_length(workers.len()), decoders);
     let answers: Queue<Box<Answered>> = Queue::new(4 * workers.len(), workers.len());
     let spare: Mutex<Vec<PixelBatch>> = Mutex::new(Vec::new());
     let failure: Mutex<Option<TeacherError>> = Mutex::new(None);
     let fail = |error| {
-        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
         rendered.abandon();
         answers.abandon();
     };
@@ -104,9 +116,22 @@ pub(crate) fn run(
             scope.spawn(move || {
                 let _token = token;
                 while !stop.load(Ordering::Relaxed) {
-                    let Some(task) = tasks.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-                    let mut batch = spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| PixelBatch::new(layout));
-                    match render(pixels.dataset, pixels.family, pixels.preprocess, &task.requests, &mut batch) {
+                    let Some(task) = tasks.lock().unwrap_or_else(PoisonError::into_inner).next()
+                    else {
+                        return;
+                    };
+                    let mut batch = spare
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .pop()
+                        .unwrap_or_else(|| PixelBatch::new(layout));
+                    match render(
+                        pixels.dataset,
+                        pixels.family,
+                        pixels.preprocess,
+                        &task.requests,
+                        &mut batch,
+                    ) {
                         Ok(()) => {
                             if rendered.push(Rendered { task, batch }).is_err() {
                                 return;
@@ -132,12 +157,19 @@ pub(crate) fn run(
                     let mut answer = Answer::default();
                     let bad = std::mem::take(&mut batch.bad);
                     // Of a batch without a single image not even the size is known.
-                    let asked = if bad.len() < batch.n { worker.forward(input, output, &batch, &mut answer) } else { Ok(()) };
+                    let asked = if bad.len() < batch.n {
+                        worker.forward(input, output, &batch, &mut answer)
+                    } else {
+                        Ok(())
+                    };
                     let result = asked.and_then(|()| check_finite(&task, &answer, &bad));
                     let end = Instant::now();
                     count(&times.decode, start - waiting_since);
                     count(&times.model, end - start);
-                    spare.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+                    spare
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(batch);
                     if let Err(error) = result {
                         return fail(error);
                     }
@@ -161,7 +193,10 @@ pub(crate) fn run(
             }
         }
     });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    failure
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
 }
 
 /// A batch on its way to a session.
@@ -181,7 +216,10 @@ pub(crate) fn batches_at_once(workers: usize, decoders: usize) -> usize {
 }
 
 fn count(counter: &AtomicU64, time: Duration) {
-    counter.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    counter.fetch_add(
+        u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+        Ordering::Relaxed,
+    );
 }
 
 /// A NaN or an infinity would poison every student trained from it, epochs later and far from here.
@@ -189,12 +227,22 @@ fn check_finite(task: &Task, answer: &Answer, bad: &[BadSample]) -> Result<(), T
     if answer.rows.iter().all(|value| value.is_finite()) {
         return Ok(());
     }
-    for (index, (&(sample, view), row)) in task.requests.iter().zip(answer.rows.chunks_exact(answer.width)).enumerate() {
+    for (index, (&(sample, view), row)) in task
+        .requests
+        .iter()
+        .zip(answer.rows.chunks_exact(answer.width))
+        .enumerate()
+    {
         if bad.iter().any(|bad| bad.row == index) {
             continue;
         }
         if let Some(class) = row.iter().position(|value| !value.is_finite()) {
-            return Err(TeacherError::NotFinite { sample, view, class, value: row[class] });
+            return Err(TeacherError::NotFinite {
+                sample,
+                view,
+                class,
+                value: row[class],
+            });
         }
     }
     Ok(())

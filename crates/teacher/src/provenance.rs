@@ -12,17 +12,39 @@ pub fn provenance(teacher: &Teacher, batch_size: usize) -> BTreeMap<String, Stri
     let mut record = BTreeMap::new();
     let mut put = |name: &str, value: String| record.insert(name.to_owned(), value);
     put("onnxruntime", teacher.runtime().version().to_owned());
-    put("onnxruntime_build", teacher.runtime().build_info().to_owned());
+    put(
+        "onnxruntime_build",
+        teacher.runtime().build_info().to_owned(),
+    );
     put("provider", device.provider.to_string());
     put("batch_size", batch_size.to_string());
     put("sessions", format!("{sessions} of {threads_each} threads"));
-    put("teacher_file", teacher.spec().onnx.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    put(
+        "teacher_file",
+        teacher
+            .spec()
+            .onnx
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+    );
     put("opset", teacher.file().opset.to_string());
     put("cpu", cpu_model());
     put("cpu_features", cpu_features().join(" "));
     if device.provider != ExecutionProvider::Cpu {
-        let gpus = if device.gpus.is_empty() { &[0][..] } else { &device.gpus };
-        put("device", gpus.iter().map(|gpu| device.describe(*gpu)).collect::<Vec<_>>().join(", "));
+        let gpus = if device.gpus.is_empty() {
+            &[0][..]
+        } else {
+            &device.gpus
+        };
+        put(
+            "device",
+            gpus.iter()
+                .map(|gpu| device.describe(*gpu))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
         put("gpu", gpu_models().join(", "));
         put("placement", teacher.placement().to_string());
     }
@@ -37,7 +59,17 @@ pub fn cpu_features() -> Vec<&'static str> {
         macro_rules! look {
             ($($name:tt),*) => { $(if std::arch::is_x86_feature_detected!($name) { found.push($name); })* };
         }
-        look!("sse4.1", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vnni", "avx512bf16");
+        look!(
+            "sse4.1",
+            "avx",
+            "f16c",
+            "fma",
+            "avx2",
+            "avx512f",
+            "avx512bw",
+            "avx512vnni",
+            "avx512bf16"
+        );
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -52,14 +84,21 @@ pub fn cpu_features() -> Vec<&'static str> {
 fn cpu_model() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    let name = line
+        .and_then(|line| line.split_once(':'))
+        .map(|(_, name)| name.trim().to_owned());
     name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
 /// The names of NVIDIA's GPUs as their driver tells them; empty without a driver.
 pub fn gpu_models() -> Vec<String> {
-    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let mut paths: Vec<_> = folders.map(|folder| folder.path().join("information")).collect();
+    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut paths: Vec<_> = folders
+        .map(|folder| folder.path().join("information"))
+        .collect();
     paths.sort();
     let model = |path| {
         let text = std::fs::read_to_string(path).ok()?;

@@ -58,8 +58,12 @@ impl std::str::FromStr for ExecutionProvider {
     type Err = TeacherError;
 
     fn from_str(text: &str) -> Result<Self, TeacherError> {
-        let found = Self::ALL.into_iter().find(|provider| provider.name() == text);
-        found.ok_or_else(|| TeacherError::UnknownProvider { name: text.to_owned() })
+        let found = Self::ALL
+            .into_iter()
+            .find(|provider| provider.name() == text);
+        found.ok_or_else(|| TeacherError::UnknownProvider {
+            name: text.to_owned(),
+        })
     }
 }
 
@@ -93,7 +97,11 @@ impl Device {
     }
 
     /// What to register with a session, in order of preference. Empty for the CPU, which is always there.
-    pub(crate) fn dispatch(&self, gpu: u32, precision: Precision) -> Vec<ExecutionProviderDispatch> {
+    pub(crate) fn dispatch(
+        &self,
+        gpu: u32,
+        precision: Precision,
+    ) -> Vec<ExecutionProviderDispatch> {
         let gpu = i32::try_from(gpu).unwrap_or(i32::MAX);
         let cuda = ep::CUDA::default()
             .with_device_id(gpu)
@@ -107,11 +115,17 @@ impl Device {
             ExecutionProvider::Cpu => Vec::new(),
             ExecutionProvider::Cuda => vec![cuda],
             ExecutionProvider::TensorRt => {
-                let mut tensorrt = ep::TensorRT::default().with_device_id(gpu).with_fp16(precision == Precision::F16);
+                let mut tensorrt = ep::TensorRT::default()
+                    .with_device_id(gpu)
+                    .with_fp16(precision == Precision::F16);
                 if let Some(folder) = &self.engine_cache {
                     let folder = folder.display().to_string();
-                    tensorrt = tensorrt.with_engine_cache(true).with_engine_cache_path(&folder);
-                    tensorrt = tensorrt.with_timing_cache(true).with_arbitrary_config("trt_timing_cache_path", folder);
+                    tensorrt = tensorrt
+                        .with_engine_cache(true)
+                        .with_engine_cache_path(&folder);
+                    tensorrt = tensorrt
+                        .with_timing_cache(true)
+                        .with_arbitrary_config("trt_timing_cache_path", folder);
                 }
                 // TensorRT leaves what it cannot run to CUDA, as its documentation asks.
                 vec![tensorrt.build().error_on_failure(), cuda]
@@ -135,17 +149,34 @@ impl Placement {
 
     /// Nodes that `provider` runs.
     pub fn count(&self, provider: ExecutionProvider) -> usize {
-        self.nodes.iter().filter(|(name, _)| name == provider.runtime_name()).map(|(_, nodes)| nodes).sum()
+        self.nodes
+            .iter()
+            .filter(|(name, _)| name == provider.runtime_name())
+            .map(|(_, nodes)| nodes)
+            .sum()
     }
 
     /// Reads one line of ONNX Runtime's verbose log; lines about anything else are ignored.
     ///
     /// `All nodes placed on [CPUExecutionProvider]. Number of nodes: 31`
     pub(crate) fn read_log_line(&mut self, line: &str) {
-        let Some((_, rest)) = line.split_once("odes placed on [").or_else(|| line.split_once("ode(s) placed on [")) else { return };
-        let Some((provider, rest)) = rest.split_once(']') else { return };
-        let Some((_, count)) = rest.split_once("Number of nodes:") else { return };
-        let digits: String = count.trim().chars().take_while(char::is_ascii_digit).collect();
+        let Some((_, rest)) = line
+            .split_once("odes placed on [")
+            .or_else(|| line.split_once("ode(s) placed on ["))
+        else {
+            return;
+        };
+        let Some((provider, rest)) = rest.split_once(']') else {
+            return;
+        };
+        let Some((_, count)) = rest.split_once("Number of nodes:") else {
+            return;
+        };
+        let digits: String = count
+            .trim()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         if let Ok(nodes) = digits.parse() {
             self.nodes.push((provider.to_owned(), nodes));
         }
@@ -154,7 +185,11 @@ impl Placement {
 
 impl std::fmt::Display for Placement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts: Vec<String> = self.nodes.iter().map(|(name, nodes)| format!("{nodes} nodes on {name}")).collect();
+        let parts: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|(name, nodes)| format!("{nodes} nodes on {name}"))
+            .collect();
         f.write_str(&parts.join(", "))
     }
 }
@@ -173,7 +208,10 @@ mod tests {
         ] {
             placement.read_log_line(line);
         }
-        assert_eq!((placement.count(ExecutionProvider::Cuda), placement.on_cpu()), (58, 3));
+        assert_eq!(
+            (placement.count(ExecutionProvider::Cuda), placement.on_cpu()),
+            (58, 3)
+        );
         let mut all = Placement::default();
         all.read_log_line("All nodes placed on [CPUExecutionProvider]. Number of nodes: 31");
         assert_eq!(all.on_cpu(), 31);
@@ -182,7 +220,10 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         for provider in ExecutionProvider::ALL {
-            assert_eq!(provider.name().parse::<ExecutionProvider>().unwrap(), provider);
+            assert_eq!(
+                provider.name().parse::<ExecutionProvider>().unwrap(),
+                provider
+            );
         }
         assert!("gpu".parse::<ExecutionProvider>().is_err());
     }

@@ -32,8 +32,17 @@ pub(crate) enum Popped<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(capacity: usize, producers: usize) -> Queue<T> {
-        let state = State { items: VecDeque::with_capacity(capacity), producers, abandoned: false };
-        Queue { state: Mutex::new(state), capacity, has_item: Condvar::new(), has_room: Condvar::new() }
+        let state = State {
+            items: VecDeque::with_capacity(capacity),
+            producers,
+            abandoned: false,
+        };
+        Queue {
+            state: Mutex::new(state),
+            capacity,
+            has_item: Condvar::new(),
+            has_room: Condvar::new(),
+        }
     }
 
     /// Waits for room and puts `item` in. Gives it back where the work was abandoned.
@@ -41,7 +50,10 @@ impl<T> Queue<T> {
         let start = Instant::now();
         let mut state = self.lock();
         while state.items.len() >= self.capacity && !state.abandoned {
-            state = self.has_room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .has_room
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.abandoned {
             return Err(item);
@@ -79,10 +91,16 @@ impl<T> Queue<T> {
             if state.producers == 0 {
                 return Popped::End;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+            let Some(left) = deadline
+                .checked_duration_since(Instant::now())
+                .filter(|left| !left.is_zero())
+            else {
                 return Popped::Late;
             };
-            (state, _) = self.has_item.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self
+                .has_item
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -134,8 +152,13 @@ mod tests {
                     }
                 });
             }
-            let readers: Vec<_> = (0..3).map(|_| scope.spawn(|| std::iter::from_fn(|| queue.pop()).collect::<Vec<i32>>())).collect();
-            readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect::<Vec<_>>()
+            let readers: Vec<_> = (0..3)
+                .map(|_| scope.spawn(|| std::iter::from_fn(|| queue.pop()).collect::<Vec<i32>>()))
+                .collect();
+            readers
+                .into_iter()
+                .flat_map(|reader| reader.join().unwrap())
+                .collect::<Vec<_>>()
         });
         seen.sort_unstable();
         assert_eq!(seen, (0..100).collect::<Vec<_>>());

@@ -31,19 +31,30 @@ impl Runtime {
     ///
     /// A second call returns the same runtime; asking for a different file is an error, because a process can hold
     /// only one.
-    pub fn load(explicit: Option<&Path>, provider: ExecutionProvider) -> Result<Runtime, TeacherError> {
+    pub fn load(
+        explicit: Option<&Path>,
+        provider: ExecutionProvider,
+    ) -> Result<Runtime, TeacherError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = loaded.as_ref() {
             return match explicit {
                 Some(wanted) if resolve(wanted) != runtime.path => {
-                    Err(TeacherError::RuntimeAlreadyLoaded { loaded: runtime.path.clone(), wanted: wanted.to_owned() })
+                    Err(TeacherError::RuntimeAlreadyLoaded {
+                        loaded: runtime.path.clone(),
+                        wanted: wanted.to_owned(),
+                    })
                 }
                 _ => Ok(runtime.clone()),
             };
         }
         let path = match explicit {
             Some(path) if path.is_file() => resolve(path),
-            Some(path) => return Err(TeacherError::RuntimeNotFound { searched: vec![path.to_owned()], provider }),
+            Some(path) => {
+                return Err(TeacherError::RuntimeNotFound {
+                    searched: vec![path.to_owned()],
+                    provider,
+                });
+            }
             None => find(provider)?,
         };
         let runtime = initialise(path)?;
@@ -69,7 +80,10 @@ impl Runtime {
     /// The providers that the loaded library was compiled with. That one is here does not yet mean that it can run:
     /// a GPU, its driver and the CUDA libraries may still be missing.
     pub fn providers(&self) -> Vec<ExecutionProvider> {
-        ExecutionProvider::ALL.into_iter().filter(|provider| self.was_compiled_with(*provider)).collect()
+        ExecutionProvider::ALL
+            .into_iter()
+            .filter(|provider| self.was_compiled_with(*provider))
+            .collect()
     }
 
     pub(crate) fn was_compiled_with(&self, provider: ExecutionProvider) -> bool {
@@ -99,10 +113,15 @@ impl Runtime {
 fn initialise(path: PathBuf) -> Result<Runtime, TeacherError> {
     let log = RuntimeLog::default();
     let builder = ort::init_from(&path).map_err(|source| match source {
-        ort::LoadDynamicError::BadVersion { version_str, .. } => {
-            TeacherError::RuntimeTooOld { path: path.clone(), found: version_str, needed: format!("1.{}", ort::MINOR_VERSION) }
-        }
-        source => TeacherError::RuntimeUnloadable { path: path.clone(), source },
+        ort::LoadDynamicError::BadVersion { version_str, .. } => TeacherError::RuntimeTooOld {
+            path: path.clone(),
+            found: version_str,
+            needed: format!("1.{}", ort::MINOR_VERSION),
+        },
+        source => TeacherError::RuntimeUnloadable {
+            path: path.clone(),
+            source,
+        },
     })?;
     let environment = builder
         .with_name("logitcask")
@@ -112,17 +131,31 @@ fn initialise(path: PathBuf) -> Result<Runtime, TeacherError> {
         .map_err(TeacherError::Environment)?;
     environment.set_log_level(LogLevel::Warning);
     let version = version_of(&path);
-    Ok(Runtime { path, version, environment, log })
+    Ok(Runtime {
+        path,
+        version,
+        environment,
+        log,
+    })
 }
 
 fn find(provider: ExecutionProvider) -> Result<PathBuf, TeacherError> {
-    let kinds: &[&str] = if provider == ExecutionProvider::Cpu { &["cpu", "cuda"] } else { &["cuda"] };
+    let kinds: &[&str] = if provider == ExecutionProvider::Cpu {
+        &["cpu", "cuda"]
+    } else {
+        &["cuda"]
+    };
     let executable = std::env::current_exe().ok();
     let beside = executable.as_deref().and_then(Path::parent);
     let working = std::env::current_dir().ok();
     let roots = [working.as_deref(), beside];
     let mut searched = Vec::new();
-    for folder in roots.into_iter().flatten().flat_map(Path::ancestors).map(|root| root.join(RUNTIME_FOLDER)) {
+    for folder in roots
+        .into_iter()
+        .flatten()
+        .flat_map(Path::ancestors)
+        .map(|root| root.join(RUNTIME_FOLDER))
+    {
         searched.extend(kinds.iter().map(|kind| folder.join(kind)));
     }
     searched.extend(beside.map(Path::to_owned));
@@ -130,8 +163,15 @@ fn find(provider: ExecutionProvider) -> Result<PathBuf, TeacherError> {
         Some(path) => Ok(path),
         None => {
             // The parents of both starting points were looked at too; naming them all would bury the message.
-            let named = roots.into_iter().flatten().map(|root| root.join(RUNTIME_FOLDER).join(kinds[0])).collect();
-            Err(TeacherError::RuntimeNotFound { searched: named, provider })
+            let named = roots
+                .into_iter()
+                .flatten()
+                .map(|root| root.join(RUNTIME_FOLDER).join(kinds[0]))
+                .collect();
+            Err(TeacherError::RuntimeNotFound {
+                searched: named,
+                provider,
+            })
         }
     }
 }
@@ -139,15 +179,24 @@ fn find(provider: ExecutionProvider) -> Result<PathBuf, TeacherError> {
 /// The library in `folder`, the name with the longest version first, so that `.so.1.31.1` wins over a plain link.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?;
-    let mut names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_library(name)).collect();
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_library(name))
+        .collect();
     names.sort_by_key(|name| std::cmp::Reverse((name.len(), name.clone())));
     names.first().map(|name| resolve(&folder.join(name)))
 }
 
 fn is_library(name: &str) -> bool {
-    let plain = ["libonnxruntime.so", "libonnxruntime.dylib", "onnxruntime.dll"].contains(&name);
-    let versioned = name.starts_with("libonnxruntime.so.") || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"));
+    let plain = [
+        "libonnxruntime.so",
+        "libonnxruntime.dylib",
+        "onnxruntime.dll",
+    ]
+    .contains(&name);
+    let versioned = name.starts_with("libonnxruntime.so.")
+        || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"));
     plain || versioned
 }
 
@@ -158,7 +207,10 @@ fn resolve(path: &Path) -> PathBuf {
 /// The bindings do not hand out the library's version string, only its minor number; the file's name usually has all of it.
 fn version_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let digits = name.trim_start_matches("libonnxruntime.").trim_start_matches("so.").trim_end_matches(".dylib");
+    let digits = name
+        .trim_start_matches("libonnxruntime.")
+        .trim_start_matches("so.")
+        .trim_end_matches(".dylib");
     if digits.split('.').count() == 3 && digits.split('.').all(|part| part.parse::<u32>().is_ok()) {
         return digits.to_owned();
     }
@@ -177,11 +229,13 @@ impl RuntimeLog {
 
     fn as_logger(&self) -> ort::logging::LoggerFunction {
         let lines = self.clone();
-        Arc::new(move |level, _category: &str, _id: &str, _location: &str, message: &str| {
-            if level >= LogLevel::Error {
-                lines.push(message);
-            }
-        })
+        Arc::new(
+            move |level, _category: &str, _id: &str, _location: &str, message: &str| {
+                if level >= LogLevel::Error {
+                    lines.push(message);
+                }
+            },
+        )
     }
 
     fn push(&self, message: &str) {
@@ -204,17 +258,32 @@ mod tests {
 
     #[test]
     fn the_library_is_told_from_its_neighbours() {
-        for name in ["libonnxruntime.so", "libonnxruntime.so.1.31.1", "libonnxruntime.1.31.1.dylib", "onnxruntime.dll"] {
+        for name in [
+            "libonnxruntime.so",
+            "libonnxruntime.so.1.31.1",
+            "libonnxruntime.1.31.1.dylib",
+            "onnxruntime.dll",
+        ] {
             assert!(is_library(name), "{name}");
         }
-        for name in ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so", "onnxruntime-LICENSE"] {
+        for name in [
+            "libonnxruntime_providers_shared.so",
+            "libonnxruntime_providers_cuda.so",
+            "onnxruntime-LICENSE",
+        ] {
             assert!(!is_library(name), "{name}");
         }
     }
 
     #[test]
     fn the_version_comes_from_the_name() {
-        assert_eq!(version_of(Path::new("/x/libonnxruntime.so.1.31.1")), "1.31.1");
-        assert_eq!(version_of(Path::new("/x/libonnxruntime.1.31.1.dylib")), "1.31.1");
+        assert_eq!(
+            version_of(Path::new("/x/libonnxruntime.so.1.31.1")),
+            "1.31.1"
+        );
+        assert_eq!(
+            version_of(Path::new("/x/libonnxruntime.1.31.1.dylib")),
+            "1.31.1"
+        );
     }
 }

@@ -31,9 +31,16 @@ impl SessionPlan<'_> {
     pub(crate) fn build(&self) -> Result<(Session, Placement), TeacherError> {
         let placement = Arc::new(Mutex::new(Placement::default()));
         self.runtime.log.take();
-        let mut builder = self.builder(&placement).map_err(|source| self.blame(source))?;
-        let session = builder.commit_from_file(self.path).map_err(|source| self.blame(source))?;
-        let placement = placement.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut builder = self
+            .builder(&placement)
+            .map_err(|source| self.blame(source))?;
+        let session = builder
+            .commit_from_file(self.path)
+            .map_err(|source| self.blame(source))?;
+        let placement = placement
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         Ok((session, placement))
     }
 
@@ -47,9 +54,13 @@ impl SessionPlan<'_> {
         if self.device.provider != ExecutionProvider::Cpu {
             let seen = Arc::clone(placement);
             builder = builder
-                .with_logger(Arc::new(move |_level, _category: &str, _id: &str, _location: &str, message: &str| {
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).read_log_line(message);
-                }))?
+                .with_logger(Arc::new(
+                    move |_level, _category: &str, _id: &str, _location: &str, message: &str| {
+                        seen.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .read_log_line(message);
+                    },
+                ))?
                 // Placement is only told at this level; runs are kept quiet by their own options.
                 .with_log_level(LogLevel::Verbose)?
                 .with_execution_providers(self.device.dispatch(self.gpu, self.precision))?;
@@ -63,11 +74,22 @@ impl SessionPlan<'_> {
         let provider = self.device.provider;
         let mut cpu = Device::cpu();
         cpu.gpus.clear();
-        let plain = SessionPlan { device: &cpu, threads: 1, ..*self };
+        let plain = SessionPlan {
+            device: &cpu,
+            threads: 1,
+            ..*self
+        };
         if provider != ExecutionProvider::Cpu && plain.build().is_ok() {
-            return TeacherError::ProviderFailed { provider, log, source };
+            return TeacherError::ProviderFailed {
+                provider,
+                log,
+                source,
+            };
         }
-        TeacherError::ModelRefused { path: self.path.to_owned(), source }
+        TeacherError::ModelRefused {
+            path: self.path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -79,7 +101,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(session: Session, output: &Output, features: Option<&str>) -> Result<Worker, TeacherError> {
+    pub(crate) fn new(
+        session: Session,
+        output: &Output,
+        features: Option<&str>,
+    ) -> Result<Worker, TeacherError> {
         // Outputs that nobody asked for are not even computed.
         let mut selector = OutputSelector::no_default().with(&output.name);
         if let Some(name) = features {
@@ -88,7 +114,11 @@ impl Worker {
         let failed = |source| TeacherError::Run { rows: 0, source };
         let mut options = RunOptions::new().map_err(failed)?;
         options.set_log_level(LogLevel::Error).map_err(failed)?;
-        Ok(Worker { session, options: options.with_outputs(selector), staging: Staging::default() })
+        Ok(Worker {
+            session,
+            options: options.with_outputs(selector),
+            staging: Staging::default(),
+        })
     }
 
     /// Runs a whole batch, in as many runs as a fixed batch size asks for, and appends its rows to `answer`.
@@ -103,14 +133,22 @@ impl Worker {
         for from in (0..batch.n).step_by(rows_per_run) {
             let to = batch.n.min(from + rows_per_run);
             // A fixed batch is filled up with black images, whose answers are dropped.
-            let rows = if input.fixed_batch.is_some() { rows_per_run } else { to - from };
+            let rows = if input.fixed_batch.is_some() {
+                rows_per_run
+            } else {
+                to - from
+            };
             let tensor = input.tensor(batch, from, to, rows, &mut self.staging)?;
-            let outputs =
-                self.session.run_with_options([tensor], &self.options).map_err(|source| failure(rows, source))?;
-            let value = outputs.get(&output.name).ok_or_else(|| TeacherError::NoSuchOutput {
-                wanted: output.name.clone(),
-                names: outputs.keys().map(str::to_owned).collect(),
-            })?;
+            let outputs = self
+                .session
+                .run_with_options([tensor], &self.options)
+                .map_err(|source| failure(rows, source))?;
+            let value = outputs
+                .get(&output.name)
+                .ok_or_else(|| TeacherError::NoSuchOutput {
+                    wanted: output.name.clone(),
+                    names: outputs.keys().map(str::to_owned).collect(),
+                })?;
             answer.add(output, value, rows, to - from)?;
         }
         Ok(())
@@ -134,25 +172,42 @@ impl Answer {
         self.clipped = 0;
     }
 
-    fn add(&mut self, output: &Output, value: &DynValue, rows: usize, wanted: usize) -> Result<(), TeacherError> {
+    fn add(
+        &mut self,
+        output: &Output,
+        value: &DynValue,
+        rows: usize,
+        wanted: usize,
+    ) -> Result<(), TeacherError> {
         let start = self.rows.len();
         self.width = output.read_rows(value, rows, wanted, &mut self.rows)?;
         if output.holds != OutputIs::Logits {
             let floor = output::smallest_normal(value.dtype().tensor_type());
-            self.clipped += output::centre(&mut self.rows[start..], self.width, output.holds, floor);
+            self.clipped +=
+                output::centre(&mut self.rows[start..], self.width, output.holds, floor);
         }
         Ok(())
     }
 }
 
 fn failure(rows: usize, source: ort::Error) -> TeacherError {
-    if is_out_of_memory(source.message()) { TeacherError::OutOfMemory { rows, source } } else { TeacherError::Run { rows, source } }
+    if is_out_of_memory(source.message()) {
+        TeacherError::OutOfMemory { rows, source }
+    } else {
+        TeacherError::Run { rows, source }
+    }
 }
 
 /// ONNX Runtime has no code for it: its arena, CUDA, cuDNN, cuBLAS and the C++ library each say it in words.
 fn is_out_of_memory(message: &str) -> bool {
-    const WORDS: [&str; 6] =
-        ["Failed to allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc", "bad allocation", "Available memory of"];
+    const WORDS: [&str; 6] = [
+        "Failed to allocate memory",
+        "out of memory",
+        "ALLOC_FAILED",
+        "bad_alloc",
+        "bad allocation",
+        "Available memory of",
+    ];
     WORDS.iter().any(|words| message.contains(words))
 }
 
@@ -170,6 +225,8 @@ mod tests {
         ] {
             assert!(is_out_of_memory(message), "{message}");
         }
-        assert!(!is_out_of_memory("Got invalid dimensions for input: input for the following indices"));
+        assert!(!is_out_of_memory(
+            "Got invalid dimensions for input: input for the following indices"
+        ));
     }
 }

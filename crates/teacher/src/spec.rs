@@ -41,7 +41,13 @@ pub struct TeacherSpec {
 impl TeacherSpec {
     /// What people call this teacher: `name`, or the file's name without its ending.
     pub fn title(&self) -> String {
-        let stem = || self.onnx.file_stem().unwrap_or(self.onnx.as_os_str()).to_string_lossy().into_owned();
+        let stem = || {
+            self.onnx
+                .file_stem()
+                .unwrap_or(self.onnx.as_os_str())
+                .to_string_lossy()
+                .into_owned()
+        };
         self.name.clone().unwrap_or_else(stem)
     }
 }
@@ -90,11 +96,26 @@ struct Written {
 
 impl From<Written> for TeacherSpec {
     fn from(written: Written) -> Self {
-        let Written { mean, std, size, channel_order, scale, channels, .. } = written;
+        let Written {
+            mean,
+            std,
+            size,
+            channel_order,
+            scale,
+            channels,
+            ..
+        } = written;
         TeacherSpec {
             onnx: written.onnx,
             name: written.name,
-            preprocess: PreprocessSpec { mean, std, size, channel_order, scale, channels },
+            preprocess: PreprocessSpec {
+                mean,
+                std,
+                size,
+                channel_order,
+                scale,
+                channels,
+            },
             precision: written.precision,
             encoding: written.encoding,
             output: written.output,
@@ -111,7 +132,14 @@ impl From<Written> for TeacherSpec {
 
 impl From<TeacherSpec> for Written {
     fn from(spec: TeacherSpec) -> Self {
-        let PreprocessSpec { mean, std, size, channel_order, scale, channels } = spec.preprocess;
+        let PreprocessSpec {
+            mean,
+            std,
+            size,
+            channel_order,
+            scale,
+            channels,
+        } = spec.preprocess;
         Written {
             onnx: spec.onnx,
             name: spec.name,
@@ -213,14 +241,24 @@ mod tests {
     fn a_teacher_is_read_and_written_alike() {
         let text = "onnx = \"teachers/r56.onnx\"\nmean = [0.5]\nstd = [0.25]\nscale = \"byte\"\nprecision = \"f16\"\nclasses = [1, 0]\n";
         let spec: TeacherSpec = toml::from_str(text).unwrap();
-        assert_eq!((spec.title().as_str(), spec.precision, spec.preprocess.scale), ("r56", Precision::F16, Scale::Byte));
+        assert_eq!(
+            (spec.title().as_str(), spec.precision, spec.preprocess.scale),
+            ("r56", Precision::F16, Scale::Byte)
+        );
         let again: TeacherSpec = toml::from_str(&toml::to_string(&spec).unwrap()).unwrap();
         assert_eq!(format!("{again:?}"), format!("{spec:?}"));
     }
 
     #[test]
     fn a_misspelt_key_is_answered_with_all_keys() {
-        let message = toml::from_str::<TeacherSpec>("onnx = \"x\"\nmeans = [0.5]\n").unwrap_err().to_string();
-        assert!(message.contains("unknown field `means`") && message.contains("`mean`") && message.contains("`output_is`"), "{message}");
+        let message = toml::from_str::<TeacherSpec>("onnx = \"x\"\nmeans = [0.5]\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("unknown field `means`")
+                && message.contains("`mean`")
+                && message.contains("`output_is`"),
+            "{message}"
+        );
     }
 }

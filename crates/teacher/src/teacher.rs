@@ -31,16 +31,30 @@ pub struct Teacher {
 
 impl Teacher {
     /// Reads the model and makes its sessions: on the CPU as many as `threads`, single-threaded; on GPUs one each.
-    pub fn load(runtime: &Runtime, spec: &TeacherSpec, device: &Device, threads: usize) -> Result<Teacher, TeacherError> {
+    pub fn load(
+        runtime: &Runtime,
+        spec: &TeacherSpec,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Teacher, TeacherError> {
         let file = ModelFile::read(&spec.onnx)?;
         check_precision(spec, &file, device.provider)?;
         if !runtime.was_compiled_with(device.provider) {
             let library = runtime.path().to_owned();
-            return Err(TeacherError::ProviderNotBuilt { provider: device.provider, library });
+            return Err(TeacherError::ProviderNotBuilt {
+                provider: device.provider,
+                library,
+            });
         }
         if device.provider != ExecutionProvider::Cpu {
             let provider = device.provider;
-            runtime.preload_cuda().map_err(|source| TeacherError::ProviderFailed { provider, log: Vec::new(), source })?;
+            runtime
+                .preload_cuda()
+                .map_err(|source| TeacherError::ProviderFailed {
+                    provider,
+                    log: Vec::new(),
+                    source,
+                })?;
         }
         let (seats, threads_each) = seats(device, threads.max(1), file.bytes);
         let plan = |gpu| SessionPlan {
@@ -52,14 +66,29 @@ impl Teacher {
             threads: threads_each,
         };
         let (first, placement) = plan(seats[0]).build()?;
-        if device.provider != ExecutionProvider::Cpu && placement.on_cpu() > 0 && placement.nodes.len() == 1 {
-            return Err(TeacherError::ProviderUnused { provider: device.provider, placement: placement.to_string() });
+        if device.provider != ExecutionProvider::Cpu
+            && placement.on_cpu() > 0
+            && placement.nodes.len() == 1
+        {
+            return Err(TeacherError::ProviderUnused {
+                provider: device.provider,
+                placement: placement.to_string(),
+            });
         }
         let input = Input::read(first.inputs(), spec.layout)?;
-        let output = Output::read(first.outputs(), spec.output.as_deref(), spec.output_is, spec.classes.clone())?;
+        let output = Output::read(
+            first.outputs(),
+            spec.output.as_deref(),
+            spec.output_is,
+            spec.classes.clone(),
+        )?;
         let n_classes = output.n_classes();
         if let Some(name) = &spec.features {
-            let names: Vec<&str> = first.outputs().iter().map(ort::value::Outlet::name).collect();
+            let names: Vec<&str> = first
+                .outputs()
+                .iter()
+                .map(ort::value::Outlet::name)
+                .collect();
             output::choose(&names, Some(name))?;
         }
         let features = spec.features.as_deref();
@@ -73,7 +102,11 @@ impl Teacher {
                     scope.spawn(move || Worker::new(plan.build()?.0, output, features))
                 })
                 .collect();
-            let join = |handle: std::thread::ScopedJoinHandle<'_, _>| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+                handle
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
             handles.into_iter().map(join).collect()
         });
         for worker in others {
@@ -96,25 +129,36 @@ impl Teacher {
     /// Checks, on a batch of real images, that the teacher takes them, answers with `n_classes` values each, and that
     /// these are what the recipe says they are.
     pub fn check(&mut self, batch: &PixelBatch, n_classes: usize) -> Result<(), TeacherError> {
-        self.input.check_size(batch.channels, batch.height, batch.width)?;
+        self.input
+            .check_size(batch.channels, batch.height, batch.width)?;
         let mut rows = Vec::new();
         self.forward(batch, &mut rows)?;
         let found = rows.len() / batch.n.max(1);
         if found != n_classes {
-            return Err(TeacherError::ClassCount { teacher: found, dataset: n_classes });
+            return Err(TeacherError::ClassCount {
+                teacher: found,
+                dataset: n_classes,
+            });
         }
         self.n_classes = Some(n_classes);
         let holds = self.judge_output(batch)?;
         if holds != self.spec.output_is {
             let output = self.output.name.clone();
-            return Err(TeacherError::OutputIsNot { output, found: holds, stated: self.spec.output_is });
+            return Err(TeacherError::OutputIsNot {
+                output,
+                found: holds,
+                stated: self.spec.output_is,
+            });
         }
         Ok(())
     }
 
     /// Answers a batch: `out` becomes (B, classes), row after row. One session on the calling thread; a capture uses all.
     pub fn forward(&mut self, batch: &PixelBatch, out: &mut Vec<f32>) -> Result<(), TeacherError> {
-        let mut answer = Answer { rows: std::mem::take(out), ..Answer::default() };
+        let mut answer = Answer {
+            rows: std::mem::take(out),
+            ..Answer::default()
+        };
         answer.clear();
         let result = self.workers[0].forward(&self.input, &self.output, batch, &mut answer);
         *out = answer.rows;
@@ -131,7 +175,12 @@ impl Teacher {
 
     /// The sessions, and what all of them share: for a pipeline that gives each session to a thread.
     pub(crate) fn split(&mut self) -> Split<'_> {
-        Split { layout: self.layout(), workers: &mut self.workers, input: &self.input, output: &self.output }
+        Split {
+            layout: self.layout(),
+            workers: &mut self.workers,
+            input: &self.input,
+            output: &self.output,
+        }
     }
 
     /// BLAKE3 of the model and its weight files.
@@ -192,7 +241,10 @@ impl Teacher {
 
 impl std::fmt::Debug for Teacher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Teacher").field("spec", &self.spec).field("device", &self.device).finish_non_exhaustive()
+        f.debug_struct("Teacher")
+            .field("spec", &self.spec)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,7 +260,8 @@ pub(crate) struct Split<'a> {
 fn seats(device: &Device, threads: usize, model_bytes: u64) -> (Vec<u32>, usize) {
     match device.provider {
         ExecutionProvider::Cpu => {
-            let affordable = usize::try_from(WEIGHTS_BUDGET / model_bytes.max(1)).unwrap_or(usize::MAX);
+            let affordable =
+                usize::try_from(WEIGHTS_BUDGET / model_bytes.max(1)).unwrap_or(usize::MAX);
             let sessions = threads.min(affordable.max(1));
             (vec![0; sessions], threads / sessions)
         }
@@ -217,14 +270,27 @@ fn seats(device: &Device, threads: usize, model_bytes: u64) -> (Vec<u32>, usize)
     }
 }
 
-fn check_precision(spec: &TeacherSpec, file: &ModelFile, provider: ExecutionProvider) -> Result<(), TeacherError> {
-    let found = if file.half { Precision::F16 } else { Precision::F32 };
+fn check_precision(
+    spec: &TeacherSpec,
+    file: &ModelFile,
+    provider: ExecutionProvider,
+) -> Result<(), TeacherError> {
+    let found = if file.half {
+        Precision::F16
+    } else {
+        Precision::F32
+    };
     // TensorRT builds an engine of either precision from f32 weights; the others run a model as it was saved.
     let can_convert = provider == ExecutionProvider::TensorRt && found == Precision::F32;
     if found == spec.precision || can_convert {
         return Ok(());
     }
-    Err(TeacherError::PrecisionDiffers { path: spec.onnx.clone(), wanted: spec.precision, found, provider })
+    Err(TeacherError::PrecisionDiffers {
+        path: spec.onnx.clone(),
+        wanted: spec.precision,
+        found,
+        provider,
+    })
 }
 
 #[cfg(test)]
@@ -237,7 +303,11 @@ mod tests {
         assert_eq!(seats(&cpu, 8, 4 << 20), (vec![0; 8], 1));
         assert_eq!(seats(&cpu, 64, 1 << 30), (vec![0; 4], 16));
         assert_eq!(seats(&cpu, 2, 64 << 30), (vec![0], 2));
-        let two = Device { provider: ExecutionProvider::Cuda, gpus: vec![0, 3], ..Device::default() };
+        let two = Device {
+            provider: ExecutionProvider::Cuda,
+            gpus: vec![0, 3],
+            ..Device::default()
+        };
         assert_eq!(seats(&two, 8, 1), (vec![0, 3], 1));
     }
 }

@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Dim, FLOAT, FLOAT16, Graph, N_CLASSES, UINT8, assert_close, batch_for, batch_nchw, classifier, expected, load, plain_tail, weights};
+use common::{
+    Dim, FLOAT, FLOAT16, Graph, N_CLASSES, UINT8, assert_close, batch_for, batch_nchw, classifier,
+    expected, load, plain_tail, weights,
+};
 use logitcask_teacher::{OutputIs, Teacher};
 
 const ROWS: u32 = 7;
@@ -12,10 +15,16 @@ fn check(model: &[u8], more: &str, tolerance: f32) -> Teacher {
     check_rows(model, more, tolerance, |rows| rows)
 }
 
-fn check_rows(model: &[u8], more: &str, tolerance: f32, change: impl Fn(Vec<f32>) -> Vec<f32>) -> Teacher {
+fn check_rows(
+    model: &[u8],
+    more: &str,
+    tolerance: f32,
+    change: impl Fn(Vec<f32>) -> Vec<f32>,
+) -> Teacher {
     let folder = tempfile::tempdir().unwrap();
     let path = common::write_model(folder.path(), model);
-    let mut teacher = load(&path, more, 1).unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    let mut teacher = load(&path, more, 1)
+        .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
     let batch = batch_for(&teacher, ROWS);
     let mut rows = Vec::new();
     teacher.forward(&batch, &mut rows).unwrap();
@@ -27,13 +36,22 @@ fn check_rows(model: &[u8], more: &str, tolerance: f32, change: impl Fn(Vec<f32>
 #[test]
 fn a_dynamic_batch() {
     let teacher = check(&classifier(Dim::Any("batch"), plain_tail), "", 1e-4);
-    assert_eq!((teacher.input().fixed_batch, teacher.n_classes()), (None, Some(N_CLASSES)));
+    assert_eq!(
+        (teacher.input().fixed_batch, teacher.n_classes()),
+        (None, Some(N_CLASSES))
+    );
 }
 
 #[test]
 fn a_fixed_batch_is_filled_up() {
     for size in [1, 4, 7, 16] {
-        let tail = |graph: Graph| graph.node("Identity", &["gemm"], "logits", &[]).output("logits", FLOAT, &[Dim::Is(size), Dim::Is(10)]);
+        let tail = |graph: Graph| {
+            graph.node("Identity", &["gemm"], "logits", &[]).output(
+                "logits",
+                FLOAT,
+                &[Dim::Is(size), Dim::Is(10)],
+            )
+        };
         let teacher = check(&classifier(Dim::Is(size), tail), "", 1e-4);
         assert_eq!(teacher.input().fixed_batch, Some(size as usize));
     }
@@ -41,10 +59,16 @@ fn a_fixed_batch_is_filled_up() {
 
 #[test]
 fn sides_of_length_one_are_dropped() {
-    let shape: Vec<u8> = [-1i64, 10, 1, 1].iter().flat_map(|dim| dim.to_le_bytes()).collect();
+    let shape: Vec<u8> = [-1i64, 10, 1, 1]
+        .iter()
+        .flat_map(|dim| dim.to_le_bytes())
+        .collect();
     let tail = |graph: Graph| {
         let dims = [Dim::Any("batch"), Dim::Is(10), Dim::Is(1), Dim::Is(1)];
-        graph.weights("shape", 7, &[4], &shape).node("Reshape", &["gemm", "shape"], "scores", &[]).output("scores", FLOAT, &dims)
+        graph
+            .weights("shape", 7, &[4], &shape)
+            .node("Reshape", &["gemm", "shape"], "scores", &[])
+            .output("scores", FLOAT, &dims)
     };
     check(&classifier(Dim::Any("batch"), tail), "", 1e-4);
 }
@@ -53,10 +77,20 @@ fn sides_of_length_one_are_dropped() {
 fn channels_last() {
     let (w, b) = weights();
     let model = Graph::default()
-        .input("pixels", FLOAT, &[Dim::Any("n"), Dim::Is(8), Dim::Is(8), Dim::Is(3)])
+        .input(
+            "pixels",
+            FLOAT,
+            &[Dim::Any("n"), Dim::Is(8), Dim::Is(8), Dim::Is(3)],
+        )
         .weights("w", FLOAT, &[3, 10], &common::raw_f32(&w))
         .weights("b", FLOAT, &[10], &common::raw_f32(&b))
-        .node_with("ReduceMean", &["pixels"], "flat", &[("keepdims", 0)], &[("axes", &[1, 2])])
+        .node_with(
+            "ReduceMean",
+            &["pixels"],
+            "flat",
+            &[("keepdims", 0)],
+            &[("axes", &[1, 2])],
+        )
         .node("Gemm", &["flat", "w", "b"], "predictions", &[])
         .output("predictions", FLOAT, &[Dim::Any("n"), Dim::Is(10)])
         .model(13);
@@ -68,7 +102,11 @@ fn channels_last() {
 fn half_precision() {
     let (w, b) = weights();
     let model = Graph::default()
-        .input("input", FLOAT16, &[Dim::Any("n"), Dim::Is(3), Dim::Is(8), Dim::Is(8)])
+        .input(
+            "input",
+            FLOAT16,
+            &[Dim::Any("n"), Dim::Is(3), Dim::Is(8), Dim::Is(8)],
+        )
         .weights("w", FLOAT16, &[3, 10], &common::raw_f16(&w))
         .weights("b", FLOAT16, &[10], &common::raw_f16(&b))
         .node("GlobalAveragePool", &["input"], "pooled", &[])
@@ -83,7 +121,11 @@ fn half_precision() {
 fn a_teacher_that_takes_bytes() {
     let (w, b) = weights();
     let model = Graph::default()
-        .input("image", UINT8, &[Dim::Any("n"), Dim::Is(3), Dim::Is(8), Dim::Is(8)])
+        .input(
+            "image",
+            UINT8,
+            &[Dim::Any("n"), Dim::Is(3), Dim::Is(8), Dim::Is(8)],
+        )
         .weights("w", FLOAT, &[3, 10], &common::raw_f32(&w))
         .weights("b", FLOAT, &[10], &common::raw_f32(&b))
         .node("Cast", &["image"], "floats", &[("to", 1)])
@@ -92,7 +134,11 @@ fn a_teacher_that_takes_bytes() {
         .node("Gemm", &["flat", "w", "b"], "logits", &[])
         .output("logits", FLOAT, &[Dim::Any("n"), Dim::Is(10)])
         .model(13);
-    check(&model, "mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\nscale = \"byte\"", 0.05);
+    check(
+        &model,
+        "mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\nscale = \"byte\"",
+        0.05,
+    );
 }
 
 #[test]
@@ -110,7 +156,9 @@ fn flat_rows_of_pixels() {
 /// Taking a channel's mean, as a matrix.
 fn flat_weights() -> Vec<f32> {
     let (w, _) = weights();
-    (0..192 * 10).map(|i| w[(i / 10 / 64) * 10 + i % 10] / 64.0).collect()
+    (0..192 * 10)
+        .map(|i| w[(i / 10 / 64) * 10 + i % 10] / 64.0)
+        .collect()
 }
 
 #[test]
@@ -119,7 +167,11 @@ fn weights_in_a_file_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("w.bin"), common::raw_f32(&w)).unwrap();
     let model = Graph::default()
-        .input("input", FLOAT, &[Dim::Any("batch"), Dim::Is(3), Dim::Is(8), Dim::Is(8)])
+        .input(
+            "input",
+            FLOAT,
+            &[Dim::Any("batch"), Dim::Is(3), Dim::Is(8), Dim::Is(8)],
+        )
         .external_weights("w", &[3, 10], "w.bin")
         .weights("b", FLOAT, &[10], &common::raw_f32(&b))
         .node("GlobalAveragePool", &["input"], "pooled", &[])
@@ -136,26 +188,40 @@ fn weights_in_a_file_of_their_own() {
 
 fn two_outputs(graph: Graph) -> Graph {
     let dims = [Dim::Any("batch"), Dim::Is(10)];
-    graph.node("Neg", &["gemm"], "aux", &[]).node("Identity", &["gemm"], "scores", &[]).output("aux", FLOAT, &dims).output("scores", FLOAT, &dims)
+    graph
+        .node("Neg", &["gemm"], "aux", &[])
+        .node("Identity", &["gemm"], "scores", &[])
+        .output("aux", FLOAT, &dims)
+        .output("scores", FLOAT, &dims)
 }
 
 #[test]
 fn one_of_several_outputs_by_name() {
     let model = classifier(Dim::Any("batch"), two_outputs);
     check(&model, "output = \"scores\"", 1e-4);
-    check_rows(&model, "output = \"aux\"", 1e-4, |rows| rows.into_iter().map(|value| -value).collect());
+    check_rows(&model, "output = \"aux\"", 1e-4, |rows| {
+        rows.into_iter().map(|value| -value).collect()
+    });
 }
 
 #[test]
 fn classes_are_selected_and_reordered() {
     let model = classifier(Dim::Any("batch"), plain_tail);
-    let pick = |rows: Vec<f32>| rows.chunks_exact(10).flat_map(|row| [row[9], row[0], row[4]]).collect();
+    let pick = |rows: Vec<f32>| {
+        rows.chunks_exact(10)
+            .flat_map(|row| [row[9], row[0], row[4]])
+            .collect()
+    };
     let teacher = check_rows(&model, "classes = [9, 0, 4]", 1e-4, pick);
     assert_eq!(teacher.n_classes(), Some(3));
 }
 
 fn softmax_tail(operator: &'static str) -> impl FnOnce(Graph) -> Graph {
-    move |graph| graph.node(operator, &["gemm"], "out", &[("axis", 1)]).output("out", FLOAT, &[Dim::Any("batch"), Dim::Is(10)])
+    move |graph| {
+        graph
+            .node(operator, &["gemm"], "out", &[("axis", 1)])
+            .output("out", FLOAT, &[Dim::Any("batch"), Dim::Is(10)])
+    }
 }
 
 #[test]
@@ -167,14 +233,26 @@ fn a_softmax_is_noticed_and_undone_when_asked() {
         };
         rows.chunks_exact(10).flat_map(centre).collect()
     };
-    for (operator, holds) in [("Softmax", OutputIs::Probabilities), ("LogSoftmax", OutputIs::LogProbabilities)] {
+    for (operator, holds) in [
+        ("Softmax", OutputIs::Probabilities),
+        ("LogSoftmax", OutputIs::LogProbabilities),
+    ] {
         let model = classifier(Dim::Any("batch"), softmax_tail(operator));
         let mut teacher = check_rows(&model, &format!("output_is = \"{holds}\""), 1e-3, centred);
         let batch = batch_for(&teacher, ROWS);
         assert_eq!(teacher.judge_output(&batch).unwrap(), holds);
         teacher.check(&batch, N_CLASSES).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let error = load(&common::write_model(folder.path(), &model), "", 1).unwrap().check(&batch, N_CLASSES).unwrap_err();
-        assert!(error.hint().unwrap().contains(&format!("output_is = \"{holds}\"")), "{error}");
+        let error = load(&common::write_model(folder.path(), &model), "", 1)
+            .unwrap()
+            .check(&batch, N_CLASSES)
+            .unwrap_err();
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains(&format!("output_is = \"{holds}\"")),
+            "{error}"
+        );
     }
 }

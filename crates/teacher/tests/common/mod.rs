@@ -1,10 +1,16 @@
 //! Small teachers, written as ONNX by hand so that no test needs a fixture, and what tests share.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part of this"
+)]
 
 use std::path::{Path, PathBuf};
 
-use logitcask_dataset::{DataSpec, Dataset, PixelBatch, Preprocess, PreprocessSpec, Role, ViewFamily, render};
+use logitcask_dataset::{
+    DataSpec, Dataset, PixelBatch, Preprocess, PreprocessSpec, Role, ViewFamily, render,
+};
 use logitcask_teacher::{Device, ExecutionProvider, Runtime, Teacher, TeacherError, TeacherSpec};
 
 pub const N_CLASSES: usize = 10;
@@ -63,7 +69,9 @@ fn value_info(name: &str, element: u64, dims: &[Dim]) -> Message {
         shape.bytes(1, dim)
     });
     let tensor = Message::default().varint(1, element).bytes(2, shape);
-    Message::default().bytes(1, name).bytes(2, Message::default().bytes(1, tensor))
+    Message::default()
+        .bytes(1, name)
+        .bytes(2, Message::default().bytes(1, tensor))
 }
 
 /// A graph in the making: nodes are added in order, each reading names made before.
@@ -95,13 +103,25 @@ impl Graph {
         ints: &[(&str, i64)],
         lists: &[(&str, &[i64])],
     ) -> Self {
-        let mut node = inputs.iter().fold(Message::default(), |node, input| node.bytes(1, input));
+        let mut node = inputs
+            .iter()
+            .fold(Message::default(), |node, input| node.bytes(1, input));
         node = node.bytes(2, output).bytes(4, operator);
         for (name, value) in ints {
-            node = node.bytes(5, Message::default().bytes(1, name).varint(3, *value as u64).varint(20, 2));
+            node = node.bytes(
+                5,
+                Message::default()
+                    .bytes(1, name)
+                    .varint(3, *value as u64)
+                    .varint(20, 2),
+            );
         }
         for (name, values) in lists {
-            let attribute = values.iter().fold(Message::default().bytes(1, name), |m, v| m.varint(8, *v as u64));
+            let attribute = values
+                .iter()
+                .fold(Message::default().bytes(1, name), |m, v| {
+                    m.varint(8, *v as u64)
+                });
             node = node.bytes(5, attribute.varint(20, 7));
         }
         self.message = self.message.bytes(1, node);
@@ -109,38 +129,63 @@ impl Graph {
     }
 
     pub fn weights(mut self, name: &str, element: u64, dims: &[u64], raw: &[u8]) -> Self {
-        let tensor = dims.iter().fold(Message::default(), |tensor, dim| tensor.varint(1, *dim));
-        self.message = self.message.bytes(5, tensor.varint(2, element).bytes(8, name).bytes(9, raw));
+        let tensor = dims
+            .iter()
+            .fold(Message::default(), |tensor, dim| tensor.varint(1, *dim));
+        self.message = self
+            .message
+            .bytes(5, tensor.varint(2, element).bytes(8, name).bytes(9, raw));
         self
     }
 
     pub fn external_weights(mut self, name: &str, dims: &[u64], location: &str) -> Self {
-        let tensor = dims.iter().fold(Message::default(), |tensor, dim| tensor.varint(1, *dim));
+        let tensor = dims
+            .iter()
+            .fold(Message::default(), |tensor, dim| tensor.varint(1, *dim));
         let entry = Message::default().bytes(1, "location").bytes(2, location);
-        self.message = self.message.bytes(5, tensor.varint(2, FLOAT).bytes(8, name).bytes(13, entry).varint(14, 1));
+        self.message = self.message.bytes(
+            5,
+            tensor
+                .varint(2, FLOAT)
+                .bytes(8, name)
+                .bytes(13, entry)
+                .varint(14, 1),
+        );
         self
     }
 
     pub fn model(self, opset: u64) -> Vec<u8> {
         let graph = self.message.bytes(2, "graph");
         let opset = Message::default().bytes(1, "").varint(2, opset);
-        Message::default().varint(1, 7).bytes(7, graph).bytes(8, opset).0
+        Message::default()
+            .varint(1, 7)
+            .bytes(7, graph)
+            .bytes(8, opset)
+            .0
     }
 }
 
 /// The classifier's weights, (3, 10) and (10): small whole numbers, so that every path gives nearly the same sums.
 pub fn weights() -> (Vec<f32>, Vec<f32>) {
-    let w = (0..3 * N_CLASSES).map(|i| ((i * 7) % 11) as f32 - 5.0).collect();
+    let w = (0..3 * N_CLASSES)
+        .map(|i| ((i * 7) % 11) as f32 - 5.0)
+        .collect();
     let b = (0..N_CLASSES).map(|i| (i % 3) as f32 * 0.5).collect();
     (w, b)
 }
 
 pub fn raw_f32(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 pub fn raw_f16(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| half::f16::from_f32(*value).to_le_bytes())
+        .collect()
 }
 
 /// The plain teacher: mean of each channel, then one fully connected layer. `tail` continues from `gemm` and ends in
@@ -159,7 +204,11 @@ pub fn classifier(batch: Dim, tail: impl FnOnce(Graph) -> Graph) -> Vec<u8> {
 
 /// `gemm` as the only output, called `logits`.
 pub fn plain_tail(graph: Graph) -> Graph {
-    graph.node("Identity", &["gemm"], "logits", &[]).output("logits", FLOAT, &[Dim::Any("batch"), Dim::Is(10)])
+    graph.node("Identity", &["gemm"], "logits", &[]).output(
+        "logits",
+        FLOAT,
+        &[Dim::Any("batch"), Dim::Is(10)],
+    )
 }
 
 /// What [`classifier`] answers to a batch in (B, C, H, W), computed here.
@@ -168,22 +217,39 @@ pub fn expected(batch: &PixelBatch) -> Vec<f32> {
     let plane = batch.height * batch.width;
     let mut rows = Vec::new();
     for image in batch.pixels.chunks_exact(3 * plane) {
-        let means: Vec<f32> = image.chunks_exact(plane).map(|channel| channel.iter().sum::<f32>() / plane as f32).collect();
+        let means: Vec<f32> = image
+            .chunks_exact(plane)
+            .map(|channel| channel.iter().sum::<f32>() / plane as f32)
+            .collect();
         for class in 0..N_CLASSES {
-            rows.push(b[class] + (0..3).map(|channel| means[channel] * w[channel * N_CLASSES + class]).sum::<f32>());
+            rows.push(
+                b[class]
+                    + (0..3)
+                        .map(|channel| means[channel] * w[channel * N_CLASSES + class])
+                        .sum::<f32>(),
+            );
         }
     }
     rows
 }
 
 pub fn runtime() -> Runtime {
-    Runtime::load(None, ExecutionProvider::Cpu).expect("the tests need ONNX Runtime: run `make setup`")
+    Runtime::load(None, ExecutionProvider::Cpu)
+        .expect("the tests need ONNX Runtime: run `make setup`")
 }
 
 /// A spec for the model at `path`; `more` is what else stands in the recipe.
 pub fn spec(path: &Path, more: &str) -> TeacherSpec {
-    let normal = if more.contains("mean") { "" } else { "mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n" };
-    toml::from_str(&format!("onnx = {:?}\n{normal}{more}\n", path.display().to_string())).expect("a teacher spec")
+    let normal = if more.contains("mean") {
+        ""
+    } else {
+        "mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n"
+    };
+    toml::from_str(&format!(
+        "onnx = {:?}\n{normal}{more}\n",
+        path.display().to_string()
+    ))
+    .expect("a teacher spec")
 }
 
 pub fn write_model(folder: &Path, model: &[u8]) -> PathBuf {
@@ -199,7 +265,12 @@ pub fn load(path: &Path, more: &str, sessions: usize) -> Result<Teacher, Teacher
 /// `n` images of 8 x 8 in colour, with labels of ten classes.
 pub fn images(n: u32) -> Dataset {
     let mut data = DataSpec::new("synthetic", "");
-    let synthetic = logitcask_dataset::SyntheticSpec { n_train: n, height: 8, width: 8, ..Default::default() };
+    let synthetic = logitcask_dataset::SyntheticSpec {
+        n_train: n,
+        height: 8,
+        width: 8,
+        ..Default::default()
+    };
     data.synthetic = Some(synthetic);
     data.n_classes = Some(N_CLASSES);
     Dataset::open(&data, Role::Train).expect("synthetic images need nothing")
@@ -207,10 +278,20 @@ pub fn images(n: u32) -> Dataset {
 
 /// The first `n` images as `teacher` wants them.
 pub fn batch_for(teacher: &Teacher, n: u32) -> PixelBatch {
-    let (dataset, preprocess) = (images(n), Preprocess::new(&teacher.spec().preprocess).expect("a preprocessing"));
+    let (dataset, preprocess) = (
+        images(n),
+        Preprocess::new(&teacher.spec().preprocess).expect("a preprocessing"),
+    );
     let mut batch = PixelBatch::new(teacher.layout());
     let requests: Vec<(u32, u32)> = (0..n).map(|sample| (sample, 0)).collect();
-    render(&dataset, &ViewFamily::clean(), &preprocess, &requests, &mut batch).expect("pixels");
+    render(
+        &dataset,
+        &ViewFamily::clean(),
+        &preprocess,
+        &requests,
+        &mut batch,
+    )
+    .expect("pixels");
     batch
 }
 
@@ -219,13 +300,23 @@ pub fn batch_nchw(n: u32, preprocess: &PreprocessSpec) -> PixelBatch {
     let preprocess = Preprocess::new(preprocess).expect("a preprocessing");
     let mut batch = PixelBatch::new(logitcask_dataset::PixelLayout::Nchw);
     let requests: Vec<(u32, u32)> = (0..n).map(|sample| (sample, 0)).collect();
-    render(&images(n), &ViewFamily::clean(), &preprocess, &requests, &mut batch).expect("pixels");
+    render(
+        &images(n),
+        &ViewFamily::clean(),
+        &preprocess,
+        &requests,
+        &mut batch,
+    )
+    .expect("pixels");
     batch
 }
 
 pub fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len());
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() <= tolerance, "value {index}: found {found}, expected {expected}");
+        assert!(
+            (found - expected).abs() <= tolerance,
+            "value {index}: found {found}, expected {expected}"
+        );
     }
 }

@@ -49,7 +49,7 @@ impl ChunkPlace {
     }
 
     /// What the file says about itself, so that one in a wrong place is refused.
-    fn metadata(&self, manifest: &Manifest) -> HashMap<String, String> {
+    pub(crate) fn metadata(&self, manifest: &Manifest) -> HashMap<String, String> {
         let pairs = [
             ("logitcask.version", crate::sealed::VERSION.to_string()),
             ("logitcask.key", crate::key::hex(&manifest.key.digest())),

@@ -48,6 +48,7 @@ pub use error::CacheError;
 pub use folder::{Found, Summary, find, list};
 pub use gc::{GcCandidate, GcPolicy, gc_plan, remove};
 pub use key::{CacheKey, Difference};
+pub use layouts::parquet::{export, find_archive, pack, unpack};
 pub use manifest::{Manifest, PixelCheck};
 pub use reader::{LogitCache, OpenOptions};
 pub use rework::{MergeReport, merge, transcode};

@@ -153,7 +153,12 @@ impl Manifest {
                 path: path.to_path_buf(),
             });
         }
-        let found: ManifestFile = sealed::read(&file)?;
+        Manifest::read_file(&file)
+    }
+
+    /// Reads and checks a manifest under whatever name.
+    pub(crate) fn read_file(file: &Path) -> Result<Manifest, CacheError> {
+        let found: ManifestFile = sealed::read(file)?;
         let key = found.ingredients.digest();
         if found.key != key {
             let problem = format!(
@@ -161,7 +166,7 @@ impl Manifest {
                 hex(&key),
                 hex(&found.key)
             );
-            return Err(CacheError::damaged(&file, problem));
+            return Err(CacheError::damaged(file, problem));
         }
         let manifest = Manifest {
             key: found.ingredients,
@@ -179,7 +184,7 @@ impl Manifest {
         };
         manifest
             .check()
-            .map_err(|error| CacheError::damaged(&file, error.to_string()))?;
+            .map_err(|error| CacheError::damaged(file, error.to_string()))?;
         Ok(manifest)
     }
 

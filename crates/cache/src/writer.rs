@@ -163,7 +163,7 @@ impl LogitWriter {
         self.put(view, chunk, &bytes)
     }
 
-    fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
+    pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
         logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
@@ -194,6 +194,20 @@ impl LogitWriter {
     /// # Errors
     /// If chunks are missing, or what the file system reports.
     pub fn finish_view(&self, view: u32) -> Result<(), CacheError> {
+        let recorded = self
+            .recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.finish_view_as(view, recorded)
+    }
+
+    /// The same with other circumstances than this run's: those under which the rows were made.
+    pub(crate) fn finish_view_as(
+        &self,
+        view: u32,
+        recorded: BTreeMap<String, String>,
+    ) -> Result<(), CacheError> {
         if self.views()?.contains(&view) {
             return Ok(());
         }
@@ -212,11 +226,6 @@ impl LogitWriter {
             .flat_map(|chunk| chunk.null_samples.iter().copied())
             .collect();
         let chunks = whole.into_values().map(|chunk| chunk.entry).collect();
-        let recorded = self
-            .recorded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         let file = ViewFile::new(&self.manifest, view, chunks, null_samples, recorded);
         file.write(&view_folder(&self.path, view).join(folder::VIEW_MANIFEST))?;
         self.lock_whole().remove(&view);

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use logitcask_cache::{
     CacheError, CacheKey, ChunkRows, Encoding, GcCandidate, GcPolicy, LogitCache, LogitWriter,
-    Manifest, OpenOptions, diff, gc_plan, list, merge, remove, stats, transcode, verify,
+    Manifest, OpenOptions, diff, export, find_archive, gc_plan, list, merge, pack, remove, stats,
+    transcode, unpack, verify,
 };
 use support::{capture, files, key, label, logit, manifest, write_chunk};
 
@@ -283,4 +284,74 @@ fn a_label_and_a_row_can_be_had_one_by_one() {
         Some(label(5, 3))
     );
     assert_eq!(row[1], logit(5, 0, 1));
+}
+
+#[test]
+fn an_archive_brings_the_cache_back_byte_for_byte() {
+    for encoding in [
+        Encoding::F16,
+        Encoding::Bf16,
+        Encoding::F32,
+        Encoding::U8,
+        Encoding::TopK(2),
+    ] {
+        for keep_f16 in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let made = manifest(encoding, 11, 5, 4);
+            let (path, _) = capture(root.path(), &made, 2, &[6]);
+            let archive = pack(&path, root.path(), keep_f16, &|_, _| {}).unwrap();
+            assert_eq!(
+                list(root.path()).unwrap().len(),
+                1,
+                "an archive is no cache"
+            );
+            assert_eq!(
+                find_archive(root.path(), &made.key).unwrap(),
+                Some(archive.clone())
+            );
+            let elsewhere = tempfile::tempdir().unwrap();
+            let back = unpack(&archive, elsewhere.path(), &|_, _| {}).unwrap();
+            assert!(files(&back) == files(&path), "{encoding}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_archive_gives_an_error_and_no_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F16, 11, 5, 16), 1, &[6]);
+    let archive = pack(&path, root.path(), false, &|_, _| {}).unwrap();
+    let file = archive.join("view=0000/part-00000.parquet");
+    let whole = std::fs::read(&file).unwrap();
+    for at in (0..whole.len()).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&file, bytes).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        // Either the damage is seen, or it was in something that no row depends on.
+        if let Ok(back) = unpack(&archive, elsewhere.path(), &|_, _| {}) {
+            assert!(files(&back) == files(&path), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn an_export_has_rows_and_a_card() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::U8, 11, 5, 4), 2, &[6]);
+    let folder = root.path().join("exported");
+    export(&open(&path), &folder, &|_, _| {}).unwrap();
+    let found = files(&folder);
+    let card = String::from_utf8(found["README.md"].clone()).unwrap();
+    assert!(
+        card.starts_with("---\n") && card.contains("22 rows: 11 samples in 2 views, 5 classes"),
+        "{card}"
+    );
+    assert_eq!(
+        found
+            .keys()
+            .filter(|name| name.starts_with("data/train-"))
+            .count(),
+        6
+    );
 }

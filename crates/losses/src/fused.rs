@@ -59,7 +59,8 @@ pub(crate) trait Closed {
     fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError>;
 }
 
-/// Evaluates `method`; one tensor per component, (B,) or scalar. `student`, `teacher` are (B, C) on the host, of one dtype.
+/// Evaluates `method`; one tensor per component, (B,) or scalar. `student`, `teacher` are (B, C) on the host, of
+/// one dtype.
 pub(crate) fn fused(
     method: &impl Closed,
     student: &Tensor,

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::LossError;
 
-/// The options of one entry. Every read names a key, and [`finish`](Options::finish) refuses keys that were never
-/// named. `part.key` reads `key` in the table `part`.
+/// The options of one entry. Every read names a key, and reading ends with a refusal of keys
+/// that were never named. `part.key` reads `key` in the table `part`.
 pub struct Options {
     loss: String,
     given: Map<String, Value>,

@@ -1,7 +1,8 @@
 //! Class-aware logit knowledge distillation.
 //!
-//! Zhang et al., "Class-aware Logit Knowledge Distillation" (CLKD), arXiv:2211.14773. The paper's own equations were not
-//! at hand; two independent reimplementations agree but for the correlation, of which both readings are here.
+//! Zhang et al., "Class-aware Information for Logit-based Knowledge Distillation" (CLKD), arXiv:2211.14773. The
+//! paper's own equations were not at hand; two independent reimplementations agree but for the correlation, of
+//! which both readings are here.
 //!
 //! On raw logits, no softmax and no temperature, with rows or columns divided by `max(length, 1e-12)`:
 //!
@@ -10,8 +11,9 @@
 //! - `correlation = |M(s) - M(t)|^2 / C^2`, with `Zc = z - column mean` and
 //!   `correlation.reading = "nxn"`: `M = Zc Zc' / (C - 1)`, (B, B), or `"cxc"`: `M = Zc' Zc / (B - 1)`, (C, C).
 //!
-//! The name and the 1/C^2 speak for cxc, the 1/(C - 1) of the constants' source for nxn, which is the default. On a batch of
-//! one cxc has no meaning (0/0), and is 0. Total there: `0.1 ce + 0.5 (instance + 2 class) + 0.4 correlation`.
+//! The name and the 1/C^2 speak for cxc, the 1/(C - 1) of the constants' source for nxn, which is the default. On a
+//! batch of one cxc has no meaning (0/0), and is 0. Total there: `0.1 ce + 0.5 (instance + 2 class) + 0.4
+//! correlation`.
 
 use crate::fused::{Closed, Outcome, Rows, Values, fused, per_sample};
 use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};

@@ -1,8 +1,8 @@
 //! Cosine similarity knowledge distillation, with cosine similarity weighted temperature (CSWT).
 //!
-//! Ham et al., "Cosine Similarity Knowledge Distillation for Individual Class Information Transfer", arXiv:2311.14307. The
-//! formula is known by way of a third party's code (`distillers/CSKD.py` of llieeai/lud); the one-view total is a
-//! reconstruction.
+//! Ham et al., "Cosine Similarity Knowledge Distillation for Individual Class Information Transfer",
+//! arXiv:2311.14307. The formula is known by way of a third party's code (`distillers/CSKD.py` of llieeai/lud); the
+//! one-view total is a reconstruction.
 //!
 //! With `cos(u, v) = <u, v> / (|u| |v| + 1e-8)` and a class's column of probabilities over the batch as its vector:
 //!

@@ -8,8 +8,9 @@
 //! - `inter = tau^2 * (1 - mean over samples of rho(a_i, b_i))`
 //! - `intra = tau^2 * (1 - mean over classes of rho(a_:c, b_:c))`
 //!
-//! Defaults are the authors' code's (`dist_kd.py` of hunto/image_classification_sota): tau 4 for CIFAR (1 for ImageNet), and
-//! a weight of 2 for both beside `ce` 1. On a batch of one, `intra` is tau^2 with gradient 0, as in the code.
+//! Defaults are the authors' code's (`dist_kd.py` of hunto/image_classification_sota): tau 4 for CIFAR (1 for
+//! ImageNet), and a weight of 2 for both beside `ce` 1. On a batch of one, `intra` is tau^2 with gradient 0, as in
+//! the code.
 
 use crate::fused::{Closed, Outcome, Rows, Values, fused, per_sample};
 use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};

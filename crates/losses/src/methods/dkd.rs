@@ -8,10 +8,11 @@
 //! - `tckd = T^2 * mean over B of KL(b_t || b_s)`
 //! - `nckd = T^2 * mean over B of KL` between the softmaxes over the C - 1 classes other than y.
 //!
-//! The authors' code removes class y by adding -1000 to its logit, and takes logarithms of summed probabilities: NaN in
-//! f32 for logits of scale 50 at T 1. Here both parts come from the log-sum-exp over the other classes; in float64 the
-//! two agree. Defaults are mdistiller's for CIFAR-100: T 4, alpha 1, beta 8 (2 for ResNet-56 to ResNet-20), a warm-up of 20
-//! epochs; ImageNet T 1, beta 0.5, no warm-up. The LSKD setting is `standardize = true`, T 2, alpha 9, beta 72.
+//! The authors' code removes class y by adding -1000 to its logit, and takes logarithms of summed probabilities:
+//! NaN in f32 for logits of scale 50 at T 1. Here both parts come from the log-sum-exp over the other classes; in
+//! float64 the two agree. Defaults are mdistiller's for CIFAR-100: T 4, alpha 1, beta 8 (2 for ResNet-56 to
+//! ResNet-20), a warm-up of 20 epochs; ImageNet T 1, beta 0.5, no warm-up. The LSKD setting is `standardize =
+//! true`, T 2, alpha 9, beta 72.
 
 use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
 use crate::loss::{

@@ -1,7 +1,7 @@
 //! Jensen-Shannon divergence.
 //!
-//! Lin, "Divergence Measures Based on the Shannon Entropy" (1991); for distillation Agarwal et al., "On-Policy Distillation
-//! of Language Models", arXiv:2306.13649, with beta 1/2.
+//! Lin, "Divergence Measures Based on the Shannon Entropy" (1991); for distillation Agarwal et al., "On-Policy
+//! Distillation of Language Models", arXiv:2306.13649, with beta 1/2.
 //!
 //! With p, q the softmaxes at temperature T and `m = (p + q) / 2`:
 //! `jsd = T^2 * mean over B of (KL(p || m) + KL(q || m)) / 2`

@@ -1,10 +1,11 @@
-//! Local dense relational logit distillation.
+//! Local dense relational logit distillation (LDRLD).
 //!
-//! Xu et al., "Local Dense Relational Logit Distillation", ICCV 2025, arXiv:2507.15911; known by way of two written notes, no
-//! code is published.
+//! Xu et al., "Local Dense Logit Relations for Enhanced Knowledge Distillation", ICCV 2025, arXiv:2507.15911; known
+//! by way of two written notes, no code is published.
 //!
-//! Let pi order the classes by the *student's* logits, largest first (equal ones by class index), and d be the depth. The
-//! order is a constant for the gradient. All KL at temperature tau, teacher values taken at the student's classes:
+//! Let pi order the classes by the *student's* logits, largest first (equal ones by class index), and d be the
+//! depth. The order is a constant for the gradient. All KL at temperature tau, teacher values taken at the
+//! student's classes:
 //!
 //! - `pairs`: sum over ranks i < j <= d of `weight(i, j)` times the KL between the two networks' choices between the classes
 //!   of rank i and j, with `weight = delta e^(-lambda (i + j)) / (|i - j| + epsilon)`; `pairs.reading = "unweighted"`
@@ -12,8 +13,9 @@
 //! - `llki`: KL between the softmaxes over the d first classes
 //! - `rntk`: KL between the softmaxes over the other C - d classes; 0 if there are none
 //!
-//! each averaged over B and (our assumption) multiplied by tau^2. Total: `ce + alpha (pairs + llki) + beta rntk`. Epsilon 1.5,
-//! delta 2 and lambda 0.05 come from the notes; depth, tau, alpha and beta, and that ranks are the student's, are ours.
+//! each averaged over B and (our assumption) multiplied by tau^2. Total: `ce + alpha (pairs + llki) + beta rntk`.
+//! Epsilon 1.5, delta 2 and lambda 0.05 come from the notes; depth, tau, alpha and beta, and that ranks are the
+//! student's, are ours.
 
 use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
 use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
@@ -23,7 +25,7 @@ use crate::{LossError, Options, PreparedBatch};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "ldrld",
-    title: "Local Dense Relational Logit Distillation",
+    title: "Local Dense Logit Relations for Enhanced Knowledge Distillation",
     paper: "arXiv:2507.15911",
     components: &[
         ComponentSpec::new("pairs", "pairs among the student's first classes"),

@@ -1,9 +1,9 @@
-//! Multi-level contrastive logit distillation.
+//! Multi-perspective contrastive logit distillation.
 //!
 //! Wang and Zhou, "Multi-perspective Contrastive Logit Distillation", arXiv:2411.10693.
 //!
-//! Three contrastive losses on the logits themselves take the place of KL. With student rows `a_i`, teacher rows `b_j`
-//! (normalised as `normalize` says) and `M_ij = <a_i, b_j> / temperature`, (B, B):
+//! Three contrastive losses on the logits themselves take the place of KL. With student rows `a_i`, teacher rows
+//! `b_j` (normalised as `normalize` says) and `M_ij = <a_i, b_j> / temperature`, (B, B):
 //!
 //! | part | reading | loss of anchor i, averaged over B |
 //! |---|---|---|

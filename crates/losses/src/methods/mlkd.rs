@@ -10,12 +10,13 @@
 //! - `bc = m_b * sum over T of |QQ' - PP'|^2 / B`: which samples go together, (B, B)
 //!
 //! `m_b` is the share of samples whose teacher confidence at T 1 is at most the batch's median, `m_c` the share of classes
-//! whose summed probability is at most the median over classes. The paper means masks per sample and class; the code
-//! multiplies a reduced scalar by the mask and averages, so only these shares remain. We keep to the code, whose numbers
-//! are the published ones.
+//! whose summed probability is at most the median over classes. The paper means masks per sample and class; the
+//! code multiplies a reduced scalar by the mask and averages, so only these shares remain. We keep to the code,
+//! whose numbers are the published ones.
 //!
 //! With `two_view = true` the above is on the weak view, and `kd` gains `KL` on the strong view at the first three
-//! temperatures and once more on the *weak* view at the others (apparently a slip in the code, kept). The strong view's
+//! temperatures and once more on the *weak* view at the others (apparently a slip in the code, kept). The strong
+//! view's
 //! `cc` and `bc`, which the code computes and drops, are left out.
 //!
 //! Defaults are the code's for CIFAR: temperatures 4, 3, 5, 2, 6, weight 0.9 for each part beside `ce` 0.1 (with

@@ -8,9 +8,9 @@
 //! - `non_target = T^2 * mean over B of -sum over c != y of q'_c log p'_c`, the softmaxes over the C - 1 other classes at
 //!   temperature T. A cross-entropy, not a KL: it does not vanish where the networks agree, and its gradient is that of KL.
 //!
-//! Total in the paper: `ce + target + gamma * non_target`. Defaults are the authors' for CIFAR-100 (T 3, gamma 3.5); for
-//! ImageNet they take T 1, gamma 1.5. A published version of their code (`nkd.py` of yzd-v/cls_KD) builds its mask such that
-//! class y stays in both softmaxes; we follow the equation, which leaves it out.
+//! Total in the paper: `ce + target + gamma * non_target`. Defaults are the authors' for CIFAR-100 (T 3, gamma
+//! 3.5); for ImageNet they take T 1, gamma 1.5. A published version of their code (`nkd.py` of yzd-v/cls_KD) builds
+//! its mask such that class y stays in both softmaxes; we follow the equation, which leaves it out.
 
 use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
 use crate::loss::{

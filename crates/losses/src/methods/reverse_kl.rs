@@ -1,7 +1,7 @@
 //! KL the other way round: the student's distribution against the teacher's.
 //!
-//! Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", arXiv:2306.08543, use it to keep a small student
-//! from covering modes it cannot hold.
+//! Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", arXiv:2306.08543, use it to keep a small
+//! student from covering modes it cannot hold.
 //!
 //! `reverse_kl = T^2 * mean over B of KL(softmax(s/T) || softmax(t/T))`
 //!

@@ -10,9 +10,9 @@
 //! `huber(x)` is `x^2 / 2` up to 1, and `|x| - 1/2` beyond. Means are over B^2 and B^3, diagonals included. Weights 25 and 50
 //! beside `ce` 1 are mdistiller's. On a batch of one both are 0, where the code gives NaN.
 //!
-//! The code forms all e_ij, (B, B, C), and all angles, (B, B, B). By the law of cosines an angle needs only the (B, B) squared
-//! distances: `A_ijk = (D2_ij + D2_ik - D2_jk) / (2 D_ij D_ik)`; so nothing larger than (B, B) is kept, and the angles of
-//! one j are made, used and dropped. Everything is computed in f64, whatever the logits are.
+//! The code forms all e_ij, (B, B, C), and all angles, (B, B, B). By the law of cosines an angle needs only the (B,
+//! B) squared distances: `A_ijk = (D2_ij + D2_ik - D2_jk) / (2 D_ij D_ik)`; so nothing larger than (B, B) is kept,
+//! and the angles of one j are made, used and dropped. Everything is computed in f64, whatever the logits are.
 
 use crate::fused::{Closed, Outcome, Rows, Values, fused};
 use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
@@ -201,8 +201,8 @@ fn compare_distances(method: &Rkd, student: &Distances, teacher: &Distances) -> 
 /// `angle`, and its derivatives by the student's squared distances.
 ///
 /// `D2_jk` is the side opposite to the angle at i, and `D2_ij` and `D2_ik` the sides along it. Task j makes, for every i,
-/// the angles between j and all k; it owns row j of what is due to opposite sides, and of the transpose of what is due
-/// to sides along, so tasks share nothing and add in one order.
+/// the angles between j and all k; it owns row j of what is due to opposite sides, and of the transpose of what is
+/// due to sides along, so tasks share nothing and add in one order.
 fn compare_angles(student: &Distances, teacher: &Distances) -> (f64, Matrix<f64>) {
     let n = student.squares.n_rows;
     let mut slopes = Matrix::zeros(n, 2 * n);
@@ -227,8 +227,8 @@ fn compare_angles(student: &Distances, teacher: &Distances) -> (f64, Matrix<f64>
     (values.iter().sum::<f64>() / n_triples, by_squares)
 }
 
-/// The sum over k of `huber(A(s)_ijk - A(t)_ijk)` and its derivative by `D2_ij` (as either side); adds to `opposite` the
-/// derivatives by `D2_jk`.
+/// The sum over k of `huber(A(s)_ijk - A(t)_ijk)` and its derivative by `D2_ij` (as either side); adds to
+/// `opposite` the derivatives by `D2_jk`.
 fn angles_at(
     student: &Distances,
     teacher: &Distances,

@@ -1,7 +1,7 @@
 //! Refined logit distillation.
 //!
-//! Sun et al., "Knowledge Distillation with Refined Logits", arXiv:2408.07703; equations known by way of the authors' code
-//! (`distillers/RLD.py` of zju-SWJ/RLD).
+//! Sun et al., "Knowledge Distillation with Refined Logits", arXiv:2408.07703; equations known by way of the
+//! authors' code (`distillers/RLD.py` of zju-SWJ/RLD).
 //!
 //! With m the teacher's own first choice (the first class on ties) and y the label:
 //!
@@ -10,9 +10,9 @@
 //! - `mcd = T^2 * mean over B of KL` between the softmaxes over the classes that the teacher puts strictly below y.
 //!   A sample whose label is the teacher's last choice keeps no class, and counts as 0 in the mean.
 //!
-//! The authors mask by -1e9 and take the logarithm of a summed probability, which in f32 is infinite at logits of scale 50
-//! with Ta 1; here both come from log-sum-exp. Defaults are the code's: T 4, Ta 1, alpha 1, beta 8, a warm-up of 20
-//! epochs; the paper's beta is 4, and its README's commands set Ta to T (`--same-t`).
+//! The authors mask by -1e9 and take the logarithm of a summed probability, which in f32 is infinite at logits of
+//! scale 50 with Ta 1; here both come from log-sum-exp. Defaults are the code's: T 4, Ta 1, alpha 1, beta 8, a
+//! warm-up of 20 epochs; the paper's beta is 4, and its README's commands set Ta to T (`--same-t`).
 
 use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
 use crate::loss::{

@@ -1,13 +1,14 @@
 //! Variational information distillation, on logits.
 //!
-//! Ahn et al., "Variational Information Distillation for Knowledge Transfer", arXiv:1904.05835, equation 6. The paper works
-//! on features through learned regressors; on logits the two networks share their axes, and the regressor is the identity.
+//! Ahn et al., "Variational Information Distillation for Knowledge Transfer", arXiv:1904.05835, equation 6. The
+//! paper works on features through learned regressors; on logits the two networks share their axes, and the
+//! regressor is the identity.
 //!
 //! `vid = mean over B and C of ((s - t)^2 / v_c + log v_c) / 2` with `v_c = log(1 + e^a_c) + 1e-5`
 //!
 //! `a` (`log_scale`, length C) is trained with the student. In the official code it never reaches the optimiser, so that v
-//! stays at its initial 5 there, and the loss is a tenth of the squared error plus a constant; here it is declared as a
-//! parameter, and learned.
+//! stays at its initial 5 there, and the loss is a tenth of the squared error plus a constant; here it is declared
+//! as a parameter, and learned.
 
 use candle_core::{Device, Tensor, Var};
 

@@ -181,7 +181,8 @@ fn tiled<F: Real, const ROWS: usize, const WIDTH: usize>(
     out
 }
 
-/// Adds, for every panel of `a`, its product with one panel of `b` to the tile of `rows` that starts at column `first`.
+/// Adds, for every panel of `a`, its product with one panel of `b` to the tile of `rows` that starts at column
+/// `first`.
 struct Column<'a, F, const ROWS: usize, const WIDTH: usize> {
     panels_a: &'a [F],
     panel_b: &'a [F],

@@ -1,8 +1,8 @@
 //! How alike two vectors are: cosine and correlation, and their gradients.
 //!
 //! `1 - cos` of nearly parallel vectors is a small difference of numbers near 1, and its gradient a small difference of
-//! long vectors. So inner products are summed in f64, and the gradient is rearranged: equal vectors leave exactly what
-//! the epsilon leaves.
+//! long vectors. So inner products are summed in f64, and the gradient is rearranged: equal vectors leave exactly
+//! what the epsilon leaves.
 
 use super::real::{self, Real};
 

@@ -14,7 +14,8 @@ const EPSILON: f64 = 1e-7;
 /// `N(z) = (z - mean_c z) / (1e-7 + std_c z)` per row of (B, C) logits, the variance divided by C - 1 as in the
 /// authors' code (the paper divides by C). The gradient passes through mean and deviation.
 ///
-/// A row of equal logits becomes 0, and gets gradient 0: the true derivative there is 1e7, the authors' code gives NaN.
+/// A row of equal logits becomes 0, and gets gradient 0: the true derivative there is 1e7, the authors' code gives
+/// NaN.
 pub(crate) fn standardize(logits: &Tensor) -> Result<Tensor, LossError> {
     match logits.dtype() {
         DType::F64 => standardize_rows::<f64>(logits),

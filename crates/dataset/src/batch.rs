@@ -1,4 +1,5 @@
 use crate::pixels;
+use crate::view::{Mix, MixHow};
 use crate::{Dataset, DatasetError, Image, ImageSize, Preprocess, View, ViewFamily};
 
 /// The order of a batch's values in memory.
@@ -137,6 +138,17 @@ pub(crate) fn render_with(
 ) -> Result<(), DatasetError> {
     into.begin(requests);
     scratch.decoded = None;
+    if family.mixes() {
+        for &(sample, _) in requests {
+            // Until its view says otherwise, a sample is its own partner.
+            let label = dataset.labels().get(sample as usize).copied().unwrap_or(0);
+            into.mixed.push(Mixed {
+                partner: sample,
+                partner_label: label,
+                lambda: 1.0,
+            });
+        }
+    }
     for (row, &(sample, view)) in requests.iter().enumerate() {
         match scratch.render(dataset, family, sample, view) {
             Ok(()) => {}
@@ -149,6 +161,13 @@ pub(crate) fn render_with(
                 continue;
             }
             Err(error) => return Err(error),
+        }
+        if let Some(mix) = scratch.mix {
+            into.mixed[row] = Mixed {
+                partner: mix.partner,
+                partner_label: dataset.labels()[mix.partner as usize],
+                lambda: mix.lambda,
+            };
         }
         preprocess.fit(&mut scratch.image, &mut scratch.pixels)?;
         let (layout, found) = (into.layout, scratch.image.size());
@@ -187,6 +206,10 @@ pub(crate) struct Scratch {
     /// The sample as it was decoded, kept for further views of it.
     original: Image,
     decoded: Option<u32>,
+    /// A partner as it was decoded, and the view made of it.
+    partner: Image,
+    mixed: Image,
+    mix: Option<Mix>,
     image: Image,
     view: View,
     order: Vec<u32>,
@@ -207,17 +230,87 @@ impl Scratch {
         sample: u32,
         view: u32,
     ) -> Result<(), DatasetError> {
+        self.mix = None;
+        self.render_steps(dataset, family, sample, view)?;
+        let size = self.image.size();
+        let Some(mix) = family.draw_mix(sample, view, size, dataset.len()) else {
+            return Ok(());
+        };
+        // The sample's own pixels step aside while the partner's are made in their place.
+        std::mem::swap(&mut self.image, &mut self.mixed);
+        self.render_partner(dataset, family, mix.partner, view)?;
+        std::mem::swap(&mut self.image, &mut self.mixed);
+        if self.mixed.size() != size {
+            return Err(DatasetError::BatchSize {
+                place: format!(
+                    "{}, the partner of {},",
+                    dataset.place(mix.partner),
+                    dataset.place(sample)
+                ),
+                expected: size,
+                found: self.mixed.size(),
+            });
+        }
+        match mix.how {
+            MixHow::Blend { share } => pixels::mix_blend(&mut self.image, &self.mixed, share),
+            MixHow::Paste {
+                top,
+                left,
+                height,
+                width,
+            } => {
+                pixels::mix_paste(&mut self.image, &self.mixed, [top, left, height, width]);
+            }
+        }
+        self.mix = Some(mix);
+        Ok(())
+    }
+
+    fn render_steps(
+        &mut self,
+        dataset: &Dataset,
+        family: &ViewFamily,
+        sample: u32,
+        view: u32,
+    ) -> Result<(), DatasetError> {
         if self.decoded != Some(sample) {
             self.decoded = None;
             dataset.decode(sample, &mut self.original)?;
             self.decoded = Some(sample);
         }
+        self.apply_steps(family, sample, view)
+    }
+
+    /// As [`Self::render_steps`], leaving the sample's own decoded image for further views of it.
+    fn render_partner(
+        &mut self,
+        dataset: &Dataset,
+        family: &ViewFamily,
+        partner: u32,
+        view: u32,
+    ) -> Result<(), DatasetError> {
+        std::mem::swap(&mut self.original, &mut self.partner);
+        let rendered = dataset
+            .decode(partner, &mut self.original)
+            .and_then(|()| self.apply_steps(family, partner, view));
+        std::mem::swap(&mut self.original, &mut self.partner);
+        rendered
+    }
+
+    fn apply_steps(
+        &mut self,
+        family: &ViewFamily,
+        sample: u32,
+        view: u32,
+    ) -> Result<(), DatasetError> {
         let size = self.original.size();
         family.draw_into(sample, view, size, &mut self.view, &mut self.order)?;
-        self.image.copy_from(&self.original);
-        for step in &self.view.steps {
-            pixels::apply(step, &mut self.image, &mut self.pixels);
-        }
+        pixels::apply_all(
+            &self.view.steps,
+            &self.original,
+            &mut self.image,
+            &mut self.pixels,
+        );
         Ok(())
     }
 }

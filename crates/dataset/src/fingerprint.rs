@@ -150,7 +150,7 @@ impl Dataset {
         let mut key = blake3::Hasher::new();
         key.update(VERSION.as_bytes())
             .update(&[self.channels.unwrap_or(0) as u8]);
-        for path in &self.opened.files {
+        for path in self.opened.files.iter() {
             let metadata = fs::metadata(path).ok()?;
             let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
             let name = path.strip_prefix(&self.spec.root).unwrap_or(path);

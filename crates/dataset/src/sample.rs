@@ -51,6 +51,26 @@ impl Image {
         Self::default()
     }
 
+    /// An image of given pixels, (H, W, C).
+    ///
+    /// # Panics
+    /// If there are more or fewer pixels than `size` says.
+    pub fn from_pixels(size: ImageSize, pixels: Vec<u8>) -> Self {
+        assert_eq!(pixels.len(), size.n_bytes(), "bytes of {size}");
+        let ImageSize {
+            height,
+            width,
+            channels,
+        } = size;
+        Self {
+            height,
+            width,
+            channels,
+            pixels,
+            encoded: Vec::new(),
+        }
+    }
+
     /// Its size.
     pub fn size(&self) -> ImageSize {
         ImageSize {

@@ -4,7 +4,7 @@ use logitcask_philox::{Purpose, Stream};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::augment::{self, Augment, Choice};
-use crate::{AugmentSpec, DatasetError, ImageSize, Step};
+use crate::{AugmentSpec, DatasetError, Image, ImageSize, Step, pixels};
 
 /// How parameters are drawn, as a number: part of the identity, raised when any draw would change.
 const DRAW_VERSION: u32 = 1;
@@ -33,7 +33,7 @@ pub struct ViewsSpec {
     /// A second family with its own cache, for losses that compare a weak and a strong view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strong: Option<Box<ViewsSpec>>,
-    /// The seed of the views, where it is not that of the recipe.
+    /// The seed of the views. Apart from the recipe's own, so that students of many seeds share one cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
@@ -86,10 +86,52 @@ pub struct ViewFamily {
 }
 
 /// One view of one sample: the operations that make it, with every parameter decided.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
     /// In the order in which they are applied.
     pub steps: Vec<Step>,
+    /// What is mixed in after them.
+    pub mix: Option<Mix>,
+}
+
+/// The second image of a mixed view: its own view of the same number, before mixing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mix {
+    /// The partner's index.
+    pub partner: u32,
+    /// The share of the sample itself in the label, 0 to 1.
+    pub lambda: f32,
+    /// How the two images become one.
+    pub how: MixHow,
+}
+
+/// How two images become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixHow {
+    /// Value by value: `share` 65536ths of the sample itself.
+    Blend {
+        /// Of 65536.
+        share: u32,
+    },
+    /// A rectangle of the partner covers the sample.
+    Paste {
+        /// The rectangle's first row.
+        top: u32,
+        /// The rectangle's first column.
+        left: u32,
+        /// The rectangle's rows.
+        height: u32,
+        /// The rectangle's columns.
+        width: u32,
+    },
+}
+
+impl View {
+    /// Applies the steps to `original` and leaves the result in `into`; what is mixed in is left out.
+    pub fn apply_steps(&self, original: &Image, into: &mut Image) {
+        pixels::apply_all(&self.steps, original, into, &mut pixels::Scratch::default());
+    }
 }
 
 impl ViewFamily {
@@ -107,6 +149,14 @@ impl ViewFamily {
             .iter()
             .map(|spec| Ok((spec.name.clone(), augment::build(spec)?)))
             .collect::<Result<Vec<_>, DatasetError>>()?;
+        if let Some((name, _)) = augment.iter().rev().skip(1).find(|(_, a)| a.is_mix()) {
+            return Err(DatasetError::Setting {
+                key: "views.augment".into(),
+                found: format!(
+                    "has `{name}` before another augmentation: mixing comes last, and once"
+                ),
+            });
+        }
         let mut family = Self {
             augment,
             seed,
@@ -213,17 +263,50 @@ impl ViewFamily {
             })
     }
 
-    /// View `view` of sample `sample`, whose image has `size`: a pure function of these and the seed.
+    /// Whether views are mixed with those of other samples.
+    pub fn mixes(&self) -> bool {
+        self.augment
+            .last()
+            .is_some_and(|(_, augment)| augment.is_mix())
+    }
+
+    /// View `view` of sample `sample` of a split of `n_samples`, whose image has `size`: a pure function of these and
+    /// the seed.
     ///
     /// # Errors
     /// As [`Self::output_size`].
-    pub fn draw(&self, sample: u32, view: u32, size: ImageSize) -> Result<View, DatasetError> {
+    pub fn draw(
+        &self,
+        sample: u32,
+        view: u32,
+        size: ImageSize,
+        n_samples: usize,
+    ) -> Result<View, DatasetError> {
         let mut drawn = View::default();
         self.draw_into(sample, view, size, &mut drawn, &mut Vec::new())?;
+        drawn.mix = self.draw_mix(sample, view, self.output_size(size)?, n_samples);
         Ok(drawn)
     }
 
-    /// As [`Self::draw`], into buffers that are reused.
+    /// What is mixed into a view that has `size` after its steps.
+    pub(crate) fn draw_mix(
+        &self,
+        sample: u32,
+        view: u32,
+        size: ImageSize,
+        n_samples: usize,
+    ) -> Option<Mix> {
+        let (_, augment) = self
+            .augment
+            .last()
+            .filter(|(_, augment)| augment.is_mix())?;
+        let position = self.augment.len() as u64 - 1;
+        let words = [view.into(), sample.into(), position];
+        let mut stream = Stream::new(self.seed, Purpose::MixPartner, words);
+        augment.mix(&mut stream, size, n_samples as u32)
+    }
+
+    /// The steps of [`Self::draw`], into buffers that are reused.
     pub(crate) fn draw_into(
         &self,
         sample: u32,
@@ -233,6 +316,7 @@ impl ViewFamily {
         order: &mut Vec<u32>,
     ) -> Result<(), DatasetError> {
         drawn.steps.clear();
+        drawn.mix = None;
         let mut element = self.element(sample, view, order);
         // Mixed radix, the first augmentation most significant: what is left of the radix after each digit.
         let mut radix = self.n_views.unwrap_or(1);

@@ -160,7 +160,7 @@ fn a_finite_family_is_walked_through_without_repeats() {
     assert_eq!(family.n_views(), Some(162));
     for sample in [0, 41] {
         let views: Vec<View> = (0..162)
-            .map(|v| family.draw(sample, v, size).unwrap())
+            .map(|v| family.draw(sample, v, size, 50).unwrap())
             .collect();
         for (i, a) in views.iter().enumerate() {
             assert!(
@@ -170,8 +170,8 @@ fn a_finite_family_is_walked_through_without_repeats() {
         }
     }
     assert_ne!(
-        family.draw(0, 0, size).unwrap(),
-        family.draw(1, 0, size).unwrap()
+        family.draw(0, 0, size, 50).unwrap(),
+        family.draw(1, 0, size, 50).unwrap()
     );
     assert_eq!(family.resolve_count(&Count::All).unwrap(), 162);
     let error = family.resolve_count(&Count::Number(163)).unwrap_err();
@@ -235,7 +235,7 @@ fn a_rendered_view_is_padded_cropped_flipped_and_normalised() {
         render(&dataset, &family, &preprocess, &requests, &mut batch).unwrap();
         for (row, &(sample, view)) in requests.iter().enumerate() {
             dataset.decode(sample, &mut image).unwrap();
-            let view = family.draw(sample, view, size).unwrap();
+            let view = family.draw(sample, view, size, 50).unwrap();
             let Step::Crop { top, left, .. } = view.steps[0] else {
                 panic!("no crop")
             };

@@ -9,10 +9,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::formats::nearest;
+use crate::view::Mix;
 use crate::{DatasetError, ImageSize, Step};
 
+mod center_crop;
+mod color_jitter;
 mod horizontal_flip;
+mod mix;
+mod operations;
+mod rand_augment;
 mod random_crop;
+mod random_erasing;
+mod random_resized_crop;
+mod resize;
+mod trivial_augment;
 
 /// Every augmentation: what the recipe calls it, what it does, and how it is made from its options.
 pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
@@ -25,6 +35,51 @@ pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
         name: "horizontal_flip",
         summary: "p = 0.5: left becomes right",
         build: horizontal_flip::build,
+    },
+    AugmentRow {
+        name: "random_resized_crop",
+        summary: "size, scale = [0.08, 1], ratio = [3/4, 4/3]: a window of random area and shape, resized",
+        build: random_resized_crop::build,
+    },
+    AugmentRow {
+        name: "color_jitter",
+        summary: "brightness = 0, contrast = 0, saturation = 0, hue = 0: each changed by a random factor, in random order",
+        build: color_jitter::build,
+    },
+    AugmentRow {
+        name: "rand_augment",
+        summary: "n_ops = 2, magnitude = 9, fill = 0: so many random operations of one strength",
+        build: rand_augment::build,
+    },
+    AugmentRow {
+        name: "trivial_augment",
+        summary: "fill = 0: one random operation of random strength",
+        build: trivial_augment::build,
+    },
+    AugmentRow {
+        name: "random_erasing",
+        summary: "p = 0.5, scale = [0.02, 0.33], ratio = [0.3, 3.3], value = 0: a rectangle becomes one colour",
+        build: random_erasing::build,
+    },
+    AugmentRow {
+        name: "mixup",
+        summary: "alpha = 1, p = 1: a blend with another sample; comes last",
+        build: mix::build_mixup,
+    },
+    AugmentRow {
+        name: "cutmix",
+        summary: "alpha = 1, p = 1: a rectangle shows another sample; comes last",
+        build: mix::build_cutmix,
+    },
+    AugmentRow {
+        name: "resize",
+        summary: "size: the shorter side becomes `size`; nothing random",
+        build: resize::build,
+    },
+    AugmentRow {
+        name: "center_crop",
+        summary: "size: the middle of the image; nothing random",
+        build: center_crop::build,
     },
 ];
 
@@ -90,6 +145,16 @@ pub(crate) trait Augment: Debug + Send + Sync {
         false
     }
 
+    /// Whether it mixes in a second image. Then it comes last, adds no steps, and [`Self::mix`] draws.
+    fn is_mix(&self) -> bool {
+        false
+    }
+
+    /// Draws the partner, among all samples of the split, and how it is mixed in; none where it is not.
+    fn mix(&self, _stream: &mut Stream, _size: ImageSize, _n_samples: u32) -> Option<Mix> {
+        None
+    }
+
     /// Adds the steps of one draw. `input` is large enough: `output_size` said so.
     fn draw(&self, choice: Choice<'_>, input: ImageSize, steps: &mut Vec<Step>);
 }
@@ -135,4 +200,9 @@ pub(crate) fn hint(name: &str) -> String {
 pub(crate) fn options_hint(name: &str) -> Option<String> {
     let row = AUGMENTATIONS.iter().find(|row| row.name == name)?;
     Some(format!("`{}` takes {}", row.name, row.summary))
+}
+
+/// A uniform number between two.
+fn uniform(stream: &mut Stream, [low, high]: [f64; 2]) -> f64 {
+    low + (high - low) * stream.uniform()
 }

@@ -91,7 +91,7 @@ fn open(spec: &DataSpec, split: &SplitSpec, variant: &Variant) -> Result<Opened,
         class_names,
         n_classes,
         uniform_size: Some(SIZE),
-        files: paths,
+        files: paths.into(),
     })
 }
 

@@ -1,10 +1,17 @@
 //! The shapes in which people have their data. A format is a file here and a row in [`FORMATS`].
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, SplitSpec};
 
 mod cifar;
+mod image_folder;
+mod mnist;
 mod parquet;
+mod stl10;
 mod synthetic;
+mod webdataset;
 
 /// Every format: what the recipe calls it, what it is, and how it is opened.
 pub(crate) const FORMATS: &[FormatRow] = &[
@@ -19,14 +26,39 @@ pub(crate) const FORMATS: &[FormatRow] = &[
         open: cifar::open_100,
     },
     FormatRow {
+        name: "fashion_mnist",
+        summary: "Fashion-MNIST idx files, plain or gzipped",
+        open: mnist::open_fashion,
+    },
+    FormatRow {
+        name: "image_folder",
+        summary: "a folder per class, as ImageNet and Tiny-ImageNet have it: <split>/<class>/*.jpg",
+        open: image_folder::open,
+    },
+    FormatRow {
+        name: "mnist",
+        summary: "MNIST idx files, plain or gzipped: train-images-idx3-ubyte, t10k-...",
+        open: mnist::open_digits,
+    },
+    FormatRow {
         name: "parquet",
         summary: "Hugging Face image layout: train-*.parquet with image and label columns",
         open: parquet::open,
     },
     FormatRow {
+        name: "stl10",
+        summary: "STL-10 binary version: train_X.bin, train_y.bin, test_...",
+        open: stl10::open,
+    },
+    FormatRow {
         name: "synthetic",
         summary: "noise around a pattern per class, for benchmarks and tests",
         open: synthetic::open,
+    },
+    FormatRow {
+        name: "webdataset",
+        summary: "tar shards of images with cls or json beside them: train-*.tar",
+        open: webdataset::open,
     },
 ];
 
@@ -50,7 +82,7 @@ pub(crate) struct Opened {
     /// Known where the format fixes it.
     pub(crate) uniform_size: Option<ImageSize>,
     /// The files that a remembered fingerprint depends on.
-    pub(crate) files: Vec<std::path::PathBuf>,
+    pub(crate) files: Arc<[PathBuf]>,
 }
 
 /// What has been fetched for a sample.

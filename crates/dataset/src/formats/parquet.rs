@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
+use arrow::array::{Array, AsArray, LargeBinaryArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, Schema};
 use parquet::arrow::ProjectionMask;
@@ -18,6 +18,8 @@ use super::{Fetched, Opened, Source, count_classes};
 use crate::files::{self, PlacedFile};
 use crate::{DataSpec, DatasetError, Image, ImageError, SplitSpec};
 
+/// The reader reserves room for a batch before it reads, so this is not left to what a footer claims.
+const ROWS_AT_ONCE: usize = 1024;
 const IMAGE_COLUMNS: &[&str] = &["image", "img"];
 const LABEL_COLUMNS: &[&str] = &["label", "fine_label", "labels"];
 
@@ -27,7 +29,9 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
     let (mut tables, mut labels, mut class_names) = (Vec::new(), Vec::new(), Vec::new());
     for path in &paths {
         let table = Table::open(path, spec, labels.len())?;
+        let before = labels.len();
         table.read_labels(&mut labels)?;
+        table.check_rows(labels.len() - before)?;
         if class_names.is_empty() {
             class_names = table.class_names();
         }
@@ -47,7 +51,7 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
         class_names,
         n_classes,
         uniform_size: None,
-        files: paths,
+        files: paths.into(),
     })
 }
 
@@ -139,19 +143,14 @@ impl Table {
     }
 
     /// The batches of one column (a leaf of it, where `leaf` says so) in some row groups.
-    fn read(
-        &self,
-        column: &str,
-        groups: Vec<usize>,
-        batch_size: usize,
-    ) -> Result<Vec<RecordBatch>, ParquetError> {
+    fn read(&self, column: &str, groups: Vec<usize>) -> Result<Vec<RecordBatch>, ParquetError> {
         let file: File = self.file.file().try_clone()?;
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
         let reader =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
                 .with_projection(mask)
                 .with_row_groups(groups)
-                .with_batch_size(batch_size.max(1))
+                .with_batch_size(ROWS_AT_ONCE)
                 .build()?;
         reader
             .map(|batch| batch.map_err(ParquetError::from))
@@ -162,7 +161,7 @@ impl Table {
         let name = self.metadata.schema().field(self.label_column).name();
         let groups = (0..self.metadata.metadata().num_row_groups()).collect();
         for batch in self
-            .read(name, groups, 8192)
+            .read(name, groups)
             .map_err(|source| self.error(source))?
         {
             let column = cast(batch.column(0), &DataType::Int64)
@@ -172,6 +171,23 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// The footer's row counts place every sample, so they must be those that were read.
+    fn check_rows(&self, found: usize) -> Result<(), DatasetError> {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let expected = groups.map(|group| usize::try_from(group.num_rows()).ok());
+        let expected = expected
+            .reduce(|a, b| a?.checked_add(b?))
+            .unwrap_or(Some(0));
+        if expected == Some(found) && u32::try_from(self.start + found).is_ok() {
+            return Ok(());
+        }
+        Err(DatasetError::Malformed {
+            path: self.file.path.clone(),
+            format: "Parquet",
+            found: format!("its footer counts other than the {found} labels that were read"),
+        })
     }
 
     fn checked_label(&self, index: usize, label: Option<i64>) -> Result<u32, DatasetError> {
@@ -222,14 +238,13 @@ impl Table {
     }
 
     /// The encoded images of one row group, one array of bytes.
-    fn read_images(&self, group: usize) -> Result<BinaryArray, ParquetError> {
-        let n_rows = self.metadata.metadata().row_group(group).num_rows();
+    fn read_images(&self, group: usize) -> Result<LargeBinaryArray, ParquetError> {
         let name = self.metadata.schema().field(self.image_column).name();
         let leaf = match self.image_field {
             Some(field) => format!("{name}.{field}"),
             None => name.clone(),
         };
-        let batches = self.read(&leaf, vec![group], usize::try_from(n_rows).unwrap_or(1))?;
+        let batches = self.read(&leaf, vec![group])?;
         let columns: Vec<_> = batches
             .iter()
             .map(|batch| match self.image_field {
@@ -238,24 +253,26 @@ impl Table {
                     // A null struct is a null image whatever its child says.
                     let nulls =
                         arrow::buffer::NullBuffer::union(images.nulls(), images.column(0).nulls());
-                    cast(images.column(0), &DataType::Binary)
-                        .map(|bytes| with_nulls(bytes.as_binary(), nulls))
+                    cast(images.column(0), &DataType::LargeBinary)
+                        .map(|bytes| with_nulls(bytes.as_binary::<i64>(), nulls))
                 }
-                None => {
-                    cast(batch.column(0), &DataType::Binary).map(|bytes| bytes.as_binary().clone())
-                }
+                None => cast(batch.column(0), &DataType::LargeBinary)
+                    .map(|bytes| bytes.as_binary::<i64>().clone()),
             })
             .collect::<Result<_, _>>()?;
         let columns: Vec<&dyn Array> = columns.iter().map(|column| column as &dyn Array).collect();
         if columns.is_empty() {
-            return Ok(BinaryArray::new_null(0));
+            return Ok(LargeBinaryArray::new_null(0));
         }
-        Ok(arrow::compute::concat(&columns)?.as_binary().clone())
+        Ok(arrow::compute::concat(&columns)?.as_binary::<i64>().clone())
     }
 }
 
-fn with_nulls(bytes: &BinaryArray, nulls: Option<arrow::buffer::NullBuffer>) -> BinaryArray {
-    BinaryArray::new(bytes.offsets().clone(), bytes.values().clone(), nulls)
+fn with_nulls(
+    bytes: &LargeBinaryArray,
+    nulls: Option<arrow::buffer::NullBuffer>,
+) -> LargeBinaryArray {
+    LargeBinaryArray::new(bytes.offsets().clone(), bytes.values().clone(), nulls)
 }
 
 fn is_bytes(data_type: &DataType) -> bool {
@@ -325,7 +342,7 @@ struct Group {
     group: usize,
     /// The index of its first sample.
     start: u32,
-    images: OnceLock<Result<BinaryArray, String>>,
+    images: OnceLock<Result<LargeBinaryArray, String>>,
 }
 
 impl Tables {

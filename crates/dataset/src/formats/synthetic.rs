@@ -54,7 +54,7 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
         class_names: Vec::new(),
         n_classes,
         uniform_size: Some(size),
-        files: Vec::new(),
+        files: [].into(),
     })
 }
 

@@ -46,3 +46,20 @@ pub(super) fn flip(image: &mut Image) {
         }
     }
 }
+
+/// Makes the window [top, left, height, width], which lies in the image, one colour.
+pub(super) fn erase(image: &mut Image, [top, left, height, width]: [usize; 4], value: [u8; 3]) {
+    let size = image.size();
+    let stride = size.width * size.channels;
+    for row in image
+        .pixels_mut()
+        .chunks_exact_mut(stride)
+        .skip(top)
+        .take(height)
+    {
+        let window = &mut row[left * size.channels..(left + width) * size.channels];
+        for pixel in window.chunks_exact_mut(size.channels) {
+            pixel.copy_from_slice(&value[..size.channels]);
+        }
+    }
+}

@@ -1,14 +1,26 @@
 //! Pixel operations with every parameter decided. Augmentations draw parameters and leave the doing to these.
+//!
+//! Each does what PIL does (through torchvision's PIL backend), to the byte wherever PIL computes in integers or in
+//! single precision without room for interpretation.
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Image, ImageSize};
 
+mod affine;
+mod blend;
 mod crop;
+mod hue;
+mod lookup;
+mod mix;
 mod resize;
 
-pub(crate) use resize::resize;
+pub(crate) use affine::rotation;
+pub(crate) use mix::{blend as mix_blend, paste as mix_paste};
 
 /// One pixel operation of a [`View`](crate::View), with every parameter decided.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Step {
     /// A window of the image after `padding` has been put around it; what lies outside the image is `fill`.
@@ -28,12 +40,131 @@ pub enum Step {
     },
     /// Left becomes right.
     HorizontalFlip,
+    /// Antialiased bilinear resizing.
+    Resize {
+        /// Rows of the result.
+        height: u32,
+        /// Columns of the result.
+        width: u32,
+    },
+    /// A window of the image, resized.
+    ResizedCrop {
+        /// The window's first row.
+        top: u32,
+        /// The window's first column.
+        left: u32,
+        /// The window's rows.
+        height: u32,
+        /// The window's columns.
+        width: u32,
+        /// Rows and columns of the result.
+        size: u32,
+    },
+    /// Black at 0, unchanged at 1.
+    Brightness(f32),
+    /// Grey of the mean brightness at 0, unchanged at 1.
+    Contrast(f32),
+    /// Grey at 0, unchanged at 1. Does nothing to grey images.
+    Saturation(f32),
+    /// Smoothed at 0, unchanged at 1.
+    Sharpness(f32),
+    /// A turn of the colour circle, -0.5 to 0.5. Does nothing to grey images.
+    Hue(f32),
+    /// Keeps so many upper bits of each value.
+    Posterize(u8),
+    /// Inverts the values at this one and above.
+    Solarize(f32),
+    /// Stretches each channel to 0..255.
+    AutoContrast,
+    /// Gives each channel an even histogram.
+    Equalize,
+    /// Each pixel (x, y) of the result is the input's nearest to (a x + b y + c, d x + e y + f); outside is `fill`.
+    Affine {
+        /// `[a, b, c, d, e, f]`, of pixel centres.
+        matrix: [f64; 6],
+        /// The value outside the image, in every channel.
+        fill: u8,
+    },
+    /// A rectangle becomes one colour.
+    Erase {
+        /// The rectangle's first row.
+        top: u32,
+        /// The rectangle's first column.
+        left: u32,
+        /// The rectangle's rows.
+        height: u32,
+        /// The rectangle's columns.
+        width: u32,
+        /// Red, green, blue; grey images take the first.
+        value: [u8; 3],
+    },
 }
 
 /// Buffers that pixel operations write to before they change places with the image.
 #[derive(Default)]
 pub(crate) struct Scratch {
     image: Image,
+    resize: resize::Buffers,
+}
+
+/// Applies all `steps` to `original` and leaves the result in `image`. A first step that reads one image and writes
+/// another spares the copy, which for a small window of a large image costs more than the window.
+pub(crate) fn apply_all(
+    steps: &[Step],
+    original: &Image,
+    image: &mut Image,
+    scratch: &mut Scratch,
+) {
+    let rest = match steps {
+        [
+            Step::Crop {
+                padding,
+                fill,
+                top,
+                left,
+                height,
+                width,
+            },
+            rest @ ..,
+        ] => {
+            let size = ImageSize {
+                height: *height as usize,
+                width: *width as usize,
+                ..original.size()
+            };
+            let offset = |n: u32| i64::from(n) - i64::from(*padding);
+            crop::window(original, offset(*top), offset(*left), *fill, size, image);
+            rest
+        }
+        [
+            Step::ResizedCrop {
+                top,
+                left,
+                height,
+                width,
+                size,
+            },
+            rest @ ..,
+        ] => {
+            let window = [*top, *left, *height, *width].map(|n| n as usize);
+            resize::resize_window(
+                original,
+                window,
+                *size as usize,
+                *size as usize,
+                image,
+                &mut scratch.resize,
+            );
+            rest
+        }
+        steps => {
+            image.copy_from(original);
+            steps
+        }
+    };
+    for step in rest {
+        apply(step, image, scratch);
+    }
 }
 
 /// Applies `step` to `image`, in place.
@@ -58,7 +189,65 @@ pub(crate) fn apply(step: &Step, image: &mut Image, scratch: &mut Scratch) {
             swap_pixels(image, &mut scratch.image);
         }
         Step::HorizontalFlip => crop::flip(image),
+        Step::Resize { height, width } => resize(image, height as usize, width as usize, scratch),
+        Step::ResizedCrop {
+            top,
+            left,
+            height,
+            width,
+            size,
+        } => {
+            let window = [top, left, height, width].map(|n| n as usize);
+            let size = size as usize;
+            resize::resize_window(
+                image,
+                window,
+                size,
+                size,
+                &mut scratch.image,
+                &mut scratch.resize,
+            );
+            swap_pixels(image, &mut scratch.image);
+        }
+        Step::Brightness(factor) => blend::brightness(image, factor),
+        Step::Contrast(factor) => blend::contrast(image, factor),
+        Step::Saturation(factor) => blend::saturation(image, factor),
+        Step::Sharpness(factor) => blend::sharpness(image, factor, &mut scratch.image),
+        Step::Hue(turn) => hue::turn(image, turn),
+        Step::Posterize(bits) => lookup::posterize(image, bits),
+        Step::Solarize(threshold) => lookup::solarize(image, threshold),
+        Step::AutoContrast => lookup::auto_contrast(image),
+        Step::Equalize => lookup::equalize(image),
+        Step::Affine { matrix, fill } => {
+            affine::affine(image, matrix, fill, &mut scratch.image);
+            swap_pixels(image, &mut scratch.image);
+        }
+        Step::Erase {
+            top,
+            left,
+            height,
+            width,
+            value,
+        } => {
+            let window = [top, left, height, width].map(|n| n as usize);
+            crop::erase(image, window, value);
+        }
     }
+}
+
+/// Resizes `image` to `height` x `width`, in place.
+pub(crate) fn resize(image: &mut Image, height: usize, width: usize, scratch: &mut Scratch) {
+    let size = image.size();
+    let whole = [0, 0, size.height, size.width];
+    resize::resize_window(
+        image,
+        whole,
+        height,
+        width,
+        &mut scratch.image,
+        &mut scratch.resize,
+    );
+    swap_pixels(image, &mut scratch.image);
 }
 
 /// Exchanges two images and leaves each its encoded bytes, so that an image decoded once keeps its buffer.
@@ -107,7 +296,7 @@ pub(crate) fn to_grey(image: &mut Image) {
     image.reshape(size);
 }
 
-pub(crate) fn luma(rgb: &[u8]) -> u8 {
+fn luma(rgb: &[u8]) -> u8 {
     let weighed =
         u32::from(rgb[0]) * 19_595 + u32::from(rgb[1]) * 38_470 + u32::from(rgb[2]) * 7_471;
     ((weighed + 0x8000) >> 16) as u8

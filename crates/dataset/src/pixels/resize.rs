@@ -1,61 +1,75 @@
 //! Antialiased bilinear resizing, to the bit as PIL does it: horizontal pass, then vertical, with 22-bit fixed-point
 //! weights and rounding to bytes after each.
 
-use super::{Scratch, swap_pixels};
 use crate::{Image, ImageSize};
 
 const PRECISION_BITS: u32 = 22;
 
-/// Resizes to `height` x `width`.
-pub(crate) fn resize(image: &mut Image, height: usize, width: usize, scratch: &mut Scratch) {
-    let size = image.size();
-    if size.width != width {
-        let weights = Weights::new(size.width, width);
-        horizontal(image, &weights, &mut scratch.image);
-        swap_pixels(image, &mut scratch.image);
-    }
-    if size.height != height {
-        let weights = Weights::new(size.height, height);
-        vertical(image, &weights, &mut scratch.image);
-        swap_pixels(image, &mut scratch.image);
-    }
+/// What resizing allocates, kept from image to image.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    columns: Weights,
+    rows: Weights,
+    narrowed: Image,
 }
 
-/// For each output position, where its window of input positions begins, and the weights in it.
+/// Resizes the window [top, left, height, width], which lies in the image, to `height` x `width`. Pixels beside the
+/// window have no say, as if it had been cut out first.
+pub(super) fn resize_window(
+    image: &Image,
+    [top, left, window_height, window_width]: [usize; 4],
+    height: usize,
+    width: usize,
+    into: &mut Image,
+    buffers: &mut Buffers,
+) {
+    let Buffers {
+        columns,
+        rows,
+        narrowed,
+    } = buffers;
+    columns.set(window_width, width);
+    rows.set(window_height, height);
+    horizontal(image, [top, left, window_height], columns, narrowed);
+    vertical(narrowed, rows, into);
+}
+
+/// For each output position, where its window of input positions begins and ends, and the weights in it.
+#[derive(Default)]
 struct Weights {
+    lengths: (usize, usize),
     windows: Vec<(usize, usize)>,
     values: Vec<i32>,
-    /// Weights per output position, zeros included.
+    /// Weights per output position, unused ones included.
     stride: usize,
 }
 
 impl Weights {
-    fn new(from: usize, to: usize) -> Self {
+    fn set(&mut self, from: usize, to: usize) {
+        if self.lengths == (from, to) {
+            return;
+        }
+        self.lengths = (from, to);
         let scale = from as f64 / to as f64;
         // Enlarging interpolates between neighbours; shrinking widens the triangle so that no pixel is passed over.
         let support = scale.max(1.0);
-        let stride = support.ceil() as usize * 2 + 1;
-        let mut values = vec![0; to * stride];
-        let windows = values
-            .chunks_exact_mut(stride)
-            .enumerate()
-            .map(|(i, values)| {
-                let center = (i as f64 + 0.5) * scale;
-                let first = (center - support + 0.5).max(0.0) as usize;
-                let last = ((center + support + 0.5) as usize).min(from);
-                let triangle =
-                    |at: usize| (1.0 - ((at as f64 - center + 0.5) / support).abs()).max(0.0);
-                let sum: f64 = (first..last).map(triangle).sum();
-                for (value, at) in values.iter_mut().zip(first..last) {
-                    let weight = triangle(at) / sum;
-                    *value = (0.5 + weight * f64::from(1 << PRECISION_BITS)) as i32;
-                }
-                (first, last)
-            });
-        Self {
-            windows: windows.collect(),
-            stride,
-            values,
+        self.stride = support.ceil() as usize * 2 + 1;
+        self.values.clear();
+        self.values.resize(to * self.stride, 0);
+        self.windows.clear();
+        for (i, values) in self.values.chunks_exact_mut(self.stride).enumerate() {
+            let center = (i as f64 + 0.5) * scale;
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let last = ((center + support + 0.5) as usize).min(from);
+            let inverse = 1.0 / support;
+            let triangle =
+                |at: usize| (1.0 - ((at as f64 - center + 0.5) * inverse).abs()).max(0.0);
+            let sum: f64 = (first..last).map(triangle).sum();
+            for (value, at) in values.iter_mut().zip(first..last) {
+                let weight = triangle(at) / sum;
+                *value = (0.5 + weight * f64::from(1 << PRECISION_BITS)) as i32;
+            }
+            self.windows.push((first, last));
         }
     }
 
@@ -68,31 +82,39 @@ impl Weights {
     }
 }
 
-fn horizontal(image: &Image, weights: &Weights, into: &mut Image) {
-    let size = image.size();
-    let channels = size.channels;
+fn horizontal(image: &Image, [top, left, height]: [usize; 3], weights: &Weights, into: &mut Image) {
+    let channels = image.size().channels;
+    let width = weights.windows.len();
     into.reshape(ImageSize {
-        width: weights.windows.len(),
-        ..size
+        height,
+        width,
+        channels,
     });
-    let stride = weights.windows.len() * channels;
-    for (y, out) in into.pixels_mut().chunks_exact_mut(stride).enumerate() {
-        let row = image.row(y);
-        for (out, (first, weights)) in out.chunks_exact_mut(channels).zip(weights.each()) {
-            for (channel, out) in out.iter_mut().enumerate() {
-                let values = row[first * channels + channel..].iter().step_by(channels);
-                *out = round(
-                    values
-                        .zip(weights)
-                        .map(|(&value, weight)| i32::from(value) * weight)
-                        .sum(),
-                );
-            }
+    for (y, out) in (top..).zip(into.pixels_mut().chunks_exact_mut(width * channels)) {
+        let row = &image.row(y)[left * channels..];
+        match channels {
+            1 => horizontal_row::<1>(row, weights, out),
+            _ => horizontal_row::<3>(row, weights, out),
         }
     }
 }
 
+fn horizontal_row<const C: usize>(row: &[u8], weights: &Weights, out: &mut [u8]) {
+    for (out, (first, weights)) in out.chunks_exact_mut(C).zip(weights.each()) {
+        let mut sums = [HALF; C];
+        let pixels = row[first * C..(first + weights.len()) * C].chunks_exact(C);
+        for (pixel, &weight) in pixels.zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(pixel) {
+                *sum += i32::from(value) * weight;
+            }
+        }
+        out.copy_from_slice(&sums.map(to_byte));
+    }
+}
+
+/// Sums whole stretches of rows at once: the compiler turns each into vector instructions.
 fn vertical(image: &Image, weights: &Weights, into: &mut Image) {
+    const STRETCH: usize = 64;
     let size = image.size();
     let stride = size.width * size.channels;
     into.reshape(ImageSize {
@@ -104,17 +126,24 @@ fn vertical(image: &Image, weights: &Weights, into: &mut Image) {
         .chunks_exact_mut(stride)
         .zip(weights.each())
     {
-        for (x, out) in out.iter_mut().enumerate() {
-            let values = (first..).zip(weights);
-            *out = round(
-                values
-                    .map(|(y, weight)| i32::from(image.pixels()[y * stride + x]) * weight)
-                    .sum(),
-            );
+        for (stretch, out) in out.chunks_mut(STRETCH).enumerate() {
+            let start = stretch * STRETCH;
+            let mut sums = [HALF; STRETCH];
+            for (y, &weight) in (first..).zip(weights) {
+                let row = &image.row(y)[start..start + out.len()];
+                for (sum, &value) in sums.iter_mut().zip(row) {
+                    *sum += i32::from(value) * weight;
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = to_byte(sum);
+            }
         }
     }
 }
 
-fn round(sum: i32) -> u8 {
-    ((sum + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS).clamp(0, 255) as u8
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+fn to_byte(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }

@@ -1,0 +1,96 @@
+//! The fourteen operations that RandAugment and TrivialAugment choose from, as torchvision numbers them.
+
+use logitcask_philox::Stream;
+
+use crate::pixels::rotation;
+use crate::{ImageSize, Step};
+
+/// Magnitudes are taken from as many equal steps.
+pub(super) const N_BINS: u32 = 31;
+
+/// How far each operation goes at the last bin.
+pub(super) struct Reach {
+    pub(super) shear: f64,
+    /// Columns, rows.
+    pub(super) translate: [f64; 2],
+    pub(super) rotate: f64,
+    pub(super) color: f64,
+    /// Bits taken away.
+    pub(super) posterize: f64,
+}
+
+/// Draws an operation, then (for a `None` of `bin`, and where it has magnitudes) the bin, then (where it has two
+/// directions) the sign, and adds its step.
+pub(super) fn draw(
+    stream: &mut Stream,
+    reach: &Reach,
+    bin: Option<u32>,
+    fill: u8,
+    input: ImageSize,
+    steps: &mut Vec<Step>,
+) {
+    let operation = stream.below(14);
+    let has_magnitude = (1..12).contains(&operation);
+    let bin = match bin {
+        Some(bin) => bin,
+        None if has_magnitude => stream.below(N_BINS.into()) as u32,
+        None => 0,
+    };
+    let signed = (1..10).contains(&operation);
+    let sign = if signed && stream.below(2) == 1 {
+        -1.0
+    } else {
+        1.0
+    };
+    let magnitude = |end: f64| sign * linspace(0.0, end, bin);
+    let affine = |matrix: [f64; 6]| Step::Affine { matrix, fill };
+    let factor = || (1.0 + magnitude(reach.color)) as f32;
+    steps.push(match operation {
+        1 => affine([1.0, magnitude(reach.shear), 0.0, 0.0, 1.0, 0.0]),
+        2 => affine([1.0, 0.0, 0.0, magnitude(reach.shear), 1.0, 0.0]),
+        3 => affine([
+            1.0,
+            0.0,
+            -magnitude(reach.translate[0]).trunc(),
+            0.0,
+            1.0,
+            0.0,
+        ]),
+        4 => affine([
+            1.0,
+            0.0,
+            0.0,
+            0.0,
+            1.0,
+            -magnitude(reach.translate[1]).trunc(),
+        ]),
+        5 => affine(rotation(magnitude(reach.rotate), input.height, input.width)),
+        6 => Step::Brightness(factor()),
+        7 => Step::Saturation(factor()),
+        8 => Step::Contrast(factor()),
+        9 => Step::Sharpness(factor()),
+        10 => Step::Posterize(8 - posterized(reach.posterize, bin)),
+        11 => Step::Solarize(linspace(255.0, 0.0, bin) as f32),
+        12 => Step::AutoContrast,
+        13 => Step::Equalize,
+        _ => return,
+    });
+}
+
+/// torch's `linspace(start, end, 31)[bin]`: in single precision, from the nearer end.
+fn linspace(start: f64, end: f64, bin: u32) -> f64 {
+    let (start, end) = (start as f32, end as f32);
+    let step = (end - start) / (N_BINS - 1) as f32;
+    let value = if bin < N_BINS / 2 {
+        start + step * bin as f32
+    } else {
+        end - step * (N_BINS - 1 - bin) as f32
+    };
+    value.into()
+}
+
+/// Bits taken away at `bin`: rounded half to even, in single precision.
+fn posterized(reach: f64, bin: u32) -> u8 {
+    let bin_per_bit = (f64::from(N_BINS - 1) / reach) as f32;
+    (bin as f32 / bin_per_bit).round_ties_even() as u8
+}

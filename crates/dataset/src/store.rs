@@ -1,0 +1,219 @@
+//! Decoded pixels on disk: for datasets that fit, decoding is paid once.
+//!
+//! The file lies in `.logitcask/` in the dataset's folder and is named by the `images` digest and the decoders, so it is
+//! found again wherever the dataset moves, and never mistaken for another's. Layout, little-endian: the magic, the
+//! number of samples as u64, per sample (offset u64, height u32, width u32, channels u32), then the pixels.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use crate::files::PlacedFile;
+use crate::formats::{Fetched, Source};
+use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
+
+const MAGIC: &[u8; 8] = b"LCPIXEL1";
+/// A change of decoder may change lossy pixels: part of the file's name.
+const DECODERS: &str = "png0.18-zune0.5-webp0.2";
+const ENTRY: usize = 20;
+
+impl Dataset {
+    /// From now on reads decoded pixels from a file of them, which is written first if it is not there. That takes as
+    /// many bytes as all pixels together. Bad samples are left out of it and stay bad.
+    ///
+    /// `progress` is told (samples done, samples in all), first of the fingerprint and then of the writing.
+    ///
+    /// # Errors
+    /// A bad sample, unless `on_bad = "skip"`; a folder that cannot be written; a dataset that has no folder.
+    pub fn store_pixels(&mut self, progress: &dyn Fn(u64, u64)) -> Result<PathBuf, DatasetError> {
+        if self.opened.files.is_empty() {
+            return Err(DatasetError::Setting {
+                key: "data.format".into(),
+                found: format!(
+                    "is `{}`, which has no folder to keep decoded pixels in",
+                    self.spec.format
+                ),
+            });
+        }
+        let images = blake3::Hash::from(self.fingerprint(progress)?.images).to_hex();
+        let name = format!("pixels-{}-{DECODERS}.bin", &images[..16]);
+        let path = self.spec.root.join(".logitcask").join(name);
+        if !path.is_file() {
+            self.write_store(&path, progress)?;
+        }
+        let stored = Stored::open(path.clone(), self.len())?;
+        let original = std::mem::replace(&mut self.opened.source, Box::new(NoSource));
+        self.opened.source = Box::new(Stored {
+            original: Some(original),
+            ..stored
+        });
+        Ok(path)
+    }
+
+    fn write_store(
+        &self,
+        path: &std::path::Path,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<(), DatasetError> {
+        const BLOCK: u32 = 512;
+        let io_error = |source| DatasetError::Io {
+            action: "write",
+            path: path.into(),
+            source,
+        };
+        let n_samples = self.len() as u32;
+        let mut bad = None;
+        let fill = |file: &mut std::io::BufWriter<std::fs::File>| {
+            use std::io::{Seek, SeekFrom};
+            file.write_all(MAGIC)?;
+            file.write_all(&u64::from(n_samples).to_le_bytes())?;
+            let mut entries = vec![0u8; n_samples as usize * ENTRY];
+            file.write_all(&entries)?;
+            let mut offset = (16 + entries.len()) as u64;
+            for start in (0..n_samples).step_by(BLOCK as usize) {
+                progress(start.into(), n_samples.into());
+                let block: Vec<_> = (start..n_samples.min(start + BLOCK))
+                    .into_par_iter()
+                    .map(|index| {
+                        let mut image = Image::new();
+                        self.try_decode(index, &mut image).map(|()| image)
+                    })
+                    .collect();
+                for (index, image) in (start..).zip(block) {
+                    let image = match image {
+                        Ok(image) => image,
+                        Err(_) if self.skips_bad() => continue,
+                        Err(source) => {
+                            bad = Some(self.bad(index, source));
+                            return Err(std::io::Error::other("a bad sample"));
+                        }
+                    };
+                    let entry = &mut entries[index as usize * ENTRY..][..ENTRY];
+                    let ImageSize {
+                        height,
+                        width,
+                        channels,
+                    } = image.size();
+                    entry[..8].copy_from_slice(&offset.to_le_bytes());
+                    for (field, n) in entry[8..]
+                        .chunks_exact_mut(4)
+                        .zip([height, width, channels])
+                    {
+                        field.copy_from_slice(&(n as u32).to_le_bytes());
+                    }
+                    file.write_all(image.pixels())?;
+                    offset += image.pixels().len() as u64;
+                }
+            }
+            progress(n_samples.into(), n_samples.into());
+            file.seek(SeekFrom::Start(16))?;
+            file.write_all(&entries)
+        };
+        if let Some(folder) = path.parent() {
+            logitcask_durable::create_dir_all(folder).map_err(io_error)?;
+        }
+        let written = logitcask_durable::write_atomic(path, fill);
+        match bad {
+            Some(error) => Err(error),
+            None => written.map_err(io_error),
+        }
+    }
+}
+
+/// Holds the place of a source while it changes hands.
+struct NoSource;
+
+impl Source for NoSource {
+    fn fetch(&self, _: u32, _: &mut Image) -> Result<Fetched, ImageError> {
+        Err(ImageError::Null)
+    }
+
+    fn place(&self, _: u32) -> String {
+        String::new()
+    }
+}
+
+struct Stored {
+    file: PlacedFile,
+    /// Offset and size of each sample; no size where it is bad.
+    entries: Vec<(u64, ImageSize)>,
+    /// Still asked for bad samples, which it has the reason for, and for where a sample lies.
+    original: Option<Box<dyn Source>>,
+}
+
+impl Stored {
+    fn open(path: PathBuf, n_samples: usize) -> Result<Self, DatasetError> {
+        let file = PlacedFile::open(path)?;
+        let malformed = |found: String| DatasetError::Malformed {
+            path: file.path.clone(),
+            format: "decoded-pixel",
+            found,
+        };
+        let mut head = [0u8; 16];
+        let expected = (16 + n_samples * ENTRY) as u64;
+        if file.n_bytes < expected {
+            return Err(malformed(format!(
+                "expected at least {expected} bytes, found {}",
+                file.n_bytes
+            )));
+        }
+        file.read_named(&mut head, 0)?;
+        if &head[..8] != MAGIC || head[8..] != (n_samples as u64).to_le_bytes() {
+            return Err(malformed("its header is another one".into()));
+        }
+        let mut table = vec![0u8; n_samples * ENTRY];
+        file.read_named(&mut table, 16)?;
+        let mut entries = Vec::with_capacity(n_samples);
+        for (index, entry) in table.chunks_exact(ENTRY).enumerate() {
+            let word = |at: usize| {
+                u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])
+            };
+            let offset = u64::from(word(0)) | u64::from(word(4)) << 32;
+            let [height, width, channels] = [word(8), word(12), word(16)];
+            let n_bytes = u64::from(height) * u64::from(width) * u64::from(channels.min(3));
+            let end = offset.checked_add(n_bytes);
+            if channels > 3 || end.is_none_or(|end| end > file.n_bytes) {
+                return Err(malformed(format!(
+                    "the pixels of sample {index} lie outside"
+                )));
+            }
+            let [height, width, channels] = [height, width, channels].map(|n| n as usize);
+            entries.push((
+                offset,
+                ImageSize {
+                    height,
+                    width,
+                    channels,
+                },
+            ));
+        }
+        Ok(Self {
+            file,
+            entries,
+            original: None,
+        })
+    }
+}
+
+impl Source for Stored {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+        let (offset, size) = self.entries[index as usize];
+        if size.n_bytes() == 0 {
+            return self
+                .original
+                .as_ref()
+                .map_or(Err(ImageError::Null), |source| source.fetch(index, image));
+        }
+        self.file
+            .read_at(image.reshape(size), offset)
+            .map_err(ImageError::Io)?;
+        Ok(Fetched::Pixels)
+    }
+
+    fn place(&self, index: u32) -> String {
+        self.original
+            .as_ref()
+            .map_or_else(String::new, |source| source.place(index))
+    }
+}

@@ -1,0 +1,656 @@
+//! Laws of every format in the table: labels in range, same index same bytes, a fingerprint that is stable, and files
+//! that are cut off or damaged give errors and never panics. Whoever adds a format adds a sample of it to [`sample`];
+//! the rest is tested unasked.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+use logitcask_dataset::*;
+
+const N: usize = 12;
+const SIZE: ImageSize = ImageSize {
+    height: 32,
+    width: 32,
+    channels: 3,
+};
+
+/// Image `i` of the dataset that every sample holds, as far as its format allows.
+fn picture(i: usize, size: ImageSize) -> Image {
+    let pixels = (0..size.n_bytes())
+        .map(|at| (at * 7 + at / 96 * 3 + i * 31) as u8)
+        .collect();
+    Image::from_pixels(size, pixels)
+}
+
+fn png(image: &Image) -> Vec<u8> {
+    let size = image.size();
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, size.width as u32, size.height as u32);
+    encoder.set_color(if size.channels == 1 {
+        png::ColorType::Grayscale
+    } else {
+        png::ColorType::Rgb
+    });
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(image.pixels())
+        .unwrap();
+    bytes
+}
+
+fn planar(image: &Image) -> impl Iterator<Item = u8> + '_ {
+    let channels = image.size().channels;
+    (0..channels).flat_map(move |c| image.pixels()[c..].iter().step_by(channels).copied())
+}
+
+fn cifar(folder: &Path, name: &str, label_bytes: usize) {
+    let mut bytes = Vec::new();
+    for i in 0..N {
+        bytes.extend(std::iter::repeat_n((i % 3) as u8, label_bytes));
+        bytes.extend(planar(&picture(i, SIZE)));
+    }
+    fs::write(folder.join(name), bytes).unwrap();
+}
+
+fn idx(folder: &Path) {
+    let mut images = vec![0, 0, 8, 3];
+    for n in [N, 28, 28] {
+        images.extend((n as u32).to_be_bytes());
+    }
+    for i in 0..N {
+        images.extend(
+            picture(
+                i,
+                ImageSize {
+                    height: 28,
+                    width: 28,
+                    channels: 1,
+                },
+            )
+            .pixels(),
+        );
+    }
+    let mut labels = vec![0, 0, 8, 1];
+    labels.extend((N as u32).to_be_bytes());
+    labels.extend((0..N).map(|i| (i % 3) as u8));
+    fs::write(folder.join("train-images-idx3-ubyte"), images).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&labels).unwrap();
+    fs::write(
+        folder.join("train-labels-idx1-ubyte.gz"),
+        packed.finish().unwrap(),
+    )
+    .unwrap();
+}
+
+fn parquet(folder: &Path) {
+    let images: Vec<Vec<u8>> = (0..N).map(|i| png(&picture(i, SIZE))).collect();
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images.iter()));
+    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..N).map(|i| format!("{i}.png")),
+    ));
+    let fields = Fields::from(vec![
+        Field::new("bytes", DataType::Binary, true),
+        Field::new("path", DataType::Utf8, true),
+    ]);
+    let images: ArrayRef = Arc::new(StructArray::new(fields.clone(), vec![bytes, paths], None));
+    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values((0..N).map(|i| (i % 3) as i64)));
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("image", DataType::Struct(fields), true),
+        Field::new("label", DataType::Int64, true),
+    ]));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![images, labels]).unwrap();
+    let properties = ::parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(5))
+        .set_compression(::parquet::basic::Compression::SNAPPY)
+        .build();
+    let file = fs::File::create(folder.join("train.parquet")).unwrap();
+    let mut writer =
+        ::parquet::arrow::ArrowWriter::try_new(file, schema, Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn image_folder(folder: &Path) {
+    for i in 0..N {
+        // Sorted by class, then by name: the order below is that of the other formats only within a class.
+        let class = folder.join("train").join(["ant", "bee", "cow"][i % 3]);
+        fs::create_dir_all(&class).unwrap();
+        fs::write(class.join(format!("{i:03}.png")), png(&picture(i, SIZE))).unwrap();
+    }
+}
+
+fn stl10(folder: &Path) {
+    let size = ImageSize {
+        height: 96,
+        width: 96,
+        channels: 3,
+    };
+    let mut bytes = Vec::new();
+    for i in 0..N {
+        let image = picture(i, size);
+        for (c, x, y) in
+            (0..3).flat_map(|c| (0..96).flat_map(move |x| (0..96).map(move |y| (c, x, y))))
+        {
+            bytes.push(image.pixels()[(y * 96 + x) * 3 + c]);
+        }
+    }
+    fs::write(folder.join("train_X.bin"), bytes).unwrap();
+    fs::write(
+        folder.join("train_y.bin"),
+        (0..N).map(|i| (i % 3) as u8 + 1).collect::<Vec<_>>(),
+    )
+    .unwrap();
+}
+
+fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        // By hand, so that a test can write names that the builder refuses.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append(&header, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn webdataset(folder: &Path) {
+    for shard in 0..2 {
+        let mut members = Vec::new();
+        for i in shard * N / 2..(shard + 1) * N / 2 {
+            let label = if i % 2 == 0 {
+                (i % 3).to_string()
+            } else {
+                format!("{{\"label\": {}}}", i % 3)
+            };
+            members.push((format!("{i:06}.png"), png(&picture(i, SIZE))));
+            members.push((
+                format!("{i:06}.{}", if i % 2 == 0 { "cls" } else { "json" }),
+                label.into_bytes(),
+            ));
+        }
+        let members: Vec<(&str, &[u8])> = members
+            .iter()
+            .map(|(n, b)| (n.as_str(), b.as_slice()))
+            .collect();
+        fs::write(
+            folder.join(format!("train-{shard:06}.tar")),
+            tar_of(&members),
+        )
+        .unwrap();
+    }
+}
+
+/// A small dataset of a format, in `folder`.
+fn sample(format: &str, folder: &Path) -> DataSpec {
+    match format {
+        "cifar10" => cifar(folder, "data_batch_1.bin", 1),
+        "cifar100" => cifar(folder, "train.bin", 2),
+        "mnist" | "fashion_mnist" => idx(folder),
+        "parquet" => parquet(folder),
+        "image_folder" => image_folder(folder),
+        "stl10" => stl10(folder),
+        "webdataset" => webdataset(folder),
+        "synthetic" => {}
+        other => panic!("no sample of format `{other}`: add one"),
+    }
+    let mut spec = DataSpec::new(format, folder);
+    spec.synthetic = Some(SyntheticSpec {
+        n_train: N as u32,
+        ..SyntheticSpec::default()
+    });
+    spec
+}
+
+fn with_each(check: impl Fn(&str, &Path, DataSpec)) {
+    for format in formats() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = sample(format.name, folder.path());
+        check(format.name, folder.path(), spec);
+    }
+}
+
+fn open(spec: &DataSpec) -> Dataset {
+    Dataset::open(spec, Role::Train).unwrap()
+}
+
+fn quiet(_: u64, _: u64) {}
+
+#[test]
+fn labels_are_in_range_and_the_same_index_gives_the_same_bytes() {
+    with_each(|format, _, spec| {
+        let (first, second) = (open(&spec), open(&spec));
+        assert_eq!(first.len(), N, "{format}");
+        assert!(
+            first
+                .labels()
+                .iter()
+                .all(|&label| (label as usize) < first.n_classes()),
+            "{format}"
+        );
+        let (mut a, mut b) = (Image::new(), Image::new());
+        for index in [3, 0, 11, 3] {
+            first.decode(index, &mut a).unwrap();
+            second.decode(index, &mut b).unwrap();
+            assert_eq!(a, b, "{format} sample {index}");
+        }
+        assert!(matches!(
+            first.decode(12, &mut a),
+            Err(DatasetError::NoSuchSample { .. })
+        ));
+        assert_eq!(
+            first.fingerprint(&quiet).unwrap(),
+            second.fingerprint(&quiet).unwrap(),
+            "{format}"
+        );
+        assert_eq!(first.uniform_size(), Some(a.size()), "{format}");
+    });
+}
+
+#[test]
+fn the_same_images_have_one_fingerprint_in_every_lossless_format() {
+    let fingerprint = |format: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        open(&sample(format, folder.path()))
+            .fingerprint(&quiet)
+            .unwrap()
+    };
+    let cifar = fingerprint("cifar10");
+    for format in ["cifar100", "parquet", "webdataset"] {
+        assert_eq!(fingerprint(format), cifar, "{format}");
+    }
+    // The folder sorts by class; a CIFAR file in that order is the same dataset.
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = Vec::new();
+    for i in [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11] {
+        bytes.push((i % 3) as u8);
+        bytes.extend(planar(&picture(i, SIZE)));
+    }
+    fs::write(folder.path().join("data_batch_1.bin"), bytes).unwrap();
+    let sorted = open(&DataSpec::new("cifar10", folder.path()))
+        .fingerprint(&quiet)
+        .unwrap();
+    assert_eq!(fingerprint("image_folder"), sorted);
+}
+
+#[test]
+fn raw_formats_give_the_pixels_that_went_in() {
+    with_each(|format, _, spec| {
+        let dataset = open(&spec);
+        let mut image = Image::new();
+        dataset.decode(5, &mut image).unwrap();
+        let expected = match format {
+            "synthetic" => return,
+            "image_folder" => picture(4, image.size()), // the second of the second class
+            _ => picture(5, image.size()),
+        };
+        assert_eq!(image, expected, "{format}");
+    });
+}
+
+#[test]
+fn a_store_of_decoded_pixels_changes_nothing_but_the_speed() {
+    with_each(|format, _, spec| {
+        let (plain, mut stored) = (open(&spec), open(&spec));
+        if format == "synthetic" {
+            assert!(stored.store_pixels(&quiet).is_err());
+            return;
+        }
+        let path = stored.store_pixels(&quiet).unwrap();
+        let (mut a, mut b) = (Image::new(), Image::new());
+        for index in 0..N as u32 {
+            plain.decode(index, &mut a).unwrap();
+            stored.decode(index, &mut b).unwrap();
+            assert_eq!(a, b, "{format} sample {index}");
+        }
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..40]).unwrap();
+        assert!(
+            open(&spec).store_pixels(&quiet).is_err(),
+            "{format}: a store that is cut off"
+        );
+    });
+}
+
+/// Opens and decodes everything; errors are fine, panics are not.
+fn try_all(spec: &DataSpec) -> Result<(), DatasetError> {
+    let dataset = Dataset::open(spec, Role::Train)?;
+    let mut image = Image::new();
+    for index in 0..dataset.len() as u32 {
+        dataset.decode(index, &mut image)?;
+    }
+    Ok(())
+}
+
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with(".logitcask") => {}
+            true => files.extend(files_of(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
+#[test]
+fn files_that_are_cut_off_give_errors() {
+    with_each(|format, folder, spec| {
+        try_all(&spec).unwrap();
+        for path in files_of(folder) {
+            let bytes = fs::read(&path).unwrap();
+            let lengths =
+                (0..24)
+                    .map(|i| bytes.len() * i / 24)
+                    .chain([1, 3, 7, 15, bytes.len() - 1]);
+            for length in lengths.filter(|&length| length < bytes.len()) {
+                fs::write(&path, &bytes[..length]).unwrap();
+                let tolerated = format.starts_with("cifar") && length % (bytes.len() / N) == 0;
+                let found = try_all(&spec);
+                let ends_in_padding =
+                    format == "webdataset" && bytes[length..].iter().all(|&b| b == 0);
+                // A PNG's pixels are whole before its last chunk, which says only that it ends.
+                let whole_png = format == "image_folder" && bytes.len() - length <= 12;
+                assert!(
+                    found.is_err() || tolerated || ends_in_padding || whole_png,
+                    "{format}: {length} of {} bytes",
+                    bytes.len()
+                );
+            }
+            fs::write(&path, &bytes).unwrap();
+        }
+    });
+}
+
+#[test]
+fn flipped_bytes_never_panic() {
+    with_each(|_, folder, spec| {
+        // Two files of each format show what the others would.
+        for path in files_of(folder).into_iter().take(2) {
+            let mut bytes = fs::read(&path).unwrap();
+            // Everything near both ends, where headers and footers are, and some of the rest.
+            let n = bytes.len();
+            let places: Vec<usize> = (0..n.min(48))
+                .chain((48..n).step_by((n / 40).max(1)))
+                .chain(n.saturating_sub(300)..n)
+                .collect();
+            for at in places {
+                for flip in [0x01, 0xFF] {
+                    bytes[at] ^= flip;
+                    fs::write(&path, &bytes).unwrap();
+                    let _ = try_all(&spec);
+                    bytes[at] ^= flip;
+                }
+            }
+            fs::write(&path, &bytes).unwrap();
+        }
+        try_all(&spec).unwrap();
+    });
+}
+
+/// One image file in an image folder, by itself.
+fn check_image(bytes: &[u8], expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("train/a");
+    fs::create_dir_all(&class).unwrap();
+    fs::write(class.join("0.png"), png(&picture(0, SIZE))).unwrap();
+    fs::write(class.join("1.png"), bytes).unwrap();
+    let mut spec = DataSpec::new("image_folder", folder.path());
+    let dataset = open(&spec);
+    let error = dataset.decode(1, &mut Image::new()).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        error.to_string().starts_with("sample 1 (`train/a/1.png`)"),
+        "{error}"
+    );
+    assert!(source.contains(expected), "{source}");
+
+    // Skipped, it keeps its index and is listed.
+    spec.on_bad = OnBad::Skip;
+    let dataset = open(&spec);
+    let mut batch = PixelBatch::new(PixelLayout::Nchw);
+    let preprocess = Preprocess::new(&PreprocessSpec::default()).unwrap();
+    render(
+        &dataset,
+        &ViewFamily::clean(),
+        &preprocess,
+        &[(1, 0), (0, 0)],
+        &mut batch,
+    )
+    .unwrap();
+    assert_eq!(
+        (batch.bad.len(), batch.bad[0].row, batch.bad[0].index),
+        (1, 0, 1)
+    );
+    assert!(
+        batch.pixels[..SIZE.n_bytes()]
+            .iter()
+            .all(|&value| value == 0.0)
+    );
+    assert_eq!(dataset.fingerprint(&quiet).unwrap().bad, [1]);
+    assert_eq!(dataset.selected(), [0]);
+}
+
+fn png_claiming(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = png(&picture(0, SIZE));
+    bytes[16..20].copy_from_slice(&width.to_be_bytes());
+    bytes[20..24].copy_from_slice(&height.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    bytes
+}
+
+#[test]
+fn bad_images_are_named() {
+    check_image(b"", "no bytes");
+    check_image(
+        b"GIF89a....",
+        "no PNG, JPEG or WebP image: they begin with `GIF8`",
+    );
+    check_image(&png(&picture(1, SIZE))[..200], "not a valid PNG");
+    check_image(
+        &png_claiming(200_000, 200_000),
+        "claims 200000 x 200000 pixels",
+    );
+    check_image(
+        &[0xFF, 0xD8, 0xFF, 0xE0, 0, 16, b'J', b'F', b'I', b'F'],
+        "cut off",
+    );
+}
+
+#[test]
+fn a_colour_image_in_a_grey_dataset_says_what_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("train/a");
+    fs::create_dir_all(&class).unwrap();
+    fs::write(
+        class.join("0.png"),
+        png(&picture(
+            0,
+            ImageSize {
+                channels: 1,
+                ..SIZE
+            },
+        )),
+    )
+    .unwrap();
+    fs::write(class.join("1.png"), png(&picture(1, SIZE))).unwrap();
+    let mut spec = DataSpec::new("image_folder", folder.path());
+    let error = open(&spec).fingerprint(&quiet).unwrap_err();
+    assert_eq!(error.hint().unwrap(), "set `channels = 3` in `[data]`");
+    spec.channels = Some(3);
+    assert_eq!(
+        open(&spec).fingerprint(&quiet).unwrap().uniform_size,
+        Some(SIZE)
+    );
+}
+
+fn check_tar(members: &[(&str, &[u8])], expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("train.tar"), tar_of(members)).unwrap();
+    let error =
+        Dataset::open(&DataSpec::new("webdataset", folder.path()), Role::Train).unwrap_err();
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn bad_shards_are_named() {
+    let image = png(&picture(0, SIZE));
+    check_tar(&[("a.png", &image)], "sample `a` has no label");
+    check_tar(&[("a.cls", b"1")], "sample `a` has no image");
+    check_tar(
+        &[("a.png", &image), ("a.cls", b"one")],
+        "member `a.cls`: `one` is no class number",
+    );
+    check_tar(
+        &[("a.png", &image), ("a.cls", b"1"), ("a.png", &image)],
+        "member `a.png` is there twice",
+    );
+    check_tar(
+        &[("a.png", &image), ("a.jpg", &image), ("a.cls", b"1")],
+        "sample `a` has two images",
+    );
+    check_tar(
+        &[("../a.png", &image), ("../a.cls", b"1")],
+        "member `../a.png` climbs out",
+    );
+    check_tar(&[("/a.png", &image), ("/a.cls", b"1")], "climbs out");
+    check_tar(&[("a.txt", b"nothing")], "is empty");
+}
+
+#[test]
+fn tiny_imagenets_validation_split_is_read_by_its_annotations() {
+    let folder = tempfile::tempdir().unwrap();
+    for (class, i) in [("n01", 0), ("n02", 1)] {
+        let images = folder.path().join("train").join(class).join("images");
+        fs::create_dir_all(&images).unwrap();
+        fs::write(
+            images.join(format!("{class}_0.png")),
+            png(&picture(i, SIZE)),
+        )
+        .unwrap();
+    }
+    let images = folder.path().join("val/images");
+    fs::create_dir_all(&images).unwrap();
+    fs::write(images.join("val_0.png"), png(&picture(5, SIZE))).unwrap();
+    fs::write(images.join("val_1.png"), png(&picture(6, SIZE))).unwrap();
+    let annotations = folder.path().join("val/val_annotations.txt");
+    fs::write(
+        &annotations,
+        "val_1.png\tn02\t0\t0\t1\t1\nval_0.png\tn01\t0\t0\t1\t1\n",
+    )
+    .unwrap();
+    let mut spec = DataSpec::new("image_folder", folder.path());
+    spec.eval = Some("val".into());
+    let eval = Dataset::open(&spec, Role::Eval).unwrap();
+    assert_eq!((eval.labels(), eval.class_names().len()), (&[1, 0][..], 2));
+    let mut image = Image::new();
+    eval.decode(0, &mut image).unwrap();
+    assert_eq!(image, picture(6, SIZE));
+
+    fs::write(&annotations, "../../x.png\tn02\n").unwrap();
+    let error = Dataset::open(&spec, Role::Eval).unwrap_err();
+    assert!(error.to_string().contains("is no file name"), "{error}");
+}
+
+#[test]
+fn mixing_shows_the_partner_and_says_how_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = open(&sample("cifar10", folder.path()));
+    for name in ["mixup", "cutmix"] {
+        let augment = [AugmentSpec::new("horizontal_flip"), AugmentSpec::new(name)];
+        let family = ViewFamily::new(&augment, 4, Some(SIZE)).unwrap();
+        let preprocess = Preprocess::new(&PreprocessSpec {
+            scale: Scale::Byte,
+            ..Default::default()
+        })
+        .unwrap();
+        let requests: Vec<(u32, u32)> = (0..N as u32).flat_map(|i| [(i, 0), (i, 1)]).collect();
+        let mut batch = PixelBatch::new(PixelLayout::Nhwc);
+        render(&dataset, &family, &preprocess, &requests, &mut batch).unwrap();
+        let plain = ViewFamily::new(&augment[..1], 4, None).unwrap();
+        for (row, (&(sample, view), mixed)) in requests.iter().zip(&batch.mixed).enumerate() {
+            assert_eq!(
+                mixed.partner_label,
+                dataset.labels()[mixed.partner as usize]
+            );
+            let pixels = |index: u32| {
+                let mut image = Image::new();
+                let mut view_of = Image::new();
+                dataset.decode(index, &mut image).unwrap();
+                plain
+                    .draw(index, view, SIZE, N)
+                    .unwrap()
+                    .apply_steps(&image, &mut view_of);
+                view_of
+            };
+            let (own, partner) = (pixels(sample), pixels(mixed.partner));
+            let found = &batch.pixels[row * SIZE.n_bytes()..][..SIZE.n_bytes()];
+            let mut shown = 0;
+            for ((&found, &own), &partner) in found.iter().zip(own.pixels()).zip(partner.pixels()) {
+                let blend =
+                    f32::from(own) * mixed.lambda + f32::from(partner) * (1.0 - mixed.lambda);
+                if name == "mixup" {
+                    assert!((found - blend).abs() <= 0.5 + 1e-3, "{found} {blend}");
+                } else {
+                    assert!(found == f32::from(own) || found == f32::from(partner));
+                    shown += usize::from(found == f32::from(own));
+                }
+            }
+            if name == "cutmix" {
+                let share = shown as f32 / SIZE.n_bytes() as f32;
+                assert!(share >= mixed.lambda - 1e-6, "{share} {}", mixed.lambda);
+            }
+        }
+        assert!(batch.mixed.iter().any(|mixed| mixed.lambda < 0.9));
+    }
+    let early = [
+        AugmentSpec::new("mixup"),
+        AugmentSpec::new("horizontal_flip"),
+    ];
+    assert!(
+        ViewFamily::new(&early, 4, None)
+            .unwrap_err()
+            .to_string()
+            .contains("mixing comes last")
+    );
+}
+
+#[test]
+fn what_is_shown_can_be_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = open(&sample("cifar10", folder.path()));
+    let family = ViewFamily::clean();
+    let sheet = contact_sheet(&dataset, &family, &[vec![(0, 0), (1, 0)], vec![(2, 0)]]).unwrap();
+    assert_eq!(
+        (sheet.size().height, sheet.size().width),
+        (2 * 66 + 2, 2 * 66 + 2)
+    );
+    write_png(
+        &folder.path().join("sheet.png"),
+        &stack(&[sheet.clone(), sheet]),
+    )
+    .unwrap();
+    let mut batch = PixelBatch::new(PixelLayout::Nchw);
+    let preprocess = Preprocess::new(&PreprocessSpec::default()).unwrap();
+    render(&dataset, &family, &preprocess, &[(0, 0)], &mut batch).unwrap();
+    let path = folder.path().join("out.npy");
+    write_npy(&path, &batch).unwrap();
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(&bytes[..6], b"\x93NUMPY");
+    assert_eq!(bytes.len() % 64, 3072 * 4 % 64);
+    assert_eq!(bytes[bytes.len() - 3072 * 4 - 1], b'\n');
+}

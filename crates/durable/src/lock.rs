@@ -272,17 +272,37 @@ fn start_time(pid: u32) -> Option<String> {
 pub(crate) mod tests {
     use super::*;
 
-    /// A fresh folder of this test under the system's temporary folder.
-    pub(crate) fn folder(test: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("logitcask-{test}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
+    /// A fresh folder under the system's temporary folder, gone with the test.
+    pub(crate) struct Folder(PathBuf);
+
+    impl Folder {
+        pub(crate) fn new(test: &str) -> Self {
+            let name = format!("logitcask-{test}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl std::ops::Deref for Folder {
+        type Target = Path;
+
+        fn deref(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 
     #[test]
     fn a_held_lock_names_its_owner_and_is_free_after_drop() {
-        let path = folder("held_lock").join("lock");
+        let folder = Folder::new("held_lock");
+        let path = folder.join("lock");
         let lock = Lock::acquire(&path).unwrap();
         match Lock::acquire(&path).unwrap_err() {
             LockError::Held {
@@ -299,7 +319,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_lock_of_a_dead_process_is_taken_over() {
-        let path = folder("stale_lock").join("lock");
+        let folder = Folder::new("stale_lock");
+        let path = folder.join("lock");
         let mut child = Command::new("true").spawn().unwrap();
         let mut owner = Owner::this_process();
         owner.pid = child.id();
@@ -310,7 +331,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_reused_process_number_does_not_keep_a_stale_lock_alive() {
-        let path = folder("reused_pid").join("lock");
+        let folder = Folder::new("reused_pid");
+        let path = folder.join("lock");
         let mut owner = Owner::this_process();
         owner.started = "another-boot+1".to_owned();
         fs::write(&path, owner.to_string()).unwrap();
@@ -321,7 +343,8 @@ pub(crate) mod tests {
 
     #[test]
     fn another_host_is_never_judged_from_here() {
-        let path = folder("other_host").join("lock");
+        let folder = Folder::new("other_host");
+        let path = folder.join("lock");
         let mut owner = Owner::this_process();
         owner.host = "elsewhere".to_owned();
         fs::write(&path, owner.to_string()).unwrap();
@@ -332,7 +355,8 @@ pub(crate) mod tests {
 
     #[test]
     fn of_many_racing_for_a_stale_lock_one_wins() {
-        let path = folder("race").join("lock");
+        let folder = Folder::new("race");
+        let path = folder.join("lock");
         let mut owner = Owner::this_process();
         owner.started = "another-boot+1".to_owned();
         fs::write(&path, owner.to_string()).unwrap();

@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_leftover() {
-        let folder = crate::lock::tests::folder("failed_write");
+        let folder = crate::lock::tests::Folder::new("failed_write");
         let path = folder.join("cache.json");
         write_atomic(&path, |w| w.write_all(b"old")).unwrap();
         let failed = write_atomic(&path, |w| {
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn leftovers_are_known_by_name_and_nothing_else_is_removed() {
-        let folder = crate::lock::tests::folder("leftovers");
+        let folder = crate::lock::tests::Folder::new("leftovers");
         for name in [
             ".part-00000.arrow.tmp-123",
             "part-00000.arrow",
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn nested_folders_appear() {
-        let folder = crate::lock::tests::folder("nested");
+        let folder = crate::lock::tests::Folder::new("nested");
         create_dir_all(&folder.join("a/b/c")).unwrap();
         create_dir_all(&folder.join("a/b/c")).unwrap();
         assert!(folder.join("a/b/c").is_dir());

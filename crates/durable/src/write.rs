@@ -123,7 +123,7 @@ mod tests {
         });
         assert_eq!(failed.unwrap_err().to_string(), "the disk is full");
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1);
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         }
         assert_eq!(remove_leftovers(&folder).unwrap(), 1);
         assert!(!folder.join(".part-00000.arrow.tmp-123").exists());
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(&*folder).unwrap().count(), 3);
     }
 
     #[test]

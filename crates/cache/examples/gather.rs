@@ -150,9 +150,9 @@ fn memcpy(seconds: f64) {
     );
 }
 
-/// Seconds that this thread has run. A machine that others share makes wall time a lottery; both sides of the benchmark
+/// Seconds that this process has run, over its threads. A machine that others share makes wall time a lottery; both sides of the benchmark
 /// count their own.
 fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }

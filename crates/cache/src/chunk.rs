@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow::buffer::MutableBuffer;
+use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::encodings::{Codec, Column, MAX_COLUMNS, TopKRow};
 use crate::layouts::arrow_ipc::{self, ChunkColumns, ChunkLayout};
@@ -71,9 +72,12 @@ pub(crate) fn row_check(sample: u32, view: u32, label: u32, columns: &[&[u8]]) -
     head[..8].copy_from_slice(&u64::from(sample).to_le_bytes());
     head[8..12].copy_from_slice(&view.to_le_bytes());
     head[12..].copy_from_slice(&label.to_le_bytes());
-    columns.iter().fold(crc32c::crc32c(&head), |crc, bytes| {
-        crc32c::crc32c_append(crc, bytes)
-    })
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    digest.update(&head);
+    for bytes in columns {
+        digest.update(bytes);
+    }
+    digest.finalize() as u32
 }
 
 /// Encodes the rows of one chunk into the bytes of its file.
@@ -348,27 +352,15 @@ impl Chunk {
             }))
     }
 
-    /// Reads one byte of every cache line that the row of `sample` lies in, and returns something that depends on all of
-    /// them. Called for some rows ahead, it makes the memory fetch them at the same time instead of one after another:
-    /// these loads do not wait for each other, whereas a checksum waits for every byte. It is a prefetch without unsafe
-    /// code.
+    /// Asks the memory for the row of `sample`, without waiting for it.
     #[inline]
-    pub(crate) fn touch(&self, sample: u32) -> u8 {
-        const LINE: usize = 64;
-        let Some(bytes) = self.source.mapped() else {
-            return 0;
-        };
+    pub(crate) fn prefetch(&self, sample: u32) {
         let row = (sample - self.place.samples.start) as usize;
-        let mut sum = bytes[self.layout.label(row).start] ^ bytes[self.layout.check(row).start];
+        self.source.prefetch(self.layout.label(row));
+        self.source.prefetch(self.layout.check(row));
         for range in self.layout.encoded(row) {
-            let column = &bytes[range];
-            sum = column
-                .iter()
-                .step_by(LINE)
-                .fold(sum, |sum, byte| sum ^ byte);
-            sum ^= column.last().copied().unwrap_or(0);
+            self.source.prefetch(range);
         }
-        sum
     }
 
     /// What the `sample` column says about each row. Gathers do not read it: position is arithmetic.

@@ -75,6 +75,31 @@ impl Source {
         }
     }
 
+    /// Asks the memory for the bytes at `range`, where the file is mapped. Nothing happens if they are not there.
+    #[inline]
+    pub(crate) fn prefetch(&self, range: Range<usize>) {
+        const LINE: usize = 64;
+        let Some(bytes) = self.mapped().and_then(|bytes| bytes.get(range)) else {
+            return;
+        };
+        // A row begins anywhere in a cache line, so it may reach into one more than its length says.
+        for byte in bytes.iter().step_by(LINE).chain(bytes.last()) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch is a hint. It reads nothing that the program could see and faults on no address, and
+            // this one is that of a byte of a live slice.
+            #[expect(
+                unsafe_code,
+                reason = "the hint has no safe name in stable Rust; loads instead of it wait for memory"
+            )]
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = byte;
+        }
+    }
+
     /// The bytes at `range`, borrowed where the file is mapped.
     ///
     /// # Errors
@@ -122,4 +147,35 @@ fn map(file: &File) -> io::Result<Buffer> {
     )]
     let buffer = unsafe { Buffer::from_custom_allocation(start, len, Arc::new(map)) };
     Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_bytes_are_the_files_own_and_read_ones_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chunk");
+        let written: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
+        logitcask_durable::write_atomic(&path, |file| std::io::Write::write_all(file, &written))
+            .unwrap();
+        let mapped = Source::open(&path, Io::Map).unwrap();
+        let read = Source::open(&path, Io::Read).unwrap();
+        let whole = mapped.mapped().unwrap().as_ptr_range();
+        for range in [0..1, 64..128, 9_990..10_000] {
+            let bytes = mapped.bytes(range.clone()).unwrap();
+            assert!(
+                matches!(bytes, Cow::Borrowed(_)) && whole.contains(&bytes.as_ptr()),
+                "{range:?} was copied"
+            );
+            assert_eq!(*bytes, written[range.clone()]);
+            assert_eq!(*read.bytes(range).unwrap(), *bytes);
+        }
+        for source in [mapped, read] {
+            assert!(source.bytes(9_999..10_001).is_err());
+        }
+        // A map begins at a page, so that what is aligned in the file is aligned in memory.
+        assert_eq!(whole.start as usize % 4096, 0);
+    }
 }

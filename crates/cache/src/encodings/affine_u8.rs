@@ -3,7 +3,7 @@
 //! Softmax sees only differences of logits, and a classifier's row spans some tens: the step is then a tenth or less.
 //! At 100 classes this is smaller than the top 32 classes with their indices, and far closer.
 
-use super::{Codec, Column, Element};
+use super::{Codec, Column, Element, vectorised};
 
 pub(super) struct AffineU8 {
     pub(super) n_classes: usize,
@@ -12,15 +12,11 @@ pub(super) struct AffineU8 {
 impl Codec for AffineU8 {
     fn columns(&self) -> Vec<Column> {
         vec![
+            // One column, not two: each column that a row is spread over is one more place to fetch it from.
             Column {
-                name: "scale",
+                name: "affine",
                 element: Element::F32,
-                list: None,
-            },
-            Column {
-                name: "minimum",
-                element: Element::F32,
-                list: None,
+                list: Some(2),
             },
             Column {
                 name: "logits",
@@ -42,9 +38,9 @@ impl Codec for AffineU8 {
         while !(minimum + scale * 255.0).is_finite() {
             scale = scale.next_down();
         }
-        columns[0].copy_from_slice(&scale.to_le_bytes());
-        columns[1].copy_from_slice(&minimum.to_le_bytes());
-        for (code, &z) in columns[2].iter_mut().zip(logits) {
+        columns[0][..4].copy_from_slice(&scale.to_le_bytes());
+        columns[0][4..].copy_from_slice(&minimum.to_le_bytes());
+        for (code, &z) in columns[1].iter_mut().zip(logits) {
             let level = (f64::from(z) - f64::from(minimum)) / f64::from(scale);
             // A row of equal logits has scale 0: 0/0 is NaN, and a cast makes it 0, which is right.
             *code = level.round_ties_even() as u8;
@@ -53,10 +49,13 @@ impl Codec for AffineU8 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        let (scale, minimum) = (float(columns[0]), float(columns[1]));
-        for (z, &code) in logits.iter_mut().zip(columns[2]) {
-            *z = minimum + scale * f32::from(code);
-        }
+        let (scale, minimum) = (float(&columns[0][..4]), float(&columns[0][4..]));
+        let codes = columns[1];
+        vectorised(move || {
+            for (z, &code) in logits.iter_mut().zip(codes) {
+                *z = minimum + scale * f32::from(code);
+            }
+        });
     }
 }
 

@@ -197,6 +197,12 @@ impl<'de> Deserialize<'de> for Encoding {
     }
 }
 
+/// Runs a loop compiled for the widest registers that this processor has.
+#[inline(always)]
+pub(crate) fn vectorised(f: impl FnOnce()) {
+    pulp::Arch::new().dispatch(f);
+}
+
 /// The most columns that a codec may have, so that a gather needs no allocation.
 pub(crate) const MAX_COLUMNS: usize = 8;
 

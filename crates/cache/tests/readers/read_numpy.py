@@ -29,7 +29,7 @@ for view in sorted(cache.glob("view=*/view.json")):
             data = b"".join(v.astype(np.float32 if v.dtype == np.float64 else v.dtype).tobytes() for v in values)
             assert crc32c(struct.pack("<QII", sample, number, label) + data) == check, (number, sample)
             if not values: logits = "null"
-            elif about["encoding"] == "u8": logits = values[1].astype(np.float32) + values[0].astype(np.float32) * values[2].astype(np.float32)
+            elif about["encoding"] == "u8": logits = values[0][1] + values[0][0] * values[1].astype(np.float32)
             elif about["encoding"] == "bf16": logits = (values[0].astype(np.uint32) << 16).view(np.float32)
             else: logits = values[0].astype(np.float32)
             print(number, sample, label, logits if isinstance(logits, str) else logits.tobytes().hex())

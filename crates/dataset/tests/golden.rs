@@ -10,11 +10,7 @@
 //! JPEG: with full chroma (4:4:4), grey and CMYK at most 3 levels, 0.03 on average. With halved chroma the decoder's
 //! upsampling is another than libjpeg's: at most 3 levels, 0.35 on average.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of tests are tests too"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

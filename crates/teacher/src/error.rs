@@ -154,6 +154,7 @@ impl TeacherError {
             }
             Self::NotOnnx { looks_like: Some("a Git LFS pointer"), .. } => "fetch the real file with `git lfs pull`".into(),
             Self::NotOnnx { .. } => "export the teacher with `torch.onnx.export`".into(),
+            Self::ModelRefused { .. } => "`python -m onnx.checker FILE` says whether the file is sound; a newer operator set or operators of one's own need another library".into(),
             Self::ExternalDataClimbsOut { .. } => "move the weights beside the model and save it again".into(),
             Self::PrecisionDiffers { found, wanted, provider, .. } => match (wanted, provider) {
                 (Precision::F16, ExecutionProvider::Cuda | ExecutionProvider::Cpu) => {

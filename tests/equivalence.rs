@@ -16,7 +16,7 @@ use logitcask_cache::LogitCache;
 use logitcask_cli::{CacheWant, Experiment, Recipe, student_preprocess};
 use logitcask_dataset::{Draw, PixelBatch, PixelLayout, Preprocess, Role, render};
 use logitcask_losses::{Objective, Setup};
-use logitcask_student::{Event, ImageShape, Job, Network, StudentError, TeacherRows, train};
+use logitcask_student::{Event, ImageShape, Job, Network, Shown, StudentError, TeacherRows, train};
 use logitcask_teacher::{ExecutionProvider, Runtime, Teacher};
 
 const N_STEPS: usize = 50;
@@ -178,11 +178,15 @@ fn losses_of(
         seed: recipe.seed,
         spec: recipe.train.as_ref().unwrap(),
         train: experiment.train.dataset.clone(),
-        family: experiment.train.family.clone(),
-        n_views: experiment.train.n_views,
-        draw: Draw::Uniform,
+        views: Shown {
+            family: experiment.train.family.clone(),
+            n_views: experiment.train.n_views,
+            draw: Draw::Uniform,
+            teacher: Some(teacher),
+        },
+        views_per_step: 1,
+        strong: None,
         preprocess: preprocess.clone(),
-        teacher: Some(teacher),
         evaluation: None,
         run_digest: name.to_owned(),
         run: &run,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use logitcask_student::Checkpoint;
 
 /// Distil image classifiers from cached teacher logits.
 ///
@@ -25,6 +26,10 @@ pub(crate) enum Command {
     TeacherLogits(TeacherLogits),
     /// Train a recipe's student from the cache
     Student(Student),
+    /// Say what a trained student is worth, class by class
+    Evaluate(Evaluate),
+    /// Write a trained student as ONNX or safetensors
+    Export(Export),
     /// Write a page about finished runs
     Report(Report),
     /// Show what recipes can name
@@ -99,6 +104,75 @@ pub(crate) struct Student {
     /// Compute threads; all cores where absent
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+}
+
+/// Which checkpoint of a run.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum Which {
+    /// After the last epoch
+    Last,
+    /// After the epoch with the best evaluation
+    Best,
+}
+
+impl Which {
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Which::Last => Checkpoint::LAST,
+            Which::Best => Checkpoint::BEST,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  logitcask evaluate data/runs/demo/kd --set data.eval=test")]
+pub(crate) struct Evaluate {
+    /// The run's folder
+    pub(crate) run: PathBuf,
+    /// Which of its checkpoints
+    #[arg(long, value_name = "WHICH", default_value = "last")]
+    pub(crate) checkpoint: Which,
+    /// Change a value of the run's recipe: `data.root=elsewhere` (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// As one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  logitcask export data/runs/demo/kd --onnx kd.onnx --check")]
+#[command(group(clap::ArgGroup::new("target").required(true).multiple(true).args(["onnx", "safetensors"])))]
+pub(crate) struct Export {
+    /// The run's folder
+    pub(crate) run: PathBuf,
+    /// Write an ONNX file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) onnx: Option<PathBuf>,
+    /// Write the weights under PyTorch's names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) safetensors: Option<PathBuf>,
+    /// Which of the run's checkpoints
+    #[arg(long, value_name = "WHICH", default_value = "last")]
+    pub(crate) checkpoint: Which,
+    /// Leave batch norms as nodes of their own
+    #[arg(long)]
+    pub(crate) keep_batch_norm: bool,
+    /// Take bytes 0..255 and normalise them inside
+    #[arg(long)]
+    pub(crate) with_normalisation: bool,
+    /// Divide the logits by a temperature fitted on held-out training images
+    #[arg(long)]
+    pub(crate) calibrated: bool,
+    /// Run the file through ONNX Runtime on the evaluation split and compare
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Change a value of the run's recipe: `data.root=elsewhere` (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
 }
 
 #[derive(Debug, Args)]

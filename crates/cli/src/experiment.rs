@@ -7,7 +7,7 @@ use logitcask_cache::{
     CacheKey, Difference, Encoding, Found, LogitCache, Manifest, OpenOptions, PixelCheck,
 };
 use logitcask_dataset::{
-    Dataset, Fingerprint, ImageSize, Preprocess, Role, ViewFamily, pixel_digests,
+    Dataset, Fingerprint, ImageSize, Preprocess, Role, ViewFamily, ViewsSpec, pixel_digests,
 };
 use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{ModelFile, TeacherSpec, cache_key};
@@ -24,8 +24,12 @@ const VIEWS_SEED: u64 = 1;
 pub struct Experiment {
     /// The recipe, overrides merged in.
     pub recipe: Recipe,
-    /// The training split, in the views that are captured and trained on.
+    /// The training split, in the views that the student is trained on.
     pub train: Split,
+    /// The same in the views that the teacher sees: other ones only where `views.inconsistent` says so.
+    pub taught: Split,
+    /// The training split in the views of `[views.strong]`.
+    pub strong: Option<Split>,
     /// The evaluation split in its clean view, if the recipe names one.
     pub eval: Option<Split>,
 }
@@ -43,6 +47,8 @@ pub struct Split {
     pub family: Arc<ViewFamily>,
     /// In how many views.
     pub n_views: u32,
+    /// Whether these are the views of `[views.strong]`.
+    pub is_strong: bool,
 }
 
 impl Experiment {
@@ -69,15 +75,25 @@ impl Experiment {
                 "set `data.n_classes` where labels of the last classes are absent from one of them",
             ));
         }
+        let taught = match recipe.views.inconsistent {
+            true => train.in_clean_view(&recipe.views)?,
+            false => train.clone(),
+        };
+        let strong = match &recipe.views.strong {
+            Some(views) => Some(train.in_strong_views(views)?),
+            None => None,
+        };
         Ok(Self {
             recipe,
             train,
+            taught,
+            strong,
             eval,
         })
     }
 
     /// The caches that a teacher's logits belong into: the evaluation split's clean view first, because it also gates the
-    /// long work, then the training split's views.
+    /// long work, then the training split's views, then its strong views.
     ///
     /// # Errors
     /// If the teacher's file cannot be read or its encoding is unknown.
@@ -85,7 +101,7 @@ impl Experiment {
         let file = ModelFile::read(&teacher.onnx)?;
         let encoding =
             Encoding::parse(&teacher.encoding).map_err(|error| Failure::from(error).as_asked())?;
-        let splits = self.eval.iter().chain([&self.train]);
+        let splits = self.eval.iter().chain([&self.taught]).chain(&self.strong);
         splits
             .map(|split| {
                 Ok(CacheWant {
@@ -99,6 +115,16 @@ impl Experiment {
     }
 }
 
+impl Experiment {
+    /// The training split as evaluation would show it.
+    ///
+    /// # Errors
+    /// If `views.clean` does not fit the images.
+    pub fn train_in_clean_view(&self) -> Outcome<Split> {
+        self.train.in_clean_view(&self.recipe.views)
+    }
+}
+
 impl Split {
     fn open(recipe: &Recipe, role: Role) -> Outcome<Self> {
         let dataset = Dataset::open(&recipe.data, role)?;
@@ -108,12 +134,7 @@ impl Split {
         let fingerprint = fingerprint?;
         let size = fingerprint.uniform_size;
         let (family, n_views) = match role {
-            Role::Train => {
-                let seed = recipe.views.seed.unwrap_or(VIEWS_SEED);
-                let family = ViewFamily::new(&recipe.views.augment, seed, size)?;
-                let n_views = family.resolve_count(&recipe.views.count)?;
-                (family, n_views)
-            }
+            Role::Train => family(&recipe.views, size)?,
             Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1),
         };
         Ok(Self {
@@ -122,12 +143,43 @@ impl Split {
             fingerprint,
             family: Arc::new(family),
             n_views,
+            is_strong: false,
+        })
+    }
+
+    fn in_clean_view(&self, views: &ViewsSpec) -> Outcome<Self> {
+        let family = ViewFamily::clean_of(views, self.fingerprint.uniform_size)?;
+        Ok(Self {
+            family: Arc::new(family),
+            n_views: 1,
+            ..self.clone()
+        })
+    }
+
+    fn in_strong_views(&self, views: &ViewsSpec) -> Outcome<Self> {
+        let only_outside = [
+            ("strong", views.strong.is_some()),
+            ("inconsistent", views.inconsistent),
+            ("views_per_step", views.views_per_step != 1),
+        ];
+        if let Some((key, _)) = only_outside.iter().find(|(_, given)| *given) {
+            return Err(Failure::asked(format!(
+                "`views.strong.{key}` is given, but `{key}` belongs into `[views]` alone"
+            )));
+        }
+        let (family, n_views) = family(views, self.fingerprint.uniform_size)?;
+        Ok(Self {
+            family: Arc::new(family),
+            n_views,
+            is_strong: true,
+            ..self.clone()
         })
     }
 
     /// `train split, 16 views` and the like.
     pub fn what(&self) -> String {
         match (self.role, self.n_views) {
+            (Role::Train, n) if self.is_strong => format!("train split, {n} strong views"),
             (Role::Train, 1) => "train split, 1 view".to_owned(),
             (Role::Train, n) => format!("train split, {n} views"),
             (Role::Eval, _) => "evaluation split, clean view".to_owned(),
@@ -146,6 +198,14 @@ impl Split {
         });
         Ok(self.family.output_size(size?)?)
     }
+}
+
+/// The family of `[views]` or `[views.strong]`, and how many of its views are wanted.
+fn family(views: &ViewsSpec, size: Option<ImageSize>) -> Outcome<(ViewFamily, u32)> {
+    let seed = views.seed.unwrap_or(VIEWS_SEED);
+    let family = ViewFamily::new(&views.augment, seed, size)?;
+    let n_views = family.resolve_count(&views.count)?;
+    Ok((family, n_views))
 }
 
 /// One cache that a recipe wants to be there.
@@ -343,6 +403,8 @@ pub fn student_preprocess(recipe: &Recipe) -> Outcome<Preprocess> {
     let student = recipe.student.as_ref();
     let teacher = recipe.teacher.first().map(|teacher| &teacher.preprocess);
     let mut spec = teacher.cloned().unwrap_or_default();
+    // The teacher's resolution is its own affair.
+    spec.size = None;
     if let Some(mean) = student.and_then(|student| student.mean.clone()) {
         spec.mean = mean;
     }

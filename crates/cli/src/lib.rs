@@ -34,6 +34,8 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         args::Command::TeacherLogits(args) => commands::teacher_logits::run(&args, &stop),
         args::Command::Student(args) => commands::student::run(&args, &stop),
+        args::Command::Evaluate(args) => commands::evaluate::run(&args),
+        args::Command::Export(args) => commands::export::run(&args),
         args::Command::Report(args) => commands::report::run(&args),
         args::Command::List(args) => commands::list::run(&args),
         args::Command::Cache(args) => commands::cache::run(&args),

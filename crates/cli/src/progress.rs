@@ -37,6 +37,7 @@ pub(crate) struct Progress {
     started: Instant,
     plain: bool,
     last_line: Cell<Instant>,
+    last_message: Cell<Instant>,
     resumed_at: Cell<u64>,
 }
 
@@ -73,6 +74,7 @@ impl Progress {
             started: now,
             plain,
             last_line: Cell::new(now),
+            last_message: Cell::new(now),
             resumed_at: Cell::new(0),
         }
     }
@@ -91,6 +93,21 @@ impl Progress {
         self.resumed_at.set(position);
         self.bar.set_position(position);
         self.bar.reset_eta();
+    }
+
+    /// Moves the bar. The message is made where somebody will see it: at most ten times a second.
+    pub(crate) fn set_with(&self, position: u64, message: impl FnOnce() -> String) {
+        let due = match self.plain {
+            true => self.last_line.get().elapsed() > Duration::from_secs(10),
+            false => self.last_message.get().elapsed() > Duration::from_millis(100),
+        };
+        match due {
+            true => {
+                self.last_message.set(Instant::now());
+                self.set(position, message());
+            }
+            false => self.bar.set_position(position),
+        }
     }
 
     /// Moves the bar.

@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels::{self, Affine, Gate, Moments, Slope},
     tape::{self, Backward, Slot, with_values},
+    trace::{Op, note_maps},
 };
 
 /// PyTorch's defaults, which every network of the CIFAR and ImageNet families uses.
@@ -121,6 +122,13 @@ impl BatchNorm {
             let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
             made = made.with_tracked(tape::record(&inputs, &[&self.gamma, &self.beta], op)?);
         }
+        let op = || Op::BatchNorm {
+            layer: self.name.clone(),
+            activation,
+            eps: EPS,
+        };
+        let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
+        note_maps(op, &inputs, &made);
         Ok(made)
     }
 

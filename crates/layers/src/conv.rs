@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels::{self, ConvShape},
     tape::{self, Backward, Slot, with_values},
+    trace::{Op, note_maps},
 };
 
 /// What a convolution looks like. Dilation is 1.
@@ -161,12 +162,14 @@ impl Conv2d {
         } else {
             None
         };
-        Ok(FeatureMap::made(
-            y,
-            [shape.batch, shape.oh, shape.ow, shape.co],
-            tracked,
-            x.keeps(),
-        ))
+        let dims = [shape.batch, shape.oh, shape.ow, shape.co];
+        let made = FeatureMap::made(y, dims, tracked, x.keeps());
+        let op = || Op::Conv {
+            layer: self.name.clone(),
+            spec: self.spec,
+        };
+        note_maps(op, &[x], &made);
+        Ok(made)
     }
 
     fn shape(&self, x: &FeatureMap) -> Result<ConvShape> {

@@ -8,6 +8,7 @@ use crate::{
     Error, Result,
     buffer::Buffer,
     tape::{self, Tracked},
+    trace::{Op, Value, note},
 };
 
 /// Activations as `(B, H, W, C)`. Cloning is cheap: clones share the values.
@@ -48,7 +49,9 @@ impl FeatureMap {
     /// An ordinary tensor `(B, H, W, C)`, tracked if this map is: the way to any operation of Candle's.
     /// [`FeatureMap::new`] leads back.
     pub fn to_tensor(&self) -> Result<Tensor> {
-        self.to_tensor_shaped(&self.dims)
+        let made = self.to_tensor_shaped(&self.dims)?;
+        note(|| Op::ToTensor, &[Value::Map(self)], Value::Tensor(&made));
+        Ok(made)
     }
 
     pub(crate) fn to_tensor_shaped(&self, dims: &[usize]) -> Result<Tensor> {
@@ -99,6 +102,8 @@ impl FeatureMap {
             });
         };
         let values = tape::with_values(&tensor.contiguous()?, Buffer::copy_of)?;
-        Ok(Self::made(values, [b, h, w, c], tracked, keep))
+        let made = Self::made(values, [b, h, w, c], tracked, keep);
+        note(|| Op::ToMap, &[Value::Tensor(tensor)], Value::Map(&made));
+        Ok(made)
     }
 }

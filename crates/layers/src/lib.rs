@@ -40,6 +40,7 @@
 //!   [`FeatureMap`] itself adds, activates, and puts channels together and apart. For anything else,
 //!   [`FeatureMap::to_tensor`] leads to Candle's own operations and [`FeatureMap::new`] back, gradients and all.
 //! - [`Velocity`] is stochastic gradient descent with momentum, one pass over each parameter.
+//! - [`trace`] writes down a forward pass, for exporters.
 //! - `kernels` holds what computes: plain functions of slices. [`instructions`] tells what they are compiled for here.
 //!
 //! # Threads
@@ -60,6 +61,7 @@ mod params;
 mod pool;
 mod sgd;
 mod tape;
+pub mod trace;
 
 pub use batch_norm::{Activation, BatchNorm, Mode};
 pub use buffer::release_memory;

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::trace::{Op, Value, note};
 use crate::{Conv2d, ConvSpec, Error, FeatureMap, Init, Result, Scope};
 
 /// `y = x @ weight^T + bias`: `(B, I)` to `(B, O)`. It is a 1x1 convolution of images of one pixel, so that it shares
@@ -38,6 +39,11 @@ impl Linear {
         let y = self
             .conv
             .forward(&FeatureMap::new(&x.reshape((batch, 1, 1, features))?)?)?;
-        y.to_tensor_shaped(&[batch, y.dims()[3]])
+        let made = y.to_tensor_shaped(&[batch, y.dims()[3]])?;
+        let op = || Op::Linear {
+            layer: self.name.clone(),
+        };
+        note(op, &[Value::Tensor(x)], Value::Tensor(&made));
+        Ok(made)
     }
 }

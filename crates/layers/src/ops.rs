@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels,
     tape::{self, Backward, Slot},
+    trace::{Op, note_maps},
 };
 
 impl FeatureMap {
@@ -23,7 +24,9 @@ impl FeatureMap {
         let mut y = Buffer::for_overwrite(self.values.len());
         kernels::add(&self.values, &other.values, &mut y);
         let op = AddBackward([self.slot(), other.slot()]);
-        self.then(y, self.dims(), &[self, other], op)
+        let made = self.then(y, self.dims(), &[self, other], op)?;
+        note_maps(|| Op::Add, &[self, other], &made);
+        Ok(made)
     }
 
     /// `max(self, 0)`. After a batch norm, let [`crate::BatchNorm::forward`] do it.
@@ -34,6 +37,7 @@ impl FeatureMap {
         let mut y = Buffer::for_overwrite(self.values.len());
         kernels::relu(&self.values, &mut y);
         let made = Self::made(y, self.dims(), None, self.keeps());
+        note_maps(|| Op::Relu, &[self], &made);
         let Some(dx) = self.slot() else {
             return Ok(made);
         };
@@ -83,7 +87,9 @@ impl FeatureMap {
         } else {
             None
         };
-        Ok(Self::made(y, [b, h, w, channels], tracked, keep))
+        let made = Self::made(y, [b, h, w, channels], tracked, keep);
+        note_maps(|| Op::ConcatChannels, maps, &made);
+        Ok(made)
     }
 
     /// `width` channels from `first` on.
@@ -107,7 +113,9 @@ impl FeatureMap {
             width,
             dx: self.slot(),
         };
-        self.then(y, [b, h, w, width], &[self], op)
+        let made = self.then(y, [b, h, w, width], &[self], op)?;
+        note_maps(|| Op::Channels { first, width }, &[self], &made);
+        Ok(made)
     }
 
     /// The channels of `groups` equal groups taken in turn: ShuffleNet's channel shuffle.
@@ -130,7 +138,9 @@ impl FeatureMap {
             groups,
             dx: self.slot(),
         };
-        self.then(y, self.dims(), &[self], op)
+        let made = self.then(y, self.dims(), &[self], op)?;
+        note_maps(|| Op::ShuffleChannels { groups }, &[self], &made);
+        Ok(made)
     }
 
     fn then(

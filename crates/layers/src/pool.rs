@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels::{self, PoolShape},
     tape::{self, Backward, Slot},
+    trace::{Op, Value, note, note_maps},
 };
 
 /// The largest value of each window; padding never wins.
@@ -39,7 +40,14 @@ pub fn max_pool2d(
         )?,
         None => None,
     };
-    Ok(FeatureMap::made(y, dims, tracked, x.keeps()))
+    let made = FeatureMap::made(y, dims, tracked, x.keeps());
+    let op = || Op::MaxPool {
+        kernel,
+        stride,
+        padding,
+    };
+    note_maps(op, &[x], &made);
+    Ok(made)
 }
 
 /// The mean of each window; padding counts as zeros, PyTorch's default.
@@ -52,7 +60,14 @@ pub fn avg_pool2d(
     stride: usize,
     padding: usize,
 ) -> Result<FeatureMap> {
-    avg_pool(x, shape("avg_pool2d", x, kernel, stride, padding)?)
+    let made = avg_pool(x, shape("avg_pool2d", x, kernel, stride, padding)?)?;
+    let op = || Op::AvgPool {
+        kernel,
+        stride,
+        padding,
+    };
+    note_maps(op, &[x], &made);
+    Ok(made)
 }
 
 /// The mean of each channel over the image: `(B, H, W, C)` to a tensor `(B, C)`.
@@ -79,7 +94,9 @@ pub fn global_avg_pool(x: &FeatureMap) -> Result<Tensor> {
         share,
     };
     let pooled = avg_pool(x, shape)?;
-    pooled.to_tensor_shaped(&[batch, channels])
+    let made = pooled.to_tensor_shaped(&[batch, channels])?;
+    note(|| Op::GlobalAvgPool, &[Value::Map(x)], Value::Tensor(&made));
+    Ok(made)
 }
 
 fn avg_pool(x: &FeatureMap, shape: PoolShape) -> Result<FeatureMap> {

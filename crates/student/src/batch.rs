@@ -1,7 +1,7 @@
 use candle_core::{Device, Tensor};
 use logitcask_cache::LogitCache;
-use logitcask_dataset::{Dataset, PixelBatch, PixelLayout};
-use logitcask_losses::{LogitBatch, MixedLabels};
+use logitcask_dataset::{Dataset, Loader, PixelBatch, PixelLayout};
+use logitcask_losses::{BankRows, LogitBatch, LossError, MixedLabels, Need, StrongView};
 
 use crate::StudentError;
 
@@ -24,6 +24,30 @@ pub trait TeacherRows: Sync {
         logits: &mut [f32],
         labels: &mut [u32],
     ) -> Result<(), StudentError>;
+
+    /// The same for any (sample, view) pairs, without their pixels: what a bank draws from.
+    ///
+    /// # Errors
+    /// If a row is absent or damaged, or the teacher has only rows of batches.
+    fn bank(
+        &self,
+        pairs: &[(u32, u32)],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), StudentError> {
+        let _ = (logits, labels);
+        Err(LossError::Unserved {
+            loss: "bank".into(),
+            needs: Need::Bank(pairs.len()),
+            supplied: "the teacher answers for the batch at hand only",
+        }
+        .into())
+    }
+
+    /// How many of a sample's `n_views` views have rows of their own.
+    fn captured_views(&self, n_views: u32) -> u32 {
+        n_views
+    }
 }
 
 impl TeacherRows for LogitCache {
@@ -37,7 +61,51 @@ impl TeacherRows for LogitCache {
         logits: &mut [f32],
         labels: &mut [u32],
     ) -> Result<(), StudentError> {
-        Ok(LogitCache::rows(self, &pixels.requests, logits, labels)?)
+        self.bank(&pixels.requests, logits, labels)
+    }
+
+    fn bank(
+        &self,
+        pairs: &[(u32, u32)],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), StudentError> {
+        Ok(LogitCache::rows(self, pairs, logits, labels)?)
+    }
+}
+
+/// `inconsistent = true`: whatever view the student sees, the teacher's row is that of the clean image.
+pub struct CleanRows<'a>(
+    /// The cache of the clean view.
+    pub &'a LogitCache,
+);
+
+impl TeacherRows for CleanRows<'_> {
+    fn n_classes(&self) -> usize {
+        self.0.n_classes()
+    }
+
+    fn rows(
+        &self,
+        pixels: &PixelBatch,
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), StudentError> {
+        self.bank(&pixels.requests, logits, labels)
+    }
+
+    fn bank(
+        &self,
+        pairs: &[(u32, u32)],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), StudentError> {
+        let clean: Vec<(u32, u32)> = pairs.iter().map(|&(sample, _)| (sample, 0)).collect();
+        self.0.bank(&clean, logits, labels)
+    }
+
+    fn captured_views(&self, _: u32) -> u32 {
+        1
     }
 }
 
@@ -51,6 +119,10 @@ pub struct TrainBatch {
     pub teacher_logits: Option<Tensor>,
     /// (B) labels of the partners and (B) shares of the samples themselves, where views are mixed.
     pub mixed: Option<(Tensor, Tensor)>,
+    /// The strong views of the same samples: (B, height, width, channels) and (B, C).
+    pub strong: Option<(Tensor, Tensor)>,
+    /// Further rows of the teacher, (K, C), and their labels, (K).
+    pub bank: Option<(Tensor, Tensor)>,
     /// The labels again, on the host.
     pub host_labels: Vec<u32>,
 }
@@ -66,31 +138,17 @@ impl TrainBatch {
         teacher: Option<&dyn TeacherRows>,
         device: &Device,
     ) -> Result<Self, StudentError> {
-        let host_labels: Vec<u32> = pixels
-            .requests
-            .iter()
-            .map(|&(sample, _)| dataset.labels()[sample as usize])
-            .collect();
+        let host_labels = labels_of(&pixels.requests, dataset);
         let teacher_logits = match teacher {
             None => None,
-            Some(teacher) => {
-                let n_classes = teacher.n_classes();
-                let mut logits = vec![0.0; pixels.n * n_classes];
-                let mut labels = vec![0; pixels.n];
-                teacher.rows(pixels, &mut logits, &mut labels)?;
-                check_labels(pixels, &host_labels, &labels)?;
-                Some(Tensor::from_vec(logits, (pixels.n, n_classes), device)?)
-            }
+            Some(teacher) => Some(teacher_logits(pixels, dataset, teacher, device)?),
         };
         let mixed = match pixels.mixed.is_empty() {
             true => None,
             false => {
-                let partners: Vec<u32> = pixels
-                    .mixed
-                    .iter()
-                    .map(|mixed| mixed.partner_label)
-                    .collect();
-                let lambdas: Vec<f32> = pixels.mixed.iter().map(|mixed| mixed.lambda).collect();
+                let mixed = || pixels.mixed.iter();
+                let partners: Vec<u32> = mixed().map(|mixed| mixed.partner_label).collect();
+                let lambdas: Vec<f32> = mixed().map(|mixed| mixed.lambda).collect();
                 Some((
                     Tensor::new(partners, device)?,
                     Tensor::new(lambdas, device)?,
@@ -102,19 +160,70 @@ impl TrainBatch {
             pixels: pixel_tensor(pixels, device)?,
             labels: Tensor::from_slice(&host_labels, host_labels.len(), device)?,
             teacher_logits,
+            strong: None,
+            bank: None,
             host_labels,
         })
     }
-}
 
-impl TrainBatch {
-    /// The batch as losses see it, with the student's answer (B, C).
-    pub fn losses_see<'a>(&'a self, student_logits: &'a Tensor) -> LogitBatch<'a> {
+    /// With the strong views of the same samples, in the same order.
+    ///
+    /// # Errors
+    /// As [`TrainBatch::join`].
+    pub fn with_strong(
+        self,
+        pixels: &PixelBatch,
+        dataset: &Dataset,
+        teacher: &dyn TeacherRows,
+        device: &Device,
+    ) -> Result<Self, StudentError> {
+        let logits = teacher_logits(pixels, dataset, teacher, device)?;
+        Ok(Self {
+            strong: Some((pixel_tensor(pixels, device)?, logits)),
+            ..self
+        })
+    }
+
+    /// With the teacher's rows of further (sample, view) pairs.
+    ///
+    /// # Errors
+    /// As [`TrainBatch::join`].
+    pub fn with_bank(
+        self,
+        pairs: &[(u32, u32)],
+        dataset: &Dataset,
+        teacher: &dyn TeacherRows,
+        device: &Device,
+    ) -> Result<Self, StudentError> {
+        let gather = |logits: &mut [f32], labels: &mut [u32]| teacher.bank(pairs, logits, labels);
+        let logits = gathered(pairs, dataset, teacher.n_classes(), device, gather)?;
+        let labels = Tensor::new(labels_of(pairs, dataset), device)?;
+        Ok(Self {
+            bank: Some((logits, labels)),
+            ..self
+        })
+    }
+
+    /// The batch as losses see it, with the student's answers (B, C) to the views, and to the strong views if there are
+    /// any.
+    pub fn losses_see<'a>(
+        &'a self,
+        student_logits: &'a Tensor,
+        strong_logits: Option<&'a Tensor>,
+    ) -> LogitBatch<'a> {
+        let mixed = self.mixed.as_ref();
+        let bank = self.bank.as_ref();
+        let strong = strong_logits.zip(self.strong.as_ref());
         LogitBatch {
-            mixed: self
-                .mixed
-                .as_ref()
-                .map(|(partner, lambda)| MixedLabels { partner, lambda }),
+            mixed: mixed.map(|(partner, lambda)| MixedLabels { partner, lambda }),
+            strong: strong.map(|(student_logits, (_, teacher_logits))| StrongView {
+                student_logits,
+                teacher_logits,
+            }),
+            bank: bank.map(|(teacher_logits, labels)| BankRows {
+                teacher_logits,
+                labels,
+            }),
             ..LogitBatch::new(student_logits, self.teacher_logits.as_ref(), &self.labels)
         }
     }
@@ -127,14 +236,53 @@ pub(crate) fn pixel_tensor(batch: &PixelBatch, device: &Device) -> Result<Tensor
     Ok(Tensor::from_slice(&batch.pixels, shape, device)?)
 }
 
-fn check_labels(pixels: &PixelBatch, dataset: &[u32], cache: &[u32]) -> Result<(), StudentError> {
-    let differing = dataset.iter().zip(cache).position(|(a, b)| a != b);
-    match differing {
-        None => Ok(()),
+/// Batches that the loader may prepare ahead of the step in work.
+pub(crate) const READ_AHEAD: usize = 4;
+
+/// A bad sample that the fingerprint could not find (a lossy image that is damaged inside) has a null row in the cache
+/// and no pixels: training on zeros in its place would be a silent fallback.
+pub(crate) fn next_pixels(loader: &mut Loader) -> Result<PixelBatch, StudentError> {
+    let mut pixels = loader.next().ok_or(StudentError::LoaderEnded)??;
+    match pixels.bad.pop() {
+        None => Ok(pixels),
+        Some(bad) => Err(bad.error.into()),
+    }
+}
+
+fn labels_of(pairs: &[(u32, u32)], dataset: &Dataset) -> Vec<u32> {
+    let label = |&(sample, _): &(u32, u32)| dataset.labels()[sample as usize];
+    pairs.iter().map(label).collect()
+}
+
+fn teacher_logits(
+    pixels: &PixelBatch,
+    dataset: &Dataset,
+    teacher: &dyn TeacherRows,
+    device: &Device,
+) -> Result<Tensor, StudentError> {
+    let n_classes = teacher.n_classes();
+    let gather = |logits: &mut [f32], labels: &mut [u32]| teacher.rows(pixels, logits, labels);
+    gathered(&pixels.requests, dataset, n_classes, device, gather)
+}
+
+/// (rows, C) of what `gather` writes, once its labels have turned out to be the dataset's.
+fn gathered(
+    pairs: &[(u32, u32)],
+    dataset: &Dataset,
+    n_classes: usize,
+    device: &Device,
+    gather: impl FnOnce(&mut [f32], &mut [u32]) -> Result<(), StudentError>,
+) -> Result<Tensor, StudentError> {
+    let mut logits = vec![0.0; pairs.len() * n_classes];
+    let mut labels = vec![0; pairs.len()];
+    gather(&mut logits, &mut labels)?;
+    let expected = labels_of(pairs, dataset);
+    match expected.iter().zip(&labels).position(|(a, b)| a != b) {
+        None => Ok(Tensor::from_vec(logits, (pairs.len(), n_classes), device)?),
         Some(row) => Err(StudentError::Label {
-            sample: pixels.requests[row].0,
-            dataset: dataset[row],
-            cache: cache[row],
+            sample: pairs[row].0,
+            dataset: expected[row],
+            cache: labels[row],
         }),
     }
 }

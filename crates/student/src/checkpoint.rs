@@ -1,9 +1,9 @@
-//! A training run between two epochs, as one safetensors file.
+//! A training run between two steps, as one safetensors file.
 //!
-//! Weights and running statistics stand under PyTorch's names with the prefix `student.`, the optimiser's velocities under `velocity.`,
-//! parameters of losses under `loss.`; the metadata holds the position and what the run was started with. All
-//! randomness is a function of the recipe's seed and the epoch, so nothing else has to be saved. Equal states are equal
-//! files: times are kept elsewhere.
+//! Weights and running statistics stand under PyTorch's names with the prefix `student.`, their moving average under
+//! `ema.`, the optimiser's state under `optimizer.`, parameters of losses under `loss.`; the metadata holds the position
+//! and what the run was started with. All randomness is a function of the recipe's seed, the epoch and the step, so
+//! nothing else has to be saved. Equal states are equal files: times are kept elsewhere.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,7 +12,8 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::StudentError;
+use crate::record::EpochSums;
+use crate::{StudentError, StudentShape};
 
 /// Where a run stands.
 pub struct Checkpoint {
@@ -27,10 +28,38 @@ pub struct Checkpoint {
 pub struct Position {
     /// Epochs that are done.
     pub epochs_done: usize,
+    /// Steps of the next epoch that are done too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps_done: usize,
+    /// What those steps add to the epoch's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sums: Option<EpochSums>,
     /// BLAKE3 of what decides the run (recipe, data and cache identity), in hex.
     pub run_digest: String,
+    /// Whose weights these are.
+    pub student: StudentShape,
 }
 
+impl Position {
+    pub(crate) fn start(run_digest: &str, student: &StudentShape) -> Self {
+        Self {
+            student: student.clone(),
+            epochs_done: 0,
+            steps_done: 0,
+            sums: None,
+            run_digest: run_digest.to_owned(),
+        }
+    }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+pub(crate) const STUDENT: &str = "student.";
+pub(crate) const EMA: &str = "ema.";
+pub(crate) const OPTIMIZER: &str = "optimizer.";
+pub(crate) const LOSS: &str = "loss.";
 const METADATA_KEY: &str = "logitcask";
 
 impl Checkpoint {
@@ -38,6 +67,30 @@ impl Checkpoint {
     pub const LAST: &'static str = "last.safetensors";
     /// The checkpoint of the best epoch.
     pub const BEST: &'static str = "best.safetensors";
+
+    /// Where the checkpoint of an epoch, from 1, is kept if the recipe asks for it.
+    pub fn of_epoch(epoch: usize) -> String {
+        format!("epoch-{epoch:04}.safetensors")
+    }
+
+    /// The student to evaluate and export, under PyTorch's names: the moving average of its weights where there is one,
+    /// else the weights.
+    pub fn student(&self) -> HashMap<String, Tensor> {
+        let mut average = self.part(EMA);
+        average.remove("ema_steps");
+        match average.is_empty() {
+            true => self.part(STUDENT),
+            false => average,
+        }
+    }
+
+    /// The tensors of one prefix, without it.
+    pub(crate) fn part(&self, prefix: &str) -> HashMap<String, Tensor> {
+        let named = self.tensors.iter().filter_map(|(name, tensor)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+        });
+        named.collect()
+    }
 
     /// Writes it whole or not at all.
     ///

@@ -86,6 +86,25 @@ pub enum StudentError {
         /// What is wrong, found and expected.
         problem: String,
     },
+    /// No calibration temperature can be had.
+    #[error("no temperature can be fitted: {0}")]
+    Calibration(
+        /// Why.
+        &'static str,
+    ),
+    /// A student does something that cannot be exported.
+    #[error(
+        "student `{student}` cannot be exported: {what} is not written down by its forward pass"
+    )]
+    Untraced {
+        /// The student.
+        student: String,
+        /// What is missing.
+        what: String,
+    },
+    /// The loader gave fewer batches than it was asked for.
+    #[error("the loader ended before the epoch did")]
+    LoaderEnded,
     /// The file system said no.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -137,6 +156,9 @@ impl StudentError {
             StudentError::Checkpoint { .. } => {
                 Some("pass `--fresh` to start this run again from the first epoch".to_owned())
             }
+            StudentError::Calibration(_) => Some(
+                "train with `train.held_out = 500`, say: so many training images are then kept for this".to_owned(),
+            ),
             StudentError::Dataset(error) => error.hint(),
             StudentError::Cache(error) => error.hint(),
             StudentError::Loss(error) => error.hint(),

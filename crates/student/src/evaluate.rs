@@ -1,6 +1,101 @@
-//! What a set of logits is worth.
+//! What a student's logits are worth.
 
+use std::sync::Arc;
+
+use candle_core::Device;
+use logitcask_dataset::{Dataset, Loader, PixelBatch, PixelLayout, Preprocess, ViewFamily};
+use logitcask_layers::Mode;
 use serde::{Deserialize, Serialize};
+
+use crate::batch::{READ_AHEAD, next_pixels, pixel_tensor};
+use crate::{Network, StudentError, TeacherRows};
+
+/// A split to evaluate on.
+#[derive(Clone)]
+pub struct Evaluation<'a> {
+    /// The split.
+    pub dataset: Arc<Dataset>,
+    /// Its one view: the clean one.
+    pub family: Arc<ViewFamily>,
+    /// The teacher's rows of its clean view, for agreement.
+    pub teacher: Option<&'a dyn TeacherRows>,
+}
+
+/// Evaluates on the clean view with running statistics.
+///
+/// # Errors
+/// If a sample cannot be read or a teacher's row is absent.
+pub fn evaluate(
+    network: &Network,
+    evaluation: &Evaluation,
+    preprocess: &Preprocess,
+    loader_threads: usize,
+    device: &Device,
+) -> Result<Metrics, StudentError> {
+    let mut tally = Tally::default();
+    let selected = evaluation.dataset.selected();
+    let mut add = |pixels: &PixelBatch, logits: &[f32]| {
+        let label = |&(sample, _): &(u32, u32)| evaluation.dataset.labels()[sample as usize];
+        let labels: Vec<u32> = pixels.requests.iter().map(label).collect();
+        let teacher_logits = match evaluation.teacher {
+            None => None,
+            Some(teacher) => {
+                let mut teacher_logits = vec![0.0; logits.len()];
+                teacher.rows(pixels, &mut teacher_logits, &mut vec![0; labels.len()])?;
+                Some(teacher_logits)
+            }
+        };
+        tally.add(logits, &labels, teacher_logits.as_deref());
+        Ok(())
+    };
+    predict(
+        network,
+        evaluation,
+        &selected,
+        preprocess,
+        loader_threads,
+        device,
+        &mut add,
+    )?;
+    Ok(tally.metrics())
+}
+
+/// Hands over the student's logits (B, C), batch by batch, for the clean views of some samples.
+///
+/// # Errors
+/// If a sample cannot be read, or what `sink` reports.
+pub fn predict(
+    network: &Network,
+    evaluation: &Evaluation,
+    samples: &[u32],
+    preprocess: &Preprocess,
+    loader_threads: usize,
+    device: &Device,
+    sink: &mut dyn FnMut(&PixelBatch, &[f32]) -> Result<(), StudentError>,
+) -> Result<(), StudentError> {
+    const BATCH_SIZE: usize = 256;
+    let batches: Vec<Vec<(u32, u32)>> = samples
+        .chunks(BATCH_SIZE)
+        .map(|batch| batch.iter().map(|&sample| (sample, 0)).collect())
+        .collect();
+    let n_batches = batches.len();
+    let mut loader = Loader::new(
+        evaluation.dataset.clone(),
+        evaluation.family.clone(),
+        preprocess.clone(),
+        PixelLayout::Nhwc,
+        batches.into_iter(),
+        loader_threads,
+        READ_AHEAD,
+    );
+    for _ in 0..n_batches {
+        let pixels = next_pixels(&mut loader)?;
+        let logits = network.forward(&pixel_tensor(&pixels, device)?, Mode::Eval)?;
+        sink(&pixels, &logits.flatten_all()?.to_vec1::<f32>()?)?;
+        loader.recycle(pixels);
+    }
+    Ok(())
+}
 
 /// Figures of one evaluation; shares in [0, 1].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,12 +113,15 @@ pub struct Metrics {
     /// Share on which student and teacher name the same class, where there is a teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
+    /// Mean divergence KL(teacher || student) at temperature 1, in nats, where there is a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
 }
 
 const N_BINS: usize = 15;
 
 /// Adds up rows of logits, batch by batch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     n_samples: usize,
     top1: usize,
@@ -31,10 +129,11 @@ pub struct Tally {
     nll: f64,
     bins: [Bin; N_BINS],
     agreed: usize,
+    divergence: f64,
     compared: usize,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Bin {
     n: usize,
     confidence: f64,
@@ -70,6 +169,7 @@ impl Tally {
                 let teacher = &teacher[row_index * n_classes..][..n_classes];
                 self.compared += 1;
                 self.agreed += usize::from(argmax(teacher) == predicted);
+                self.divergence += divergence(teacher, row);
             }
         }
     }
@@ -85,8 +185,19 @@ impl Tally {
             nll: self.nll / n,
             ece: self.bins.iter().map(gap).sum::<f64>() / n,
             agreement: (self.compared > 0).then(|| self.agreed as f64 / self.compared as f64),
+            divergence: (self.compared > 0).then(|| self.divergence / self.compared as f64),
         }
     }
+}
+
+/// KL(teacher || student) of one row.
+fn divergence(teacher: &[f32], student: &[f32]) -> f64 {
+    let (teacher_sum, student_sum) = (log_sum_exp(teacher), log_sum_exp(student));
+    let term = |(t, s): (&f32, &f32)| {
+        let t = f64::from(*t) - teacher_sum;
+        t.exp() * (t - (f64::from(*s) - student_sum))
+    };
+    teacher.iter().zip(student).map(term).sum()
 }
 
 fn argmax(row: &[f32]) -> usize {
@@ -99,7 +210,7 @@ fn argmax(row: &[f32]) -> usize {
     best
 }
 
-fn log_sum_exp(row: &[f32]) -> f64 {
+pub(crate) fn log_sum_exp(row: &[f32]) -> f64 {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = row.iter().map(|&z| f64::from(z - max).exp()).sum();
     f64::from(max) + sum.ln()
@@ -121,6 +232,11 @@ mod tests {
         assert!((metrics.nll - nll).abs() < 1e-6);
         assert!((metrics.ece - 0.25).abs() < 1e-6);
         assert_eq!(metrics.agreement, Some(0.5));
+        // The teacher says p = (e, 1) / (e + 1) and (1, e) / (e + 1).
+        let p = 1f64.exp() / (1f64.exp() + 1.0);
+        let kl = |a: f64, b: f64| p * (p / a).ln() + (1.0 - p) * ((1.0 - p) / b).ln();
+        let expected = (kl(0.75, 0.25) + kl(0.25, 0.75)) / 2.0;
+        assert!((metrics.divergence.unwrap() - expected).abs() < 1e-6);
     }
 
     #[test]

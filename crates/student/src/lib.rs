@@ -2,29 +2,41 @@
 //!
 //! What flows through: an epoch's order of (sample, view) pairs goes to the dataset's loader, which brings pixels;
 //! [`TrainBatch::join`] adds labels and the teacher's rows for the very same pairs; the [`Network`] answers with
-//! logits, the objective with a loss; [`Sgd`] steps; after each epoch comes an evaluation, a [`Checkpoint`] and a line of
+//! logits, the objective with a loss; [`Optimizer`] steps; after each epoch comes an evaluation, a [`Checkpoint`] and a line of
 //! metrics. [`train`] tells it in order.
 //!
 //! This crate never sees the teacher: between them lies the cache.
 
+mod adam;
 mod batch;
+mod calibrate;
 mod checkpoint;
+mod ema;
 mod error;
 mod evaluate;
+mod export_onnx;
 mod models;
 mod network;
+mod onnx_file;
 mod optim;
+mod plan;
+mod protobuf;
 mod record;
 mod schedule;
+mod state;
 mod train;
 
-pub use batch::{TeacherRows, TrainBatch};
-pub use checkpoint::Checkpoint;
+pub use batch::{CleanRows, TeacherRows, TrainBatch};
+pub use calibrate::fit_temperature;
+pub use checkpoint::{Checkpoint, Position};
+pub use ema::Ema;
 pub use error::StudentError;
-pub use evaluate::{Metrics, Tally};
+pub use evaluate::{Evaluation, Metrics, Tally, evaluate, predict};
+pub use export_onnx::{Normalisation, OnnxSpec, to_onnx, to_safetensors};
 pub use models::{ImageShape, ModelRow, Student, find as find_model, models};
-pub use network::{Network, StudentSpec};
-pub use optim::{OptimizerSpec, Sgd};
+pub use network::{Network, StudentShape, StudentSpec};
+pub use optim::{Decay, Gradients, Optimizer, OptimizerSpec};
+pub use plan::hold_out;
 pub use record::{EpochRecord, RunRecord, Term, Times};
 pub use schedule::ScheduleSpec;
-pub use train::{Evaluation, Event, Job, TrainSpec, evaluate, train};
+pub use train::{Event, Job, Shown, TrainSpec, train};

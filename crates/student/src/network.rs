@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use logitcask_layers::{FeatureMap, Mode, Params};
 use serde::{Deserialize, Serialize};
 
-use crate::StudentError;
 use crate::models::{ImageShape, Student, find};
+use crate::{Checkpoint, StudentError};
 
 /// `[student]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,9 +21,20 @@ pub struct StudentSpec {
     pub std: Option<Vec<f32>>,
 }
 
+/// What a checkpoint says about its student, so that the student can be built again without the recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudentShape {
+    /// Its name in the zoo.
+    pub name: String,
+    /// What it looks at.
+    pub image: ImageShape,
+    /// What it tells apart.
+    pub n_classes: usize,
+}
+
 /// A student with its parameters.
 pub struct Network {
-    name: String,
+    shape: StudentShape,
     params: Params,
     student: Box<dyn Student>,
 }
@@ -44,7 +55,11 @@ impl Network {
         let params = Params::new(seed, DType::F32, device)?;
         let student = (row.build)(&params.root(), image, n_classes)?;
         Ok(Self {
-            name: name.to_owned(),
+            shape: StudentShape {
+                name: name.to_owned(),
+                image,
+                n_classes,
+            },
             params,
             student,
         })
@@ -58,9 +73,29 @@ impl Network {
         Ok(self.student.forward(&FeatureMap::new(pixels)?, mode)?)
     }
 
+    /// The student of a checkpoint, to evaluate and export: the moving average of its weights where there is one.
+    ///
+    /// # Errors
+    /// If the checkpoint's tensors are not those of its student.
+    pub fn of_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<Self, StudentError> {
+        let StudentShape {
+            name,
+            image,
+            n_classes,
+        } = &checkpoint.position.student;
+        let network = Self::build(name, *image, *n_classes, 0, device)?;
+        network.load(&checkpoint.student())?;
+        Ok(network)
+    }
+
     /// The student's name in the zoo.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.shape.name
+    }
+
+    /// Name, images and classes.
+    pub fn shape(&self) -> &StudentShape {
+        &self.shape
     }
 
     /// Parameters and running statistics.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Metrics, StudentError};
+use crate::{Metrics, StudentError, Tally};
 
 /// One term of the loss, averaged over an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,10 +43,89 @@ pub struct EpochRecord {
 /// on the recipe alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {
-    /// Wall-clock seconds spent in training steps.
+    /// Wall-clock seconds spent in training: the shares below, and checkpoints.
     pub train_seconds: f64,
     /// Wall-clock seconds spent in evaluation.
     pub eval_seconds: f64,
+    /// Of the training seconds, those spent waiting for pixels and gathering the teacher's rows.
+    #[serde(default)]
+    pub data_seconds: f64,
+    /// The student's forward pass.
+    #[serde(default)]
+    pub forward_seconds: f64,
+    /// The losses.
+    #[serde(default)]
+    pub loss_seconds: f64,
+    /// The gradients.
+    #[serde(default)]
+    pub backward_seconds: f64,
+    /// The optimiser.
+    #[serde(default)]
+    pub step_seconds: f64,
+}
+
+/// Measures one stretch of work after the other.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Adds the time since the last lap.
+    pub(crate) fn lap(&mut self, seconds: &mut f64) {
+        let now = Instant::now();
+        *seconds += (now - self.0).as_secs_f64();
+        self.0 = now;
+    }
+}
+
+/// An epoch's record in the making.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EpochSums {
+    n_steps: usize,
+    loss: f64,
+    terms: Vec<Term>,
+    tally: Tally,
+    lr: f64,
+}
+
+impl EpochSums {
+    pub(crate) fn add(
+        &mut self,
+        loss: f64,
+        terms: &[Term],
+        logits: &[f32],
+        labels: &[u32],
+        lr: f64,
+    ) {
+        self.n_steps += 1;
+        self.loss += loss;
+        self.lr = lr;
+        if self.terms.is_empty() {
+            self.terms = terms.to_vec();
+        } else {
+            for (sum, term) in self.terms.iter_mut().zip(terms) {
+                sum.value += term.value;
+            }
+        }
+        self.tally.add(logits, labels, None);
+    }
+
+    pub(crate) fn into_record(mut self, epoch: usize) -> EpochRecord {
+        let n_steps = self.n_steps.max(1) as f64;
+        for term in &mut self.terms {
+            term.value /= n_steps;
+        }
+        EpochRecord {
+            epoch,
+            lr: self.lr,
+            loss: self.loss / n_steps,
+            terms: self.terms,
+            train_top1: self.tally.metrics().top1,
+            eval: None,
+        }
+    }
 }
 
 impl Times {

@@ -3,22 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use logitcask_dataset::{
-    Dataset, Draw, Loader, PixelBatch, PixelLayout, Preprocess, ViewFamily, epoch_view,
-};
+use logitcask_dataset::{Dataset, Draw, Loader, PixelLayout, Preprocess, ViewFamily};
 use logitcask_layers::Mode;
-use logitcask_losses::Objective;
-use logitcask_philox::{Purpose, Stream};
+use logitcask_losses::{Objective, bank};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::pixel_tensor;
-use crate::checkpoint::Position;
+use crate::batch::{READ_AHEAD, next_pixels};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::optim::Gradients;
+use crate::plan::{Plan, check, epoch_plan, hold_out};
+use crate::record::Clock;
+use crate::state::TrainState;
 use crate::{
-    Checkpoint, EpochRecord, Metrics, Network, OptimizerSpec, RunRecord, ScheduleSpec, Sgd,
-    StudentError, Tally, TeacherRows, Term, Times, TrainBatch,
+    Checkpoint, EpochRecord, Network, OptimizerSpec, RunRecord, ScheduleSpec, StudentError,
+    TeacherRows, Term, Times, TrainBatch,
 };
 
 /// `[train]` of a recipe.
@@ -27,7 +27,7 @@ use crate::{
 pub struct TrainSpec {
     /// Passes over the selected samples.
     pub epochs: usize,
-    /// Samples per step.
+    /// Samples per step, each in `views.views_per_step` views.
     pub batch_size: usize,
     /// The optimiser and its settings.
     pub optimizer: OptimizerSpec,
@@ -38,6 +38,39 @@ pub struct TrainSpec {
     /// sample is always left out, because batch statistics of one sample say nothing.
     #[serde(default)]
     pub drop_last: bool,
+    /// Batches whose mean gradient makes one step of the optimiser. Batch statistics remain those of one batch.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+    /// The length that a step's gradient is cut down to, over all parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// The decay of a moving average of the weights, which then is what is evaluated and exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Epochs without a better evaluation after which training ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<usize>,
+    /// Training samples left out of training, drawn by the seed, on which `evaluate` fits a calibration temperature.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_out: usize,
+    /// Steps between two checkpoints within an epoch. Each epoch ends with one anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_steps: Option<usize>,
+    /// Epochs whose checkpoints are kept, beside the last and the best.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keep_checkpoints: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Everything a run needs. What decides its outcome is in the recipe; the rest is where to read and where to write.
@@ -48,16 +81,14 @@ pub struct Job<'a> {
     pub spec: &'a TrainSpec,
     /// The training split.
     pub train: Arc<Dataset>,
-    /// The views that student and teacher share.
-    pub family: Arc<ViewFamily>,
-    /// Captured views to draw from.
-    pub n_views: u32,
-    /// How they are drawn.
-    pub draw: Draw,
+    /// How the student sees it.
+    pub views: Shown<'a>,
+    /// Views of each sample in a batch.
+    pub views_per_step: u32,
+    /// `[views.strong]`: a second look at each sample of the batch.
+    pub strong: Option<Shown<'a>>,
     /// The student's normalisation.
     pub preprocess: Preprocess,
-    /// The teacher's rows for the training split; `None` where no loss asks for them.
-    pub teacher: Option<&'a dyn TeacherRows>,
     /// The evaluation split, if the recipe names one.
     pub evaluation: Option<Evaluation<'a>>,
     /// BLAKE3 of everything that decides the run, in hex: a checkpoint of another run is refused.
@@ -70,14 +101,15 @@ pub struct Job<'a> {
     pub device: Device,
 }
 
-/// A split to evaluate on.
-#[derive(Clone)]
-pub struct Evaluation<'a> {
-    /// The split.
-    pub dataset: Arc<Dataset>,
-    /// Its one view: the clean one.
+/// A family of views with what the teacher says about them.
+pub struct Shown<'a> {
+    /// The views that student and teacher share.
     pub family: Arc<ViewFamily>,
-    /// The teacher's rows of its clean view, for agreement.
+    /// Captured views to draw from.
+    pub n_views: u32,
+    /// How they are drawn.
+    pub draw: Draw,
+    /// The teacher's rows; `None` where no loss asks for them.
     pub teacher: Option<&'a dyn TeacherRows>,
 }
 
@@ -92,7 +124,11 @@ pub enum Event<'a> {
         steps_per_epoch: usize,
         /// Epochs that an earlier, interrupted run has done.
         epochs_done: usize,
+        /// Steps of the next epoch that it has done too.
+        steps_done: usize,
     },
+    /// Parameters that the first step's gradient does not reach: they will stay as they are.
+    Unreached(&'a [String]),
     /// A step was made.
     Step {
         /// Epoch, from 1.
@@ -103,15 +139,17 @@ pub enum Event<'a> {
         loss: f64,
         /// The loss's terms.
         terms: &'a [Term],
-        /// Samples in the batch.
+        /// Images in the batch.
         batch_size: usize,
+        /// Where time went so far.
+        times: &'a Times,
     },
     /// An epoch was trained, evaluated and saved.
     Epoch(&'a EpochRecord),
 }
 
 /// Trains `network` by `job`, picking up where an interrupted run stopped. Returns `None` if `stop` was raised: then the
-/// step in work was finished and the last completed epoch is on disk.
+/// step in work was finished and saved.
 ///
 /// The same job gives the same weights, bit for bit, on one CPU feature level and at any number of threads.
 ///
@@ -124,358 +162,268 @@ pub fn train(
     stop: &AtomicBool,
     events: &dyn Fn(Event),
 ) -> Result<Option<RunRecord>, StudentError> {
-    let selected = job.train.selected();
-    let batches_per_epoch = check(job, selected.len())?;
-    let mut parameters = network.params().parameters().to_vec();
-    parameters.extend(objective.parameters());
-    let mut optimizer = Sgd::new(parameters, &job.spec.optimizer);
-    let mut position = resume(job, network, objective, &mut optimizer)?;
+    let (samples, _) = hold_out(job.seed, &job.train.selected(), job.spec.held_out);
+    let steps_per_epoch = check(job, samples.len())?;
+    let mut state = TrainState::open(job, network, objective)?;
     let mut times = Times::read(job.run)?;
-    let mut history = EpochRecord::read_all(job.run)?;
-    history.truncate(position.epochs_done);
     events(Event::Started {
-        n_train: selected.len(),
-        steps_per_epoch: batches_per_epoch,
-        epochs_done: position.epochs_done,
+        n_train: samples.len(),
+        steps_per_epoch,
+        epochs_done: state.position.epochs_done,
+        steps_done: state.position.steps_done,
     });
 
-    for epoch in position.epochs_done..job.spec.epochs {
-        let started = Instant::now();
-        let Some(mut record) = train_epoch(
-            job,
-            network,
-            objective,
-            &mut optimizer,
-            &selected,
-            epoch,
-            stop,
-            events,
-        )?
-        else {
+    while state.position.epochs_done < job.spec.epochs && !stops_early(job, &state.history) {
+        let mut clock = Clock::start();
+        let trained = train_epoch(job, &mut state, &samples, &mut times, stop, events)?;
+        clock.lap(&mut times.train_seconds);
+        let Some(mut record) = trained else {
+            times.write(job.run)?;
             return Ok(None);
         };
-        times.train_seconds += started.elapsed().as_secs_f64();
-
         if let Some(evaluation) = &job.evaluation {
-            let started = Instant::now();
-            record.eval = Some(evaluate(
-                network,
-                evaluation,
-                &job.preprocess,
-                job.loader_threads,
-                &job.device,
-            )?);
-            times.eval_seconds += started.elapsed().as_secs_f64();
+            let work = || {
+                evaluate(
+                    network,
+                    evaluation,
+                    &job.preprocess,
+                    job.loader_threads,
+                    &job.device,
+                )
+            };
+            record.eval = Some(match &state.ema {
+                Some(ema) => ema.lend(network, work)?,
+                None => work()?,
+            });
+            clock.lap(&mut times.eval_seconds);
         }
-
-        history.push(record);
-        position.epochs_done = epoch + 1;
-        let record = &history[epoch];
-        let checkpoint = snapshot(network, objective, &optimizer, &position)?;
-        if std::ptr::eq(best_of(&history), record) {
-            checkpoint.write(&job.run.join(Checkpoint::BEST))?;
+        state.history.push(record);
+        state.position.epochs_done += 1;
+        state.position.steps_done = 0;
+        save_epoch(job, &state, &times)?;
+        if let Some(record) = state.history.last() {
+            events(Event::Epoch(record));
         }
-        // Metrics before the checkpoint: a kill between the two repeats an epoch, and resuming cuts its line off again.
-        EpochRecord::write_all(&history, job.run)?;
-        times.write(job.run)?;
-        checkpoint.write(&job.run.join(Checkpoint::LAST))?;
-        events(Event::Epoch(record));
     }
 
-    let last = history.last().cloned().ok_or(StudentError::Setting {
+    let last = state.history.last().cloned().ok_or(StudentError::Setting {
         setting: "train.epochs",
         problem: "is 0, so there is nothing to train".into(),
     })?;
     Ok(Some(RunRecord {
         student: network.name().to_owned(),
         n_parameters: network.n_parameters(),
-        n_train: selected.len(),
-        best: best_of(&history).clone(),
+        n_train: samples.len(),
+        best: best_of(&state.history).clone(),
         last,
         times,
         recorded: Default::default(),
     }))
 }
 
-/// One pass over the selected samples; `None` if `stop` was raised.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the loop's own state, named at its one call"
-)]
+/// The rest of an epoch; `None` if `stop` was raised.
 fn train_epoch(
     job: &Job,
-    network: &Network,
-    objective: &Objective,
-    optimizer: &mut Sgd,
-    selected: &[u32],
-    epoch: usize,
+    state: &mut TrainState,
+    samples: &[u32],
+    times: &mut Times,
     stop: &AtomicBool,
     events: &dyn Fn(Event),
 ) -> Result<Option<EpochRecord>, StudentError> {
-    let plan = epoch_plan(job, selected, epoch);
-    let n_steps = plan.len();
-    let mut loader = Loader::new(
-        job.train.clone(),
-        job.family.clone(),
-        job.preprocess.clone(),
-        PixelLayout::Nhwc,
-        plan.into_iter(),
-        job.loader_threads,
-        READ_AHEAD,
-    );
-    let mut sums = EpochSums::default();
-    let mut step = 0;
-    while let Some(pixels) = loader.next() {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let mut pixels = pixels?;
-        refuse_bad(&mut pixels)?;
-        let batch = TrainBatch::join(&pixels, &job.train, job.teacher, &job.device)?;
-        loader.recycle(pixels);
+    let epoch = state.position.epochs_done;
+    let mut source = Source::new(job, samples, epoch, state.position.steps_done);
+    let n_steps = source.n_steps;
+    let n_bank = state.objective.needs().bank;
+    let mut sums = state.position.sums.take().unwrap_or_default();
+    let mut gradients = Gradients::default();
+    let mut clock = Clock::start();
+    for step in state.position.steps_done..n_steps {
+        let batch = source.next(job, samples, n_bank, (epoch * n_steps + step) as u64)?;
+        clock.lap(&mut times.data_seconds);
 
-        let logits = network.forward(&batch.pixels, Mode::Train)?;
+        let logits = state.network.forward(&batch.pixels, Mode::Train)?;
+        let strong_logits = match &batch.strong {
+            Some((pixels, _)) => Some(state.network.forward(pixels, Mode::Train)?),
+            None => None,
+        };
         let host_logits = logits.flatten_all()?.to_vec1::<f32>()?;
         if let Some(value) = host_logits.iter().find(|z| !z.is_finite()) {
+            let value = f64::from(*value);
             return Err(non_finite(
                 epoch,
                 step,
                 "a logit of the student",
-                f64::from(*value),
+                value,
                 &[],
             ));
         }
-        let value = objective.forward(&batch.losses_see(&logits), epoch as u32 + 1)?;
+        clock.lap(&mut times.forward_seconds);
+
+        let seen = batch.losses_see(&logits, strong_logits.as_ref());
+        let value = state.objective.forward(&seen, epoch as u32 + 1)?;
         let loss = scalar(&value.total)?;
-        let terms = value
-            .terms
-            .iter()
-            .map(|term| {
-                Ok(Term {
-                    name: term.name.clone(),
-                    weight: term.weight,
-                    value: scalar(&term.value)?,
-                })
+        let terms = value.terms.iter().map(|term| {
+            Ok(Term {
+                name: term.name.clone(),
+                weight: term.weight,
+                value: scalar(&term.value)?,
             })
-            .collect::<Result<Vec<_>, StudentError>>()?;
+        });
+        let terms = terms.collect::<Result<Vec<_>, StudentError>>()?;
         if !loss.is_finite() {
             return Err(non_finite(epoch, step, "the loss", loss, &terms));
         }
+        clock.lap(&mut times.loss_seconds);
 
-        let gradients = value.total.backward()?;
-        let step_epochs = 1.0 / n_steps as f64;
-        let elapsed = epoch as f64 + step as f64 * step_epochs;
-        let total_epochs = job.spec.epochs as f64;
-        let lr = job
-            .spec
-            .schedule
-            .lr(job.spec.optimizer.lr(), elapsed, step_epochs, total_epochs);
-        optimizer.step(&gradients, lr)?;
+        gradients.add(value.total.backward()?, &state.parameters)?;
+        clock.lap(&mut times.backward_seconds);
 
-        step += 1;
+        if epoch + step == 0 {
+            report_unreached(&gradients, state, events);
+        }
+        let lr = learning_rate(job, epoch, step, n_steps);
+        let is_whole = (step + 1) % job.spec.accumulate == 0 || step + 1 == n_steps;
+        if is_whole && let Some(mean) = gradients.take(&state.parameters, job.spec.clip_norm)? {
+            state.optimizer.step(&mean, lr)?;
+            if let Some(ema) = &mut state.ema {
+                ema.update(state.network)?;
+            }
+        }
+        clock.lap(&mut times.step_seconds);
+
         sums.add(loss, &terms, &host_logits, &batch.host_labels, lr);
         events(Event::Step {
             epoch: epoch + 1,
-            step,
+            step: step + 1,
             loss,
             terms: &terms,
             batch_size: batch.host_labels.len(),
+            times,
         });
+        let stops = stop.load(Ordering::Relaxed);
+        let is_due = |every: usize| (step + 1).is_multiple_of(every);
+        // Not between the batches of one step: a checkpoint holds no gradients.
+        if is_whole && (stops || job.spec.checkpoint_steps.is_some_and(is_due)) {
+            state.position.steps_done = step + 1;
+            state.position.sums = Some(sums.clone());
+            state.save(job)?;
+            if stops {
+                return Ok(None);
+            }
+        }
     }
+    state.position.sums = None;
     Ok(Some(sums.into_record(epoch + 1)))
 }
 
-/// Batches that the loader may prepare ahead of the step in work.
-const READ_AHEAD: usize = 4;
-
-/// The epoch's batches of (sample, view): a shuffle that only seed and epoch decide, and for each sample the view that
-/// seed, sample and epoch decide.
-fn epoch_plan(job: &Job, selected: &[u32], epoch: usize) -> Vec<Vec<(u32, u32)>> {
-    let mut order = selected.to_vec();
-    Stream::new(job.seed, Purpose::Shuffle, [epoch as u64, 0, 0]).shuffle(&mut order);
-    order
-        .chunks(job.spec.batch_size)
-        .filter(|batch| {
-            batch.len() == job.spec.batch_size || (batch.len() > 1 && !job.spec.drop_last)
-        })
-        .map(|batch| {
-            let view = |&sample: &u32| {
-                let view = epoch_view(job.seed, sample, epoch as u32, job.n_views, job.draw);
-                (sample, view)
-            };
-            batch.iter().map(view).collect()
-        })
-        .collect()
+/// Where an epoch's batches come from.
+struct Source {
+    n_steps: usize,
+    views: Loader,
+    strong: Option<Loader>,
 }
 
-/// Evaluates on the clean view with running statistics.
-///
-/// # Errors
-/// If a sample cannot be read or a teacher's row is absent.
-pub fn evaluate(
-    network: &Network,
-    evaluation: &Evaluation,
-    preprocess: &Preprocess,
-    loader_threads: usize,
-    device: &Device,
-) -> Result<Metrics, StudentError> {
-    const BATCH_SIZE: usize = 256;
-    let selected = evaluation.dataset.selected();
-    let plan: Vec<Vec<(u32, u32)>> = selected
-        .chunks(BATCH_SIZE)
-        .map(|batch| batch.iter().map(|&sample| (sample, 0)).collect())
-        .collect();
-    let mut loader = Loader::new(
-        evaluation.dataset.clone(),
-        evaluation.family.clone(),
-        preprocess.clone(),
-        PixelLayout::Nhwc,
-        plan.into_iter(),
-        loader_threads,
-        READ_AHEAD,
-    );
-    let mut tally = Tally::default();
-    while let Some(pixels) = loader.next() {
-        let mut pixels = pixels?;
-        refuse_bad(&mut pixels)?;
-        let logits = network.forward(&pixel_tensor(&pixels, device)?, Mode::Eval)?;
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        let labels: Vec<u32> = pixels
-            .requests
-            .iter()
-            .map(|&(sample, _)| evaluation.dataset.labels()[sample as usize])
-            .collect();
-        let mut teacher_logits = vec![0.0; logits.len()];
-        if let Some(teacher) = evaluation.teacher {
-            let mut teacher_labels = vec![0; labels.len()];
-            teacher.rows(&pixels, &mut teacher_logits, &mut teacher_labels)?;
+impl Source {
+    fn new(job: &Job, samples: &[u32], epoch: usize, steps_done: usize) -> Self {
+        let (plan, strong) = epoch_plan(job, samples, epoch);
+        let loader = |shown: &Shown, plan: Plan| {
+            Loader::new(
+                job.train.clone(),
+                shown.family.clone(),
+                job.preprocess.clone(),
+                PixelLayout::Nhwc,
+                plan.into_iter().skip(steps_done),
+                job.loader_threads,
+                READ_AHEAD,
+            )
+        };
+        Self {
+            n_steps: plan.len(),
+            views: loader(&job.views, plan),
+            strong: job
+                .strong
+                .as_ref()
+                .zip(strong)
+                .map(|(shown, plan)| loader(shown, plan)),
         }
-        let teacher_logits = evaluation.teacher.map(|_| teacher_logits.as_slice());
-        tally.add(&logits, &labels, teacher_logits);
-        loader.recycle(pixels);
     }
-    Ok(tally.metrics())
+
+    /// The next step's batch. `step` counts over the whole run: it decides the bank.
+    fn next(
+        &mut self,
+        job: &Job,
+        samples: &[u32],
+        n_bank: usize,
+        step: u64,
+    ) -> Result<TrainBatch, StudentError> {
+        let pixels = next_pixels(&mut self.views)?;
+        let mut batch = TrainBatch::join(&pixels, &job.train, job.views.teacher, &job.device)?;
+        if let (Some(loader), Some(shown)) = (&mut self.strong, &job.strong)
+            && let Some(teacher) = shown.teacher
+        {
+            let pixels = next_pixels(loader)?;
+            batch = batch.with_strong(&pixels, &job.train, teacher, &job.device)?;
+            loader.recycle(pixels);
+        }
+        if let Some(teacher) = job.views.teacher.filter(|_| n_bank > 0) {
+            let own: Vec<u32> = pixels.requests.iter().map(|&(sample, _)| sample).collect();
+            let n_views = teacher.captured_views(job.views.n_views);
+            let pairs = bank::draw(job.seed, step, n_bank, samples, n_views, &own)?;
+            batch = batch.with_bank(&pairs, &job.train, teacher, &job.device)?;
+        }
+        self.views.recycle(pixels);
+        Ok(batch)
+    }
 }
 
-/// A bad sample that the fingerprint could not find (a lossy image that is damaged inside) has a null row in the cache
-/// and no pixels: training on zeros in its place would be a silent fallback.
-fn refuse_bad(pixels: &mut PixelBatch) -> Result<(), StudentError> {
-    match pixels.bad.pop() {
-        None => Ok(()),
-        Some(bad) => Err(bad.error.into()),
+fn learning_rate(job: &Job, epoch: usize, step: usize, n_steps: usize) -> f64 {
+    let step_epochs = 1.0 / n_steps as f64;
+    let elapsed = epoch as f64 + step as f64 * step_epochs;
+    let base = job.spec.optimizer.lr();
+    let schedule = &job.spec.schedule;
+    schedule.lr(base, elapsed, step_epochs, job.spec.epochs as f64)
+}
+
+fn report_unreached(gradients: &Gradients, state: &TrainState, events: &dyn Fn(Event)) {
+    let unreached: Vec<String> = gradients
+        .lacks(&state.parameters)
+        .map(str::to_owned)
+        .collect();
+    if !unreached.is_empty() {
+        events(Event::Unreached(&unreached));
     }
 }
 
-/// Refuses what cannot be trained; returns the number of steps in an epoch.
-fn check(job: &Job, n_samples: usize) -> Result<usize, StudentError> {
-    let batch_size = job.spec.batch_size;
-    if batch_size < 2 {
-        return Err(StudentError::Setting {
-            setting: "train.batch_size",
-            problem: format!("is {batch_size}, but batch statistics need at least 2 samples"),
-        });
+/// Metrics go before the checkpoint: a kill between the two repeats an epoch, and resuming cuts its line off again.
+fn save_epoch(job: &Job, state: &TrainState, times: &Times) -> Result<(), StudentError> {
+    let checkpoint = state.snapshot()?;
+    let epoch = state.history.len();
+    if best_of(&state.history).epoch == epoch {
+        checkpoint.write(&job.run.join(Checkpoint::BEST))?;
     }
-    if job.spec.epochs == 0 {
-        return Err(StudentError::Setting {
-            setting: "train.epochs",
-            problem: "is 0, so there is nothing to train".into(),
-        });
+    let keep = job.spec.keep_checkpoints;
+    if keep > 0 {
+        checkpoint.write(&job.run.join(Checkpoint::of_epoch(epoch)))?;
+        // The one that falls out now, and one that a kill may have left.
+        for old in epoch.saturating_sub(keep + 1)..=epoch.saturating_sub(keep) {
+            let path = job.run.join(Checkpoint::of_epoch(old));
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StudentError::io("remove", path)(error));
+                }
+                _ => {}
+            }
+        }
     }
-    let lr = job.spec.optimizer.lr();
-    if !(lr.is_finite() && lr > 0.0) {
-        return Err(StudentError::Setting {
-            setting: "train.optimizer.lr",
-            problem: format!("is {lr}, expected a number above 0"),
-        });
-    }
-    if batch_size > n_samples {
-        return Err(StudentError::TooFewSamples {
-            n_samples,
-            batch_size,
-        });
-    }
-    let n_classes = job.train.n_classes();
-    if let Some(teacher) = job
-        .teacher
-        .filter(|teacher| teacher.n_classes() != n_classes)
-    {
-        return Err(StudentError::Classes {
-            left_name: "the dataset".into(),
-            left: n_classes,
-            right_name: "the teacher's cache".into(),
-            right: teacher.n_classes(),
-        });
-    }
-    let rest = n_samples % batch_size;
-    Ok(n_samples / batch_size + usize::from(rest > 1 && !job.spec.drop_last))
+    EpochRecord::write_all(&state.history, job.run)?;
+    times.write(job.run)?;
+    checkpoint.write(&job.run.join(Checkpoint::LAST))
 }
 
-fn resume(
-    job: &Job,
-    network: &Network,
-    objective: &Objective,
-    optimizer: &mut Sgd,
-) -> Result<Position, StudentError> {
-    let path = job.run.join(Checkpoint::LAST);
-    let Some(Checkpoint { position, tensors }) = Checkpoint::read(&path)? else {
-        return Ok(Position {
-            epochs_done: 0,
-            run_digest: job.run_digest.clone(),
-        });
-    };
-    if position.run_digest != job.run_digest {
-        return Err(StudentError::Checkpoint {
-            path,
-            problem: "belongs to another recipe, dataset or cache".into(),
-        });
-    }
-    let part = |prefix: &str| {
-        tensors
-            .iter()
-            .filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
-            })
-            .collect::<std::collections::HashMap<_, _>>()
-    };
-    network.load(&part(STUDENT))?;
-    let of_losses = part(LOSS);
-    for (name, var) in objective.parameters() {
-        let saved = of_losses
-            .get(&name)
-            .ok_or_else(|| StudentError::Checkpoint {
-                path: path.clone(),
-                problem: format!("lacks the loss parameter `{name}`"),
-            })?;
-        var.set(&saved.to_device(var.device())?)?;
-    }
-    optimizer.load(&part(VELOCITY))?;
-    Ok(position)
-}
-
-const STUDENT: &str = "student.";
-const LOSS: &str = "loss.";
-const VELOCITY: &str = "velocity.";
-
-fn snapshot(
-    network: &Network,
-    objective: &Objective,
-    optimizer: &Sgd,
-    position: &Position,
-) -> Result<Checkpoint, StudentError> {
-    let mut tensors = std::collections::HashMap::new();
-    for (name, tensor) in network.state()? {
-        tensors.insert(format!("{STUDENT}{name}"), tensor);
-    }
-    for (name, var) in objective.parameters() {
-        tensors.insert(format!("{LOSS}{name}"), var.as_tensor().clone());
-    }
-    for (name, tensor) in optimizer.to_tensors()? {
-        tensors.insert(format!("{VELOCITY}{name}"), tensor);
-    }
-    Ok(Checkpoint {
-        position: position.clone(),
-        tensors,
-    })
+fn stops_early(job: &Job, history: &[EpochRecord]) -> bool {
+    let is_over =
+        |patience: usize| !history.is_empty() && history.len() - best_of(history).epoch >= patience;
+    job.evaluation.is_some() && job.spec.early_stop.is_some_and(is_over)
 }
 
 fn best_of(history: &[EpochRecord]) -> &EpochRecord {
@@ -493,47 +441,6 @@ fn best_of(history: &[EpochRecord]) -> &EpochRecord {
         }
     }
     best
-}
-
-/// Sums over an epoch's steps.
-#[derive(Default)]
-struct EpochSums {
-    n_steps: usize,
-    loss: f64,
-    terms: Vec<Term>,
-    tally: Tally,
-    lr: f64,
-}
-
-impl EpochSums {
-    fn add(&mut self, loss: f64, terms: &[Term], logits: &[f32], labels: &[u32], lr: f64) {
-        self.n_steps += 1;
-        self.loss += loss;
-        self.lr = lr;
-        if self.terms.is_empty() {
-            self.terms = terms.to_vec();
-        } else {
-            for (sum, term) in self.terms.iter_mut().zip(terms) {
-                sum.value += term.value;
-            }
-        }
-        self.tally.add(logits, labels, None);
-    }
-
-    fn into_record(mut self, epoch: usize) -> EpochRecord {
-        let n_steps = self.n_steps.max(1) as f64;
-        for term in &mut self.terms {
-            term.value /= n_steps;
-        }
-        EpochRecord {
-            epoch,
-            lr: self.lr,
-            loss: self.loss / n_steps,
-            terms: self.terms,
-            train_top1: self.tally.metrics().top1,
-            eval: None,
-        }
-    }
 }
 
 fn non_finite(

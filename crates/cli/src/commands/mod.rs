@@ -3,6 +3,8 @@
 pub(crate) mod cache;
 pub(crate) mod dataset;
 pub(crate) mod doctor;
+pub(crate) mod evaluate;
+pub(crate) mod export;
 pub(crate) mod list;
 pub(crate) mod report;
 pub(crate) mod student;

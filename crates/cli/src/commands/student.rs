@@ -1,15 +1,17 @@
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use candle_core::{DType, Device};
 use logitcask_cache::LogitCache;
 use logitcask_dataset::Role;
-use logitcask_losses::{Objective, Setup};
+use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
-    Checkpoint, EpochRecord, Evaluation, Event, ImageShape, Job, Network, RunRecord, StudentSpec,
-    TeacherRows, Times, TrainSpec, train,
+    Checkpoint, CleanRows, EpochRecord, Evaluation, Event, ImageShape, Job, Network, RunRecord,
+    Shown, StudentSpec, TeacherRows, Term, Times, TrainSpec, train,
 };
 
 use crate::args::Student;
@@ -38,7 +40,9 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let objective =
         Objective::new(&recipe.loss, &setup).map_err(|error| Failure::from(error).as_asked())?;
     let caches = Caches::open(&experiment, args)?;
-    let size = experiment.train.view_size()?;
+    let notes = notes(&objective, &experiment, &caches)?;
+    let preprocess = student_preprocess(&recipe)?;
+    let size = preprocess.output_size(experiment.train.view_size()?)?;
     let image = ImageShape {
         channels: size.channels,
         height: size.height,
@@ -48,7 +52,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
 
     let run = run_folder(args, &recipe)?;
     let run_digest = run_digest(&recipe, &experiment, &caches)?;
-    prepare(&run, &recipe, args.fresh)?;
+    prepare(&run, &recipe, &run_digest, args.fresh)?;
     if let Some(record) = finished(&run, &run_digest)? {
         say(format!(
             "{}: finished before; `--fresh` trains it again",
@@ -57,21 +61,40 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         return print(&record, &run, args.recipe.json);
     }
 
-    let teacher = caches.train.as_ref().map(|cache| cache as &dyn TeacherRows);
+    fn rows(cache: &Option<LogitCache>) -> Option<&dyn TeacherRows> {
+        cache.as_ref().map(|cache| cache as &dyn TeacherRows)
+    }
+    let clean_rows = caches.train.as_ref().map(CleanRows);
     let evaluation = experiment.eval.as_ref().map(|split| Evaluation {
         dataset: split.dataset.clone(),
         family: split.family.clone(),
-        teacher: caches.eval.as_ref().map(|cache| cache as &dyn TeacherRows),
+        teacher: rows(&caches.eval),
     });
+    let views = &recipe.views;
     let job = Job {
         seed: recipe.seed,
         spec,
         train: experiment.train.dataset.clone(),
-        family: Arc::clone(&experiment.train.family),
-        n_views: experiment.train.n_views,
-        draw: recipe.views.draw,
-        preprocess: student_preprocess(&recipe)?,
-        teacher,
+        views: Shown {
+            family: Arc::clone(&experiment.train.family),
+            n_views: experiment.train.n_views,
+            draw: views.draw,
+            teacher: match views.inconsistent {
+                true => clean_rows.as_ref().map(|rows| rows as &dyn TeacherRows),
+                false => rows(&caches.train),
+            },
+        },
+        views_per_step: views.views_per_step,
+        strong: match (&experiment.strong, &views.strong) {
+            (Some(split), Some(views)) if objective.needs().strong_view => Some(Shown {
+                family: Arc::clone(&split.family),
+                n_views: split.n_views,
+                draw: views.draw,
+                teacher: rows(&caches.strong),
+            }),
+            _ => None,
+        },
+        preprocess,
         evaluation,
         run_digest: run_digest.clone(),
         run: &run,
@@ -83,9 +106,12 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     show.bar.finish();
     let Some(mut record) = outcome? else {
         return Err(Failure::work("stopped before the last epoch")
-            .hint("the same command continues after the last finished epoch"));
+            .hint("what is done is saved; the same command continues after the last step"));
     };
     record.recorded = provenance(&recipe, &experiment, &caches, &run_digest);
+    if !notes.is_empty() {
+        record.recorded.insert("notes".to_owned(), notes.join(" "));
+    }
     record.write(&run)?;
     print(&record, &run, args.recipe.json)
 }
@@ -117,6 +143,7 @@ fn device(name: &str) -> Outcome<Device> {
 /// The caches of the first teacher.
 struct Caches {
     train: Option<LogitCache>,
+    strong: Option<LogitCache>,
     eval: Option<LogitCache>,
 }
 
@@ -124,15 +151,23 @@ impl Caches {
     fn open(experiment: &Experiment, args: &Student) -> Outcome<Self> {
         let mut caches = Caches {
             train: None,
+            strong: None,
             eval: None,
         };
-        let Some(teacher) = experiment.recipe.teacher.first() else {
-            return Ok(caches);
+        let [teacher] = &experiment.recipe.teacher[..] else {
+            return match experiment.recipe.teacher.len() {
+                0 => Ok(caches),
+                n => Err(Failure::asked(format!(
+                    "the recipe names {n} teachers, but a student learns from one"
+                ))
+                .hint("keep one `[[teacher]]` in the recipe that is trained")),
+            };
         };
         for want in experiment.wants(teacher)? {
             let cache = want.open(&args.recipe.cache_dir, &args.recipe.recipe)?;
             say(format!("{}: cache {}", want.split.what(), short_id(&cache)));
             match want.split.role {
+                Role::Train if want.split.is_strong => caches.strong = Some(cache),
                 Role::Train => caches.train = Some(cache),
                 Role::Eval => caches.eval = Some(cache),
             }
@@ -147,6 +182,31 @@ impl Caches {
         }
         Ok(caches)
     }
+}
+
+/// Refuses losses that caches and views cannot serve. What is served all the same, because the recipe insists, is a
+/// sentence for the record.
+fn notes(objective: &Objective, experiment: &Experiment, caches: &Caches) -> Outcome<Vec<String>> {
+    let views = &experiment.recipe.views;
+    let captured = || [&caches.train, &caches.strong].into_iter().flatten();
+    let supply = Supply {
+        teacher: caches.train.is_some(),
+        dense: captured().all(|cache| cache.manifest().encoding.is_dense()),
+        absolute_logits: captured().all(|cache| cache.manifest().absolute),
+        mixed_labels: experiment.train.family.mixes(),
+        strong_view: experiment.strong.is_some(),
+    };
+    let mut notes = objective.check(&supply)?;
+    if views.inconsistent && caches.train.is_some() {
+        notes.push(
+            "Inconsistent views: the student saw augmented pixels beside the teacher's logits of the clean image."
+                .to_owned(),
+        );
+    }
+    for note in &notes {
+        say(format!("note: {note}"));
+    }
+    Ok(notes)
 }
 
 fn short_id(cache: &LogitCache) -> String {
@@ -186,37 +246,119 @@ fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Caches) -> Outc
         hasher.update(&split.fingerprint.images);
         hasher.update(&split.fingerprint.labels);
     }
-    for cache in [&caches.train, &caches.eval].into_iter().flatten() {
+    for cache in [&caches.train, &caches.strong, &caches.eval]
+        .into_iter()
+        .flatten()
+    {
         hasher.update(&cache.manifest().key.digest());
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn prepare(run: &Path, recipe: &Recipe, fresh: bool) -> Outcome {
+/// Makes the folder this run's: nothing is overwritten before it is clear that what lies there is the same run's.
+fn prepare(run: &Path, recipe: &Recipe, run_digest: &str, fresh: bool) -> Outcome {
     let cannot = |path: &Path, error: std::io::Error| {
         Failure::work(format!("cannot write `{}`: {error}", path.display()))
     };
     logitcask_durable::create_dir_all(run).map_err(|error| cannot(run, error))?;
     if fresh {
-        for name in [
-            RunRecord::FILE,
-            EpochRecord::FILE,
-            Times::FILE,
-            Checkpoint::LAST,
-            Checkpoint::BEST,
-        ] {
-            match std::fs::remove_file(run.join(name)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(cannot(&run.join(name), error));
-                }
-                _ => {}
-            }
-        }
+        forget(run).map_err(|error| cannot(run, error))?;
     }
-    let path = run.join("recipe.toml");
+    refuse_foreign(run, recipe, run_digest)?;
+    let path = run.join(RECIPE);
     let text = recipe.to_toml()?;
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
         .map_err(|error| cannot(&path, error))
+}
+
+/// The recipe as it was obeyed, in the run's folder.
+pub(crate) const RECIPE: &str = "recipe.toml";
+
+fn forget(run: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(run)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let ours = [RunRecord::FILE, EpochRecord::FILE, Times::FILE];
+        if ours.contains(&name.as_str()) || name.ends_with(".safetensors") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A checkpoint or record of another run is refused, and what differs is named.
+fn refuse_foreign(run: &Path, recipe: &Recipe, run_digest: &str) -> Outcome {
+    let checkpoint = Checkpoint::read(&run.join(Checkpoint::LAST))?;
+    let is_foreign = |checkpoint: &Checkpoint| checkpoint.position.run_digest != run_digest;
+    if !checkpoint.as_ref().is_some_and(is_foreign) {
+        return Ok(());
+    }
+    let differences = match std::fs::read_to_string(run.join(RECIPE)) {
+        Ok(text) => differences(&text, &recipe.to_toml()?),
+        Err(_) => Vec::new(),
+    };
+    let what = match differences.is_empty() {
+        true => "the recipe is the same, so the images, the labels or the caches differ".to_owned(),
+        false => differences.join(", "),
+    };
+    Err(
+        Failure::work(format!("`{}` holds another run: {what}", run.display()))
+            .hint("choose another folder with `--out`, or pass `--fresh` to replace it"),
+    )
+}
+
+/// `train.epochs is 3 there, 4 here` for each value that differs between two recipes.
+fn differences(there: &str, here: &str) -> Vec<String> {
+    let leaves = |text: &str| {
+        let mut found = BTreeMap::new();
+        if let Ok(recipe) = toml::from_str::<toml::Value>(text) {
+            collect_leaves(&recipe, String::new(), &mut found);
+        }
+        found
+    };
+    let (there, here) = (leaves(there), leaves(here));
+    let keys: std::collections::BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let value = |side: &BTreeMap<String, String>, key: &String| {
+        side.get(key)
+            .cloned()
+            .unwrap_or_else(|| "absent".to_owned())
+    };
+    keys.into_iter()
+        .filter(|key| there.get(*key) != here.get(*key))
+        .map(|key| {
+            format!(
+                "`{key}` is {} there, {} here",
+                value(&there, key),
+                value(&here, key)
+            )
+        })
+        .collect()
+}
+
+fn collect_leaves(value: &toml::Value, path: String, found: &mut BTreeMap<String, String>) {
+    let below = |name: &str| match path.is_empty() {
+        true => name.to_owned(),
+        false => format!("{path}.{name}"),
+    };
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                collect_leaves(value, below(name), found);
+            }
+        }
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+            for (index, value) in items.iter().enumerate() {
+                collect_leaves(value, below(&index.to_string()), found);
+            }
+        }
+        leaf => {
+            found.insert(path, leaf.to_string());
+        }
+    }
 }
 
 /// The record of this very run, if it was finished before.
@@ -291,7 +433,23 @@ fn provenance(
 struct Show {
     bar: Progress,
     epochs: usize,
-    steps_per_epoch: std::cell::Cell<usize>,
+    steps_per_epoch: Cell<usize>,
+    n_images: Cell<usize>,
+    started: Instant,
+}
+
+/// `data 2 % forward 38 % loss 1 % backward 55 % step 4 %`
+fn shares(times: &Times) -> String {
+    let parts = [
+        ("data", times.data_seconds),
+        ("forward", times.forward_seconds),
+        ("loss", times.loss_seconds),
+        ("backward", times.backward_seconds),
+        ("step", times.step_seconds),
+    ];
+    let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+    let share = |(name, seconds): &(&str, f64)| format!("{name} {:.0} %", 100.0 * seconds / total);
+    parts.iter().map(share).collect::<Vec<_>>().join(" ")
 }
 
 impl Show {
@@ -300,7 +458,9 @@ impl Show {
         Self {
             bar: Progress::new(what, 0, "steps"),
             epochs,
-            steps_per_epoch: Default::default(),
+            steps_per_epoch: Cell::default(),
+            n_images: Cell::default(),
+            started: Instant::now(),
         }
     }
 
@@ -310,30 +470,58 @@ impl Show {
                 n_train,
                 steps_per_epoch,
                 epochs_done,
+                steps_done,
             } => {
                 self.steps_per_epoch.set(steps_per_epoch);
+                let done = epochs_done * steps_per_epoch + steps_done;
                 self.bar.set_total((self.epochs * steps_per_epoch) as u64);
-                self.bar.resume_at((epochs_done * steps_per_epoch) as u64);
-                let again = if epochs_done > 0 {
-                    format!(", continuing after epoch {epochs_done}")
-                } else {
-                    String::new()
+                self.bar.resume_at(done as u64);
+                let again = match (epochs_done, steps_done) {
+                    (0, 0) => String::new(),
+                    (_, 0) => format!(", continuing after epoch {epochs_done}"),
+                    _ => format!(
+                        ", continuing after step {steps_done} of epoch {}",
+                        epochs_done + 1
+                    ),
                 };
                 self.bar.line(format!(
                     "training on {n_train} samples, {steps_per_epoch} steps per epoch{again}"
                 ));
             }
+            Event::Unreached(names) => self.bar.line(format!(
+                "note: no gradient reaches {} and {} more: they stay as they start",
+                names[0],
+                names.len() - 1
+            )),
             Event::Step {
-                epoch, step, loss, ..
+                epoch,
+                step,
+                loss,
+                terms,
+                batch_size,
+                times,
             } => {
                 let position = (epoch - 1) * self.steps_per_epoch.get() + step;
-                self.bar.set(
-                    position as u64,
-                    format!("epoch {epoch}/{} loss {loss:.3}", self.epochs),
-                );
+                self.n_images.set(self.n_images.get() + batch_size);
+                self.bar.set_with(position as u64, || {
+                    self.step_line(epoch, loss, terms, times)
+                });
             }
             Event::Epoch(record) => self.bar.line(self.epoch_line(record)),
         }
+    }
+
+    /// Loss and terms, images per second, and where the time of a step goes.
+    fn step_line(&self, epoch: usize, loss: f64, terms: &[Term], times: &Times) -> String {
+        let mut line = format!("epoch {epoch}/{} loss {loss:.3}", self.epochs);
+        if terms.len() > 1 {
+            let terms = terms
+                .iter()
+                .map(|term| format!("{} {:.3}", term.name, term.value));
+            line += &format!(" ({})", terms.collect::<Vec<_>>().join(", "));
+        }
+        let rate = self.n_images.get() as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        format!("{line}  {rate:.0} img/s  {}", shares(times))
     }
 
     fn epoch_line(&self, record: &EpochRecord) -> String {
@@ -366,11 +554,12 @@ fn print(record: &RunRecord, run: &Path, json: bool) -> Outcome {
     if let Some(eval) = record.last.eval {
         let best = record.best.eval.unwrap_or(eval);
         say(format!(
-            "top-1 {:.2} % after the last epoch, {:.2} % at best (epoch {}); trained for {}",
+            "top-1 {:.2} % after the last epoch, {:.2} % at best (epoch {}); trained for {} ({})",
             100.0 * eval.top1,
             100.0 * best.top1,
             record.best.epoch,
-            duration(record.times.train_seconds)
+            duration(record.times.train_seconds),
+            shares(&record.times)
         ));
     }
     println!("{}", run.display());

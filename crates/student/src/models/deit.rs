@@ -5,9 +5,11 @@
 //! blocks of attention and perceptron, each behind a layer norm and beside a shortcut; the class token, normalised once
 //! more, is what the linear layer sees.
 //!
-//! Linear layers and the patches' convolution are this workspace's own. Between them work Candle's operations.
+//! Linear layers and the patches' convolution are this workspace's own. Between them work Candle's operations, each noted
+//! for exporters.
 
 use candle_core::{D, Tensor, Var};
+use logitcask_layers::trace::{Op, noted};
 use logitcask_layers::{Conv2d, ConvSpec, FeatureMap, Init, Linear, Mode, Result, Scope};
 
 use super::{ImageShape, ModelRow, Student};
@@ -70,16 +72,18 @@ impl Student for DeitTiny {
     fn features(&self, pixels: &FeatureMap, _: Mode) -> Result<Tensor> {
         let patches = self.patch_embed.forward(pixels)?;
         let [batch, rows, columns, _] = patches.dims();
-        let patches = patches
-            .to_tensor()?
-            .reshape((batch, rows * columns, WIDTH))?;
+        let patches = reshape(&patches.to_tensor()?, &[batch, rows * columns, WIDTH])?;
         let cls_token = self.cls_token.broadcast_as((batch, 1, WIDTH))?;
-        let mut tokens = Tensor::cat(&[&cls_token, &patches], 1)?.broadcast_add(&self.pos_embed)?;
+        let tokens = Tensor::cat(&[&cls_token, &patches], 1)?;
+        let tokens = noted(Op::Concat { dim: 1 }, &[&self.cls_token, &patches], tokens);
+        let mut tokens = add(&tokens, &self.pos_embed)?;
         for block in &self.blocks {
             tokens = block.forward(&tokens)?;
         }
         // Each token is normalised by itself, so one is enough.
-        self.norm.forward(&tokens.narrow(1, 0, 1)?.squeeze(1)?)
+        let class = tokens.narrow(1, 0, 1)?.squeeze(1)?;
+        let class = noted(Op::Select { dim: 1, index: 0 }, &[&tokens], class);
+        self.norm.forward(&class)
     }
 
     fn head(&self) -> &Linear {
@@ -111,31 +115,54 @@ impl Block {
 
     /// (B, tokens, width) to the same.
     fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
-        let tokens = (tokens + self.attention(&self.norm1.forward(tokens)?)?)?;
+        let tokens = add(tokens, &self.attention(&self.norm1.forward(tokens)?)?)?;
         let hidden = each_token(&self.fc1, &self.norm2.forward(&tokens)?)?;
-        let hidden = hidden.gelu_erf()?; // the exact one, as timm's
-        Ok((tokens + each_token(&self.fc2, &hidden)?)?)
+        let hidden = noted(Op::Gelu, &[&hidden], hidden.gelu_erf()?); // the exact one, as timm's
+        add(&tokens, &each_token(&self.fc2, &hidden)?)
     }
 
     fn attention(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, n_tokens, _) = tokens.dims3()?;
         let per_head = WIDTH / HEADS;
-        let qkv = each_token(&self.qkv, tokens)?
-            .reshape((batch, n_tokens, 3, HEADS, per_head))?
-            .permute((2, 0, 3, 1, 4))?
-            .contiguous()?;
-        let [query, key, value] = [qkv.get(0)?, qkv.get(1)?, qkv.get(2)?];
-        let scores = (query.matmul(&key.t()?.contiguous()?)? / (per_head as f64).sqrt())?;
-        let mixed = softmax(&scores)?.matmul(&value)?;
-        let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, WIDTH))?;
-        each_token(&self.proj, &mixed)
+        let qkv = each_token(&self.qkv, tokens)?;
+        let qkv = reshape(&qkv, &[batch, n_tokens, 3, HEADS, per_head])?;
+        let qkv = permute(&qkv, &[2, 0, 3, 1, 4])?;
+        let part = |index| {
+            let part = qkv.get(index)?;
+            Ok(noted(Op::Select { dim: 0, index }, &[&qkv], part))
+        };
+        let [query, key, value]: [Result<Tensor>; 3] = [part(0), part(1), part(2)];
+        let scores = matmul(&query?, &permute(&key?, &[0, 1, 3, 2])?)?;
+        let root = (per_head as f64).sqrt();
+        let scores = noted(Op::Scale(1.0 / root), &[&scores], (&scores / root)?);
+        let mixed = matmul(&softmax(&scores)?, &value?)?;
+        let mixed = permute(&mixed, &[0, 2, 1, 3])?;
+        each_token(&self.proj, &reshape(&mixed, &[batch, n_tokens, WIDTH])?)
     }
 }
 
 fn each_token(linear: &Linear, tokens: &Tensor) -> Result<Tensor> {
     let (batch, n_tokens, width) = tokens.dims3()?;
-    let made = linear.forward(&tokens.reshape((batch * n_tokens, width))?)?;
-    Ok(made.reshape((batch, n_tokens, ()))?)
+    let made = linear.forward(&reshape(tokens, &[batch * n_tokens, width])?)?;
+    reshape(&made, &[batch, n_tokens, made.dims()[1]])
+}
+
+fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok(noted(Op::Add, &[a, b], a.broadcast_add(b)?))
+}
+
+fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok(noted(Op::MatMul, &[a, b], a.matmul(b)?))
+}
+
+fn reshape(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    Ok(noted(Op::Reshape, &[x], x.reshape(dims)?))
+}
+
+fn permute(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let made = x.permute(dims)?.contiguous()?;
+    let dims = dims.to_vec();
+    Ok(noted(Op::Permute { dims }, &[x], made))
 }
 
 /// Over the last dimension. The largest score is taken off first, so that no exponential overflows; it cancels, and
@@ -143,10 +170,14 @@ fn each_token(linear: &Linear, tokens: &Tensor) -> Result<Tensor> {
 fn softmax(scores: &Tensor) -> Result<Tensor> {
     let largest = scores.max_keepdim(D::Minus1)?.detach();
     let powers = scores.broadcast_sub(&largest)?.exp()?;
-    Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)
+    let made = powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?;
+    Ok(noted(Op::Softmax, &[scores], made))
 }
 
-/// Over the last dimension, with timm's epsilon.
+/// timm's.
+const EPS: f64 = 1e-6;
+
+/// Over the last dimension.
 struct LayerNorm {
     weight: Var,
     bias: Var,
@@ -163,9 +194,11 @@ impl LayerNorm {
     fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
         let centred = tokens.broadcast_sub(&tokens.mean_keepdim(D::Minus1)?)?;
         let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let normed = centred.broadcast_div(&(var + 1e-6)?.sqrt()?)?;
-        Ok(normed
+        let normed = centred.broadcast_div(&(var + EPS)?.sqrt()?)?;
+        let made = normed
             .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)?)
+            .broadcast_add(&self.bias)?;
+        let inputs: [&Tensor; 3] = [tokens, &self.weight, &self.bias];
+        Ok(noted(Op::LayerNorm { eps: EPS }, &inputs, made))
     }
 }

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use logitcask_layers::{FeatureMap, Linear, Mode, Result, Scope};
+use serde::{Deserialize, Serialize};
 
 use crate::StudentError;
 
@@ -48,7 +49,7 @@ pub trait Student: Send + Sync {
 }
 
 /// The images a student is built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageShape {
     /// 1 or 3.
     pub channels: usize,

@@ -1,0 +1,213 @@
+//! What a network does, written down while it does it: the way to exporters.
+//!
+//! While [`trace`] runs a forward pass on this thread, every layer and operation notes a [`Step`]. Values are known by
+//! identity, so a network that is made of this crate's layers needs no second description of itself. Where a network
+//! calls Candle's own operations, it says so by [`noted`].
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{Tensor, TensorId};
+
+use crate::{Activation, ConvSpec, FeatureMap};
+
+/// One operation. Feature maps are `(B, H, W, C)`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// A convolution; the scope's name leads to its parameters.
+    Conv {
+        /// The scope.
+        layer: String,
+        /// Its shape.
+        spec: ConvSpec,
+    },
+    /// Batch normalisation of the first input, plus the second if there is one, then the activation.
+    BatchNorm {
+        /// The scope.
+        layer: String,
+        /// What follows the sum.
+        activation: Activation,
+        /// What is added to the variance.
+        eps: f64,
+    },
+    /// `(rows, I)` to `(rows, O)`.
+    Linear {
+        /// The scope.
+        layer: String,
+    },
+    /// The largest value of each window.
+    MaxPool {
+        /// Height and width.
+        kernel: usize,
+        /// Step between windows.
+        stride: usize,
+        /// Around the image; never wins.
+        padding: usize,
+    },
+    /// The mean of each window.
+    AvgPool {
+        /// Height and width.
+        kernel: usize,
+        /// Step between windows.
+        stride: usize,
+        /// Zeros around the image, which count.
+        padding: usize,
+    },
+    /// A map to a tensor `(B, C)`.
+    GlobalAvgPool,
+    /// The sum of two maps or, broadcast, tensors.
+    Add,
+    /// `max(x, 0)`.
+    Relu,
+    /// Maps side by side in their channels.
+    ConcatChannels,
+    /// Some channels of a map.
+    Channels {
+        /// The first.
+        first: usize,
+        /// How many.
+        width: usize,
+    },
+    /// Channel shuffle.
+    ShuffleChannels {
+        /// Equal groups, taken in turn.
+        groups: usize,
+    },
+    /// A map as a tensor of the same shape.
+    ToTensor,
+    /// A tensor `(B, H, W, C)` as a map.
+    ToMap,
+    /// Tensors one behind the other; one that has no batch dimension of its own (1) is repeated for each sample.
+    Concat {
+        /// Along this dimension.
+        dim: usize,
+    },
+    /// Another shape: that of the output, whose first dimension follows from the others.
+    Reshape,
+    /// Dimensions in another order.
+    Permute {
+        /// Where each comes from.
+        dims: Vec<usize>,
+    },
+    /// One position of a dimension, which goes away.
+    Select {
+        /// The dimension.
+        dim: usize,
+        /// The position.
+        index: usize,
+    },
+    /// Product of the last two dimensions.
+    MatMul,
+    /// Times a constant.
+    Scale(f64),
+    /// Over the last dimension.
+    Softmax,
+    /// Over the last dimension, times the second input, plus the third.
+    LayerNorm {
+        /// What is added to the variance.
+        eps: f64,
+    },
+    /// The exact one.
+    Gelu,
+}
+
+/// An operation with the numbers of its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What was done.
+    pub op: Op,
+    /// To which values.
+    pub inputs: Vec<usize>,
+    /// The value that was made.
+    pub output: usize,
+}
+
+/// A forward pass as it was written down.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// In the order in which they were done. A layer that is made of other layers notes itself after them; their values
+    /// then lead nowhere.
+    pub steps: Vec<Step>,
+    /// The shape of each value.
+    pub dims: Vec<Vec<usize>>,
+    tensors: HashMap<TensorId, usize>,
+    maps: HashMap<usize, usize>,
+    /// Keeps what is known by its address from being freed, and its address from being used again.
+    kept: Vec<FeatureMap>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Trace>> = const { RefCell::new(None) };
+}
+
+/// Runs `forward` and writes down what it does on this thread.
+pub fn trace<T>(forward: impl FnOnce() -> T) -> (T, Trace) {
+    CURRENT.set(Some(Trace::default()));
+    let made = forward();
+    (made, CURRENT.take().unwrap_or_default())
+}
+
+/// Says that `made` is what `op` makes of `inputs`, and gives it back.
+pub fn noted(op: Op, inputs: &[&Tensor], made: Tensor) -> Tensor {
+    let inputs: Vec<Value> = inputs.iter().map(|&tensor| Value::Tensor(tensor)).collect();
+    note(|| op, &inputs, Value::Tensor(&made));
+    made
+}
+
+impl Trace {
+    /// The number of a tensor that some step saw or made.
+    pub fn number(&self, tensor: &Tensor) -> Option<usize> {
+        self.tensors.get(&tensor.id()).copied()
+    }
+
+    fn value(&mut self, value: &Value) -> usize {
+        let next = self.dims.len();
+        let number = match value {
+            Value::Tensor(tensor) => *self.tensors.entry(tensor.id()).or_insert(next),
+            Value::Map(map) => {
+                let address = Arc::as_ptr(&map.values) as usize;
+                *self.maps.entry(address).or_insert(next)
+            }
+        };
+        if number == next {
+            match value {
+                Value::Tensor(tensor) => self.dims.push(tensor.dims().to_vec()),
+                Value::Map(map) => {
+                    self.dims.push(map.dims().to_vec());
+                    self.kept.push((*map).clone());
+                }
+            }
+        }
+        number
+    }
+}
+
+/// What flows.
+pub(crate) enum Value<'a> {
+    Tensor(&'a Tensor),
+    Map(&'a FeatureMap),
+}
+
+/// Between maps.
+pub(crate) fn note_maps(op: impl FnOnce() -> Op, inputs: &[&FeatureMap], made: &FeatureMap) {
+    if CURRENT.with_borrow(Option::is_some) {
+        let inputs: Vec<Value> = inputs.iter().map(|&map| Value::Map(map)).collect();
+        note(op, &inputs, Value::Map(made));
+    }
+}
+
+/// Costs a look at a thread-local where nobody traces.
+pub(crate) fn note(op: impl FnOnce() -> Op, inputs: &[Value], made: Value) {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(trace) = current {
+            let inputs = inputs.iter().map(|value| trace.value(value)).collect();
+            let output = trace.value(&made);
+            trace.steps.push(Step {
+                op: op(),
+                inputs,
+                output,
+            });
+        }
+    });
+}

@@ -45,7 +45,7 @@ pub fn find_batch_size(
         });
     }
     let candidates: &[usize] = match teacher.device().provider {
-        ExecutionProvider::Cpu => &[8, 16, 32, 64, 128],
+        ExecutionProvider::Cpu => &[16, 32, 64, 128],
         _ => &[32, 64, 128, 256, 512, 1024],
     };
     let mut tried: Vec<(usize, f64)> = Vec::new();
@@ -72,6 +72,48 @@ pub fn find_batch_size(
 
 /// Images per second with all sessions at work, as they will be: alone, a session has the caches to itself.
 fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, TeacherError> {
+    each_session(teacher, images, rows, |run| {
+        // The first run allocates and, on a GPU, chooses its algorithms; it is not counted.
+        run()?;
+        let mut fastest = Duration::MAX;
+        for _ in 0..3 {
+            let start = Instant::now();
+            run()?;
+            fastest = fastest.min(start.elapsed());
+            if fastest > LONGEST_RUN {
+                break;
+            }
+        }
+        Ok(rows as f64 / fastest.as_secs_f64())
+    })
+}
+
+/// Images per second of the bare sessions on ready tensors, all at once, for about `seconds`: what a capture with
+/// decoding, views and files is measured against.
+pub fn bare_rate(
+    teacher: &mut Teacher,
+    images: ImageSize,
+    rows: usize,
+    seconds: f64,
+) -> Result<f64, TeacherError> {
+    each_session(teacher, images, rows, |run| {
+        run()?;
+        let (start, mut runs) = (Instant::now(), 0);
+        while start.elapsed().as_secs_f64() < seconds {
+            run()?;
+            runs += 1;
+        }
+        Ok((runs * rows) as f64 / start.elapsed().as_secs_f64())
+    })
+}
+
+/// Gives each session a thread and a batch of black images, lets `measure` run them, and adds up what it returns.
+fn each_session(
+    teacher: &mut Teacher,
+    images: ImageSize,
+    rows: usize,
+    measure: impl Fn(&mut dyn FnMut() -> Result<(), TeacherError>) -> Result<f64, TeacherError> + Sync,
+) -> Result<f64, TeacherError> {
     let mut batch = PixelBatch::new(teacher.layout());
     batch.pixels = vec![0.0; rows * images.n_bytes()];
     (batch.n, batch.channels, batch.height, batch.width) =
@@ -82,39 +124,26 @@ fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, Te
         output,
         ..
     } = teacher.split();
-    let batch = &batch;
+    let (batch, measure) = (&batch, &measure);
     let rates: Vec<Result<f64, TeacherError>> = std::thread::scope(|scope| {
         let trials: Vec<_> = workers
             .iter_mut()
             .map(|worker| {
                 scope.spawn(move || {
                     let mut answer = Answer::default();
-                    let mut fastest = Duration::MAX;
-                    // The first run allocates and, on a GPU, chooses its algorithms; it is not counted.
-                    for run in 0..4 {
+                    measure(&mut || {
                         answer.clear();
-                        let start = Instant::now();
-                        worker.forward(input, output, batch, &mut answer)?;
-                        let took = start.elapsed();
-                        if run > 0 {
-                            fastest = fastest.min(took);
-                        }
-                        if run > 0 && took > LONGEST_RUN {
-                            break;
-                        }
-                    }
-                    Ok(rows as f64 / fastest.as_secs_f64())
+                        worker.forward(input, output, batch, &mut answer)
+                    })
                 })
             })
             .collect();
-        trials
-            .into_iter()
-            .map(|trial| {
-                trial
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
+        let join = |trial: std::thread::ScopedJoinHandle<'_, _>| {
+            trial
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        trials.into_iter().map(join).collect()
     });
     rates.into_iter().sum()
 }

@@ -1,6 +1,7 @@
 //! `capture`: the teacher's logits of many views of many samples, into a cache.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -119,9 +120,10 @@ pub fn capture(
     };
     let mut teacher_seconds_told = 0.0;
     loop {
-        let tasks = plan(job, writer, report.batch_size)?;
+        let missing = plan(job, writer)?;
+        let batch_size = report.batch_size;
         let n_classes = job.pixels.dataset.n_classes();
-        let images = tasks.iter().map(|task| task.requests.len() as u64).sum();
+        let images = missing.iter().map(|chunk| chunk.samples.len() as u64).sum();
         events(Event::Started(describe(
             teacher,
             job,
@@ -135,7 +137,7 @@ pub fn capture(
             labels: job.pixels.dataset.labels(),
             n_classes,
             open: BTreeMap::new(),
-            remaining: remaining_chunks(&tasks),
+            remaining: remaining_chunks(&missing),
             report: &mut report,
             meter: Meter::new(start, images),
             times: &times,
@@ -145,12 +147,13 @@ pub fn capture(
         let outcome = pipeline::run(
             teacher,
             job.pixels,
-            tasks.into_iter(),
+            cut(missing, u32::try_from(batch_size).unwrap_or(u32::MAX)),
             job.decoders,
             stop,
             &times,
             &mut |step| sink.take(step),
         );
+        let all_done = sink.remaining.values().all(|chunks| *chunks == 0);
         match outcome {
             // Batches of a chunk must all have met the same number of neighbours, so its finished part is dropped too.
             Err(TeacherError::OutOfMemory { rows, .. }) if report.batch_size > 1 && rows > 1 => {
@@ -162,19 +165,29 @@ pub fn capture(
                 report.batch_size = to;
             }
             Err(error) => return Err(error),
-            Ok(()) => break,
+            Ok(()) => {
+                report.stopped = !all_done;
+                break;
+            }
         }
     }
     report.seconds = start.elapsed().as_secs_f64();
     report.teacher_seconds = times.teacher_seconds() / teacher.sessions().0 as f64;
     report.shares = times.shares();
-    report.stopped = stop.load(std::sync::atomic::Ordering::Relaxed);
     Ok(report)
 }
 
-/// The missing chunks of every view, cut into batches, in order: what is done first is on disk first.
-fn plan(job: &Job<'_>, writer: &LogitWriter, batch_size: usize) -> Result<Vec<Task>, TeacherError> {
-    let mut tasks = Vec::new();
+/// A chunk that is to be captured.
+#[derive(Clone)]
+struct Missing {
+    view: u32,
+    chunk: u32,
+    samples: Range<u32>,
+}
+
+/// The missing chunks of every view, in order: what is done first is on disk first.
+fn plan(job: &Job<'_>, writer: &LogitWriter) -> Result<Vec<Missing>, TeacherError> {
+    let mut missing = Vec::new();
     let ours = job.part.range(writer.manifest().n_chunks());
     for &view in job.views {
         for chunk in writer
@@ -182,24 +195,41 @@ fn plan(job: &Job<'_>, writer: &LogitWriter, batch_size: usize) -> Result<Vec<Ta
             .into_iter()
             .filter(|chunk| ours.contains(chunk))
         {
-            let samples: Vec<u32> = writer.chunk_range(chunk)?.collect();
-            tasks.extend(samples.chunks(batch_size).map(|samples| Task {
+            missing.push(Missing {
                 view,
                 chunk,
-                requests: samples.iter().map(|sample| (*sample, view)).collect(),
-            }));
+                samples: writer.chunk_range(chunk)?,
+            });
         }
     }
-    Ok(tasks)
+    Ok(missing)
+}
+
+/// Cuts chunks into batches as they are asked for: the samples of hundreds of views would not fit into memory.
+fn cut(missing: Vec<Missing>, batch_size: u32) -> impl Iterator<Item = Task> + Send {
+    missing.into_iter().flat_map(
+        move |Missing {
+                  view,
+                  chunk,
+                  samples,
+              }| {
+            let end = samples.end;
+            samples.step_by(batch_size as usize).map(move |start| Task {
+                view,
+                chunk,
+                requests: (start..end.min(start.saturating_add(batch_size)))
+                    .map(|sample| (sample, view))
+                    .collect(),
+            })
+        },
+    )
 }
 
 /// How many chunks of each view this run is going to write.
-fn remaining_chunks(tasks: &[Task]) -> BTreeMap<u32, usize> {
-    let mut chunks: Vec<(u32, u32)> = tasks.iter().map(|task| (task.view, task.chunk)).collect();
-    chunks.dedup();
+fn remaining_chunks(missing: &[Missing]) -> BTreeMap<u32, usize> {
     let mut remaining = BTreeMap::new();
-    for (view, _) in chunks {
-        *remaining.entry(view).or_default() += 1;
+    for chunk in missing {
+        *remaining.entry(chunk.view).or_default() += 1;
     }
     remaining
 }
@@ -217,15 +247,16 @@ fn describe(
     let chunk_rows = writer.manifest().chunk_rows as usize;
     let open_chunks = 2 + sessions * batch_size / chunk_rows;
     let chunk_bytes = chunk_rows * job.pixels.dataset.n_classes() * size_of::<f32>();
-    let buffers =
-        pipeline::batches_at_once(sessions, job.decoders) * batch_bytes + open_chunks * chunk_bytes;
+    let waiting_rows = pipeline::ANSWERS_EACH * sessions * batch_size;
+    let answer_bytes = waiting_rows * job.pixels.dataset.n_classes() * size_of::<f32>();
+    let pixel_bytes = pipeline::batches_at_once(sessions, job.decoders) * batch_bytes;
     Plan {
         images,
         batch_size,
         sessions,
         threads_each,
         decoders: job.decoders,
-        buffer_bytes: buffers as u64,
+        buffer_bytes: (pixel_bytes + answer_bytes + open_chunks * chunk_bytes) as u64,
     }
 }
 

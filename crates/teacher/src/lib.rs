@@ -63,7 +63,7 @@ mod session;
 mod spec;
 mod teacher;
 
-pub use batch_size::{BatchSize, find_batch_size};
+pub use batch_size::{BatchSize, bare_rate, find_batch_size};
 pub use capture::{CaptureReport, Job, capture, prepare};
 pub use error::TeacherError;
 pub use event::{Event, Plan, Progress, Shares};

@@ -44,6 +44,10 @@ pub(crate) struct Answered {
     pub(crate) bad: Vec<BadSample>,
 }
 
+/// Finished batches that may wait for the writer, per session. They are small, and flushing a chunk to the disk can take
+/// as long as many batches.
+pub(crate) const ANSWERS_EACH: usize = 32;
+
 /// How often the caller gets a chance to report although no answer came.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -98,7 +102,7 @@ pub(crate) fn run(
     } = teacher.split();
     let tasks = Mutex::new(tasks);
     let rendered: Queue<Rendered> = Queue::new(queue_length(workers.len()), decoders);
-    let answers: Queue<Box<Answered>> = Queue::new(4 * workers.len(), workers.len());
+    let answers: Queue<Box<Answered>> = Queue::new(ANSWERS_EACH * workers.len(), workers.len());
     let spare: Mutex<Vec<PixelBatch>> = Mutex::new(Vec::new());
     let failure: Mutex<Option<TeacherError>> = Mutex::new(None);
     let fail = |error| {

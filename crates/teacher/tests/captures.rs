@@ -190,7 +190,8 @@ fn a_stopped_capture_goes_on_to_the_same_bytes() {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     run(whole.path(), &plain(), &Cut::default()).unwrap();
     let halt = |event: &Event, stop: &AtomicBool| {
-        if matches!(event, Event::ViewFinished { view: 0 }) {
+        // At the very start: on a busy machine everything may be answered before a later event is handed over.
+        if matches!(event, Event::Started(_)) {
             stop.store(true, Ordering::Relaxed);
         }
     };

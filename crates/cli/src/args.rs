@@ -364,6 +364,8 @@ pub(crate) enum Dataset {
     Ls,
     /// What a recipe's dataset holds, and what a model would see of it
     Show(DatasetShow),
+    /// Fetch a published dataset, check it and unpack it
+    Get(DatasetGet),
 }
 
 #[derive(Debug, Args)]
@@ -388,6 +390,26 @@ pub(crate) struct DatasetShow {
     /// Write the very tensor that the teacher sees, as a NumPy array
     #[arg(long, value_name = "FILE")]
     pub(crate) npy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask dataset get cifar10\n\nWithout a network:\n  logitcask dataset get cifar10 --from cifar-10-binary.tar.gz"
+)]
+pub(crate) struct DatasetGet {
+    /// `logitcask dataset ls` shows them
+    pub(crate) name: String,
+    /// A mirror or a file that is here, instead of the official address; for a dataset of several files the address or
+    /// the folder above them
+    #[arg(long, value_name = "URL|FILE")]
+    pub(crate) from: Option<String>,
+    /// Where it goes; `data/datasets/<name>` where absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// The MD5 or SHA-256 that the file must have instead of the published one, for a mirror that packed it anew (once
+    /// per file)
+    #[arg(long, value_name = "HEX")]
+    pub(crate) checksum: Vec<String>,
 }
 
 #[derive(Debug, Args)]

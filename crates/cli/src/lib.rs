@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
         args::Command::Report(args) => commands::report::run(&args),
         args::Command::List(args) => commands::list::run(&args),
         args::Command::Cache(args) => commands::cache::run(&args),
-        args::Command::Dataset(args) => commands::dataset::run(&args),
+        args::Command::Dataset(args) => commands::dataset::run(&args, &stop),
         args::Command::Doctor(args) => commands::doctor::run(&args),
     };
     match outcome {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use logitcask_dataset::{
     PUBLICATIONS, PixelBatch, PixelLayout, Preprocess, ViewFamily, contact_sheet, render, stack,
@@ -15,7 +16,7 @@ use crate::experiment::{Experiment, Split, hex};
 use crate::progress::say;
 use crate::recipe::Recipe;
 
-pub(crate) fn run(args: &Dataset) -> Outcome {
+pub(crate) fn run(args: &Dataset, stop: &AtomicBool) -> Outcome {
     match args {
         Dataset::Ls => {
             for publication in PUBLICATIONS {
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &Dataset) -> Outcome {
             Ok(())
         }
         Dataset::Show(args) => show(args),
+        Dataset::Get(args) => super::get::run(args, stop),
     }
 }
 

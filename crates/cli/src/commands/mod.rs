@@ -5,6 +5,7 @@ pub(crate) mod dataset;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod export;
+pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod report;
 pub(crate) mod student;

@@ -1,0 +1,359 @@
+//! Getting a published dataset: fetch its files, check them, unpack them, and only then let the dataset appear.
+//!
+//! Everything unfinished lies in a hidden folder beside the target, `data/datasets/.cifar10.get` say: the partial files,
+//! from which a later call goes on, and the folder that is being unpacked. That folder takes the target's name by one
+//! rename once the dataset in it has been opened. So what bears the name is whole, and a person may remove the hidden
+//! folder at any time.
+
+mod checksum;
+mod download;
+mod error;
+mod record;
+mod unpack;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use logitcask_dataset::{
+    DataSpec, Dataset, PUBLICATIONS, Publication, RemoteFile, Role, SplitSpec,
+};
+use logitcask_durable as durable;
+
+use crate::args::DatasetGet;
+use crate::exit::{Failure, Outcome};
+use crate::progress::{bytes, say};
+use checksum::Digest;
+use error::GetError;
+use record::Record;
+use unpack::Unpacker;
+
+/// One file of a publication, as this call wants it.
+struct Wanted {
+    file: &'static RemoteFile,
+    name: &'static str,
+    origin: Origin,
+    /// Absent only where the publisher gives none and the person neither.
+    digest: Option<Digest>,
+}
+
+enum Origin {
+    Url(String),
+    File(PathBuf),
+}
+
+pub(crate) fn run(args: &DatasetGet, stop: &AtomicBool) -> Outcome {
+    let publication = publication(&args.name)?;
+    let wanted = wanted(publication, args)?;
+    let to = match &args.to {
+        Some(to) => to.clone(),
+        None => Path::new("data/datasets").join(publication.name),
+    };
+    let explained = |error: GetError| {
+        let hint = error.hint(publication);
+        let failure = Failure::work(error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    };
+    match already_there(&to).map_err(explained)? {
+        Some(record) => say(format!(
+            "`{}` is there and whole: {} files, from {}",
+            to.display(),
+            record.files.len(),
+            record.origins()
+        )),
+        None => {
+            let name = to
+                .file_name()
+                .and_then(|name| name.to_str())
+                .ok_or_else(|| {
+                    Failure::asked(format!(
+                        "`{}` does not end in a folder's name",
+                        to.display()
+                    ))
+                })?;
+            let workplace = to.with_file_name(format!(".{name}.get"));
+            get(publication, &wanted, &workplace, &to, stop).map_err(explained)?;
+            say(format!(
+                "`{}` is ready; a recipe reads it by:",
+                to.display()
+            ));
+        }
+    }
+    print_section(publication, &to);
+    Ok(())
+}
+
+fn publication(name: &str) -> Outcome<&'static Publication> {
+    PUBLICATIONS
+        .iter()
+        .find(|publication| publication.name == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = PUBLICATIONS
+                .iter()
+                .map(|publication| publication.name)
+                .collect();
+            Failure::asked(format!("`{name}` is no dataset whose address is known"))
+                .hint(format!("these are: {}", names.join(", ")))
+        })
+}
+
+/// Which files to bring from where, and what they must digest to.
+fn wanted(publication: &'static Publication, args: &DatasetGet) -> Outcome<Vec<Wanted>> {
+    let n_files = publication.files.len();
+    if !args.checksum.is_empty() && args.checksum.len() != n_files {
+        let message = format!(
+            "{} checksums are given, `{}` has {n_files} files",
+            args.checksum.len(),
+            publication.name
+        );
+        let names: Vec<&str> = publication.files.iter().map(name).collect();
+        return Err(Failure::asked(message).hint(format!(
+            "one `--checksum` for each of: {}",
+            names.join(", ")
+        )));
+    }
+    let mut wanted = Vec::new();
+    for (index, file) in publication.files.iter().enumerate() {
+        let digest = match args.checksum.get(index) {
+            None => Digest::published(file.checksum),
+            Some(digits) => Some(Digest::parse(digits).ok_or_else(|| {
+                Failure::asked(format!("`{digits}` is no checksum"))
+                    .hint("MD5 has 32 hexadecimal digits, SHA-256 has 64")
+            })?),
+        };
+        let origin = match &args.from {
+            None => Origin::Url(file.url.to_owned()),
+            Some(from) => origin(from, name(file), n_files)?,
+        };
+        wanted.push(Wanted {
+            file,
+            name: name(file),
+            origin,
+            digest,
+        });
+    }
+    Ok(wanted)
+}
+
+/// `from` is the file itself, or what is above it: a folder, an address that ends in `/`, or any address where there are
+/// several files.
+fn origin(from: &str, name: &str, n_files: usize) -> Outcome<Origin> {
+    if from.starts_with("http://") || from.starts_with("https://") {
+        return Ok(Origin::Url(match from.strip_suffix('/') {
+            Some(base) => format!("{base}/{name}"),
+            None if n_files > 1 => format!("{from}/{name}"),
+            None => from.to_owned(),
+        }));
+    }
+    if from.contains("://") {
+        return Err(Failure::asked(format!(
+            "`{from}` is neither an http(s) address nor a file"
+        )));
+    }
+    let path = PathBuf::from(from);
+    if n_files > 1 && path.is_file() {
+        return Err(
+            Failure::asked(format!("`{from}` is one file, and {n_files} are wanted"))
+                .hint("`--from` takes the folder that holds them"),
+        );
+    }
+    Ok(Origin::File(if path.is_dir() {
+        path.join(name)
+    } else {
+        path
+    }))
+}
+
+/// The name at the end of the address.
+fn name(file: &RemoteFile) -> &'static str {
+    file.url.rsplit('/').next().unwrap_or(file.url)
+}
+
+/// What an earlier call left under the final name. Whatever else stands there is not ours to touch.
+fn already_there(to: &Path) -> Result<Option<Record>, GetError> {
+    if let Some(record) = Record::read(to)? {
+        record.check(to)?;
+        return Ok(Some(record));
+    }
+    let is_free = match fs::read_dir(to) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => fs::symlink_metadata(to).is_err(),
+    };
+    match is_free {
+        true => Ok(None),
+        false => Err(GetError::Occupied { path: to.into() }),
+    }
+}
+
+/// Works in `workplace` under its lock, and leaves nothing there but partial files worth going on from.
+fn get(
+    publication: &Publication,
+    wanted: &[Wanted],
+    workplace: &Path,
+    to: &Path,
+    stop: &AtomicBool,
+) -> Result<(), GetError> {
+    durable::create_dir_all(workplace).map_err(GetError::io("make the folder", workplace))?;
+    let lock = durable::Lock::acquire(&workplace.join("lock"))?;
+    let unpacked = workplace.join("unpacked");
+    let result = bring_and_unpack(publication, wanted, workplace, &unpacked, stop)
+        .and_then(|()| durable::rename(&unpacked, to).map_err(GetError::io("make the folder", to)));
+    // A leftover is harmless: nothing reads these names, and the next call starts by removing it.
+    let _ = fs::remove_dir_all(&unpacked);
+    drop(lock);
+    let _ = match result {
+        Ok(()) => fs::remove_dir_all(workplace),
+        // Goes only where it is empty.
+        Err(_) => fs::remove_dir(workplace),
+    };
+    result
+}
+
+fn bring_and_unpack(
+    publication: &Publication,
+    wanted: &[Wanted],
+    workplace: &Path,
+    unpacked: &Path,
+    stop: &AtomicBool,
+) -> Result<(), GetError> {
+    say(format!("{}: {}", publication.name, publication.terms));
+    // All files first: what fails, fails before the work of unpacking.
+    let mut sources = Vec::new();
+    for wanted in wanted {
+        sources.push(bring(wanted, workplace, stop)?);
+    }
+    if unpacked.exists() {
+        fs::remove_dir_all(unpacked).map_err(GetError::io("remove", unpacked))?;
+    }
+    durable::create_dir_all(unpacked).map_err(GetError::io("make the folder", unpacked))?;
+    let mut unpacker = Unpacker::new(unpacked, stop);
+    for (wanted, source) in wanted.iter().zip(&sources) {
+        unpacker.unpack(&source.path, wanted.name, wanted.file.unpack)?;
+    }
+    let files = unpacker.files;
+    tell_samples(publication, unpacked)?;
+    let fetched = sources.into_iter().map(|source| source.fetched).collect();
+    Record {
+        name: publication.name.to_owned(),
+        fetched,
+        files,
+    }
+    .write(unpacked)?;
+    unpack::flush(unpacked).map_err(GetError::io("write", unpacked))
+}
+
+/// A file that is here and checked.
+struct Source {
+    path: PathBuf,
+    fetched: record::Fetched,
+}
+
+fn bring(wanted: &Wanted, workplace: &Path, stop: &AtomicBool) -> Result<Source, GetError> {
+    let url = match &wanted.origin {
+        Origin::Url(url) => url,
+        Origin::File(path) => {
+            let digest = check(wanted, path)?;
+            let from = path.display().to_string();
+            return Ok(Source {
+                path: path.clone(),
+                fetched: record::Fetched { from, digest },
+            });
+        }
+    };
+    let whole = workplace.join(wanted.name);
+    let fetched = |digest| record::Fetched {
+        from: url.clone(),
+        digest,
+    };
+    // An earlier call may have been stopped after this file was complete.
+    if let Ok(digest) = check(wanted, &whole) {
+        return Ok(Source {
+            path: whole,
+            fetched: fetched(digest),
+        });
+    }
+    let size = wanted
+        .file
+        .n_bytes
+        .map_or(String::new(), |n| format!(" ({})", bytes(n)));
+    say(format!("{}{size} from {url}", wanted.name));
+    let part = workplace.join(format!("{}.part", wanted.name));
+    download::download(url, &part, stop)?;
+    let digest = match check(wanted, &part) {
+        Ok(digest) => digest,
+        Err(error) => {
+            // It would only be continued into the same wrong file.
+            fs::remove_file(&part).map_err(GetError::io("remove", &part))?;
+            return Err(error);
+        }
+    };
+    durable::rename(&part, &whole).map_err(GetError::io("write", &whole))?;
+    Ok(Source {
+        path: whole,
+        fetched: fetched(digest),
+    })
+}
+
+/// Digests a file, and refuses it where it is not the one that is wanted.
+fn check(wanted: &Wanted, path: &Path) -> Result<Digest, GetError> {
+    let algorithm = wanted
+        .digest
+        .as_ref()
+        .map_or(checksum::Algorithm::Sha256, |digest| digest.algorithm);
+    let found = Digest::of_file(path, algorithm).map_err(GetError::io("read", path))?;
+    match &wanted.digest {
+        Some(expected) if *expected != found => Err(GetError::Checksum {
+            file: match &wanted.origin {
+                Origin::Url(url) => url.clone(),
+                Origin::File(path) => path.display().to_string(),
+            },
+            is_official: matches!(&wanted.origin, Origin::Url(url) if url == wanted.file.url),
+            expected: expected.clone(),
+            found,
+        }),
+        Some(_) => Ok(found),
+        None => {
+            say(format!(
+                "the publisher gives no checksum; {} has {found}",
+                wanted.name
+            ));
+            Ok(found)
+        }
+    }
+}
+
+/// Opens both splits: an archive that does not read as its dataset must not appear as one.
+fn tell_samples(publication: &Publication, unpacked: &Path) -> Result<(), GetError> {
+    let unreadable = |source| GetError::Unreadable {
+        format: publication.format,
+        source: Box::new(source),
+    };
+    let mut spec = DataSpec::new(publication.format, unpacked.join(publication.folder));
+    spec.eval = Some(SplitSpec::Name(publication.eval.to_owned()));
+    let train = Dataset::open(&spec, Role::Train).map_err(unreadable)?;
+    let eval = Dataset::open(&spec, Role::Eval).map_err(unreadable)?;
+    say(format!(
+        "{} samples for training, {} for evaluation, {} classes",
+        train.len(),
+        eval.len(),
+        train.n_classes()
+    ));
+    Ok(())
+}
+
+/// What to write into a recipe, as TOML on stdout.
+fn print_section(publication: &Publication, to: &Path) {
+    // `join` of an empty folder would end in a slash.
+    let root = match publication.folder {
+        "" => to.to_owned(),
+        folder => to.join(folder),
+    };
+    let root = toml::Value::String(root.display().to_string());
+    println!(
+        "[data]\nformat = \"{}\"\nroot = {root}\neval = \"{}\"",
+        publication.format, publication.eval
+    );
+}

@@ -1,0 +1,114 @@
+//! What `dataset get` writes beside a dataset, so that it knows its own work again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use logitcask_durable::write_atomic;
+use serde::{Deserialize, Serialize};
+
+use super::checksum::Digest;
+use super::error::GetError;
+
+/// Hidden, so that no dataset format takes it for data.
+const FILE: &str = ".logitcask-get.json";
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The publication's.
+    pub(super) name: String,
+    pub(super) fetched: Vec<Fetched>,
+    /// The length in bytes of each file, by its path below the folder.
+    pub(super) files: BTreeMap<String, u64>,
+}
+
+/// Where a file came from, and what it was.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Fetched {
+    pub(super) from: String,
+    #[serde(with = "digits")]
+    pub(super) digest: Digest,
+}
+
+impl Record {
+    /// The record in `folder`, where there is one.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>, GetError> {
+        let path = folder.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            // Also where `folder` is a file: that is not ours either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(source) => return Err(GetError::io("read", &path)(source)),
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|source| GetError::Record { path, source })
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), GetError> {
+        let path = folder.join(FILE);
+        let written = write_atomic(&path, |file| {
+            serde_json::to_writer_pretty(&mut *file, self)?;
+            file.write_all(b"\n")
+        });
+        written.map_err(GetError::io("write", &path))
+    }
+
+    /// Every file is there in its length. The bytes were checked when they came; caches check the pixels again.
+    pub(super) fn check(&self, folder: &Path) -> Result<(), GetError> {
+        let is_damaged = |(name, n_bytes): &(&String, &u64)| {
+            !fs::metadata(folder.join(name))
+                .is_ok_and(|found| found.is_file() && found.len() == **n_bytes)
+        };
+        let mut damaged = self.files.iter().filter(is_damaged);
+        match damaged.next() {
+            None => Ok(()),
+            Some((file, _)) => Err(GetError::Damaged {
+                path: folder.into(),
+                file: file.clone(),
+                n_damaged: 1 + damaged.count(),
+                n_files: self.files.len(),
+            }),
+        }
+    }
+
+    /// Where the files came from, for a person.
+    pub(super) fn origins(&self) -> String {
+        let origins: Vec<&str> = self
+            .fetched
+            .iter()
+            .map(|fetched| fetched.from.as_str())
+            .collect();
+        origins.join(", ")
+    }
+}
+
+/// A digest is written as its digits: their number tells the algorithm.
+mod digits {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Digest;
+
+    pub(super) fn serialize<S: Serializer>(
+        digest: &Digest,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&digest.digits)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Digest, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        Digest::parse(&digits)
+            .ok_or_else(|| D::Error::custom("a digest has 32 or 64 hexadecimal digits"))
+    }
+}

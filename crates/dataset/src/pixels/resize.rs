@@ -30,8 +30,12 @@ pub(super) fn resize_window(
     } = buffers;
     columns.set(window_width, width);
     rows.set(window_height, height);
-    horizontal(image, [top, left, window_height], columns, narrowed);
-    vertical(narrowed, rows, into);
+    // Compiled for each level of vector instructions and chosen at run time. The arithmetic is in integers, so every
+    // level gives the same bytes.
+    pulp::Arch::new().dispatch(|| {
+        horizontal(image, [top, left, window_height], columns, narrowed);
+        vertical(narrowed, rows, into);
+    });
 }
 
 /// For each output position, where its window of input positions begins and ends, and the weights in it.
@@ -73,6 +77,7 @@ impl Weights {
         }
     }
 
+    #[inline(always)]
     fn each(&self) -> impl Iterator<Item = (usize, &[i32])> {
         let values = self.values.chunks_exact(self.stride);
         self.windows
@@ -82,6 +87,7 @@ impl Weights {
     }
 }
 
+#[inline(always)]
 fn horizontal(image: &Image, [top, left, height]: [usize; 3], weights: &Weights, into: &mut Image) {
     let channels = image.size().channels;
     let width = weights.windows.len();
@@ -91,28 +97,49 @@ fn horizontal(image: &Image, [top, left, height]: [usize; 3], weights: &Weights,
         channels,
     });
     for (y, out) in (top..).zip(into.pixels_mut().chunks_exact_mut(width * channels)) {
-        let row = &image.row(y)[left * channels..];
+        // To the end of the image and not of the row, so that there is a fourth byte after nearly every pixel.
+        let row = &image.pixels()[(y * image.size().width + left) * channels..];
         match channels {
-            1 => horizontal_row::<1>(row, weights, out),
-            _ => horizontal_row::<3>(row, weights, out),
+            1 => horizontal_grey(row, weights, out),
+            _ => horizontal_colour(row, weights, out),
         }
     }
 }
 
-fn horizontal_row<const C: usize>(row: &[u8], weights: &Weights, out: &mut [u8]) {
-    for (out, (first, weights)) in out.chunks_exact_mut(C).zip(weights.each()) {
-        let mut sums = [HALF; C];
-        let pixels = row[first * C..(first + weights.len()) * C].chunks_exact(C);
-        for (pixel, &weight) in pixels.zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
+#[inline(always)]
+fn horizontal_grey(row: &[u8], weights: &Weights, out: &mut [u8]) {
+    for (out, (first, weights)) in out.iter_mut().zip(weights.each()) {
+        let values = row[first..first + weights.len()].iter().zip(weights);
+        *out = to_byte(
+            HALF + values
+                .map(|(&value, weight)| i32::from(value) * weight)
+                .sum::<i32>(),
+        );
+    }
+}
+
+/// Four lanes for three channels, the fourth idle: a pixel is then one load and one multiplication.
+#[inline(always)]
+fn horizontal_colour(row: &[u8], weights: &Weights, out: &mut [u8]) {
+    for (out, (first, weights)) in out.chunks_exact_mut(3).zip(weights.each()) {
+        let mut sums = [HALF; 4];
+        for (at, &weight) in (first * 3..).step_by(3).zip(weights) {
+            // The last pixel of the image has no fourth byte after it.
+            let pixel = match row.get(at..at + 4) {
+                Some(four) => [four[0], four[1], four[2], four[3]],
+                None => [row[at], row[at + 1], row[at + 2], 0],
+            };
+            for (sum, value) in sums.iter_mut().zip(pixel) {
                 *sum += i32::from(value) * weight;
             }
         }
-        out.copy_from_slice(&sums.map(to_byte));
+        let [red, green, blue, _] = sums.map(to_byte);
+        out.copy_from_slice(&[red, green, blue]);
     }
 }
 
-/// Sums whole stretches of rows at once: the compiler turns each into vector instructions.
+/// Sums whole stretches of rows at once.
+#[inline(always)]
 fn vertical(image: &Image, weights: &Weights, into: &mut Image) {
     const STRETCH: usize = 64;
     let size = image.size();
@@ -144,6 +171,7 @@ fn vertical(image: &Image, weights: &Weights, into: &mut Image) {
 
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
+#[inline(always)]
 fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }

@@ -72,7 +72,7 @@ pub fn find_batch_size(
 
 /// Images per second with all sessions at work, as they will be: alone, a session has the caches to itself.
 fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, TeacherError> {
-    each_session(teacher, images, rows, |run| {
+    let rates = each_session(teacher, images, rows, |run| {
         // The first run allocates and, on a GPU, chooses its algorithms; it is not counted.
         run()?;
         let mut fastest = Duration::MAX;
@@ -85,35 +85,38 @@ fn rate(teacher: &mut Teacher, images: ImageSize, rows: usize) -> Result<f64, Te
             }
         }
         Ok(rows as f64 / fastest.as_secs_f64())
-    })
+    })?;
+    Ok(rates.iter().sum())
 }
 
-/// Images per second of the bare sessions on ready tensors, all at once, for about `seconds`: what a capture with
-/// decoding, views and files is measured against.
+/// The bare sessions on ready tensors, all at once, for about `seconds`: what a capture with decoding, views and files is
+/// measured against. Returns images per second, and images in all.
 pub fn bare_rate(
     teacher: &mut Teacher,
     images: ImageSize,
     rows: usize,
     seconds: f64,
-) -> Result<f64, TeacherError> {
-    each_session(teacher, images, rows, |run| {
-        run()?;
-        let (start, mut runs) = (Instant::now(), 0);
+) -> Result<(f64, u64), TeacherError> {
+    let start = Instant::now();
+    let runs = each_session(teacher, images, rows, |run| {
+        let mut runs = 0;
         while start.elapsed().as_secs_f64() < seconds {
             run()?;
             runs += 1;
         }
-        Ok((runs * rows) as f64 / start.elapsed().as_secs_f64())
-    })
+        Ok(runs)
+    })?;
+    let n_images = runs.iter().sum::<u64>() * rows as u64;
+    Ok((n_images as f64 / start.elapsed().as_secs_f64(), n_images))
 }
 
-/// Gives each session a thread and a batch of black images, lets `measure` run them, and adds up what it returns.
-fn each_session(
+/// Gives each session a thread and a batch of black images, lets `measure` run them, and collects what it returns.
+fn each_session<T: Send>(
     teacher: &mut Teacher,
     images: ImageSize,
     rows: usize,
-    measure: impl Fn(&mut dyn FnMut() -> Result<(), TeacherError>) -> Result<f64, TeacherError> + Sync,
-) -> Result<f64, TeacherError> {
+    measure: impl Fn(&mut dyn FnMut() -> Result<(), TeacherError>) -> Result<T, TeacherError> + Sync,
+) -> Result<Vec<T>, TeacherError> {
     let mut batch = PixelBatch::new(teacher.layout());
     batch.pixels = vec![0.0; rows * images.n_bytes()];
     (batch.n, batch.channels, batch.height, batch.width) =
@@ -125,7 +128,7 @@ fn each_session(
         ..
     } = teacher.split();
     let (batch, measure) = (&batch, &measure);
-    let rates: Vec<Result<f64, TeacherError>> = std::thread::scope(|scope| {
+    let results: Vec<Result<T, TeacherError>> = std::thread::scope(|scope| {
         let trials: Vec<_> = workers
             .iter_mut()
             .map(|worker| {
@@ -145,5 +148,5 @@ fn each_session(
         };
         trials.into_iter().map(join).collect()
     });
-    rates.into_iter().sum()
+    results.into_iter().collect()
 }

@@ -147,7 +147,7 @@ impl TeacherError {
                 "run `make setup PROVIDER=cuda`, or point ORT_DYLIB_PATH at a library built with it".into()
             }
             Self::RuntimeUnloadable { .. } | Self::RuntimeTooOld { .. } => "run `make setup` for the pinned library, and unset ORT_DYLIB_PATH".into(),
-            Self::ProviderFailed { .. } => "`logitcask doctor` lists what is missing; `--provider cpu` runs without a GPU".into(),
+            Self::ProviderFailed { source, .. } => provider_hint(source.message()),
             Self::ProviderUnused { .. } => "`--provider cpu` is the honest choice for this model".into(),
             Self::ModelUnreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 "check `onnx` in [[teacher]]; weight files must lie where the model names them, beside it".into()
@@ -184,6 +184,22 @@ impl TeacherError {
         };
         Some(text)
     }
+}
+
+/// The library that the loader misses tells what is not installed.
+fn provider_hint(message: &str) -> String {
+    let missing =
+        |name: &str| message.contains(name) && message.contains("cannot open shared object");
+    if missing("libcuda.so") {
+        return "there is no NVIDIA driver on this machine (`libcuda.so.1` comes with it); `--provider cpu` runs without".into();
+    }
+    if missing("libnvinfer") || missing("libnvonnxparser") {
+        return "install TensorRT 10 for CUDA 13 and put it on LD_LIBRARY_PATH (PyPI has no wheel of it), or use `--provider cuda`".into();
+    }
+    if message.contains("cannot open shared object") {
+        return "`make setup PROVIDER=cuda` fetches the CUDA and cuDNN libraries beside ONNX Runtime".into();
+    }
+    "`logitcask doctor` lists what is missing; `--provider cpu` runs without a GPU".into()
 }
 
 fn list(paths: &[PathBuf]) -> String {

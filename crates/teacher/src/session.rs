@@ -93,6 +93,25 @@ impl SessionPlan<'_> {
     }
 }
 
+/// Tries to start a provider without any model: what is missing for it (a driver, a library) shows here already.
+pub(crate) fn try_provider(runtime: &Runtime, device: &Device) -> Result<(), TeacherError> {
+    let plan = SessionPlan {
+        runtime,
+        path: Path::new(""),
+        device,
+        precision: Precision::F32,
+        gpu: device.gpus.first().copied().unwrap_or(0),
+        threads: 1,
+    };
+    let provider = device.provider;
+    let failed = |source| TeacherError::ProviderFailed {
+        provider,
+        log: runtime.log.take(),
+        source,
+    };
+    plan.builder(&Arc::default()).map(drop).map_err(failed)
+}
+
 /// A session and the buffers it reuses. Owned by one thread at a time.
 pub(crate) struct Worker {
     session: Session,

@@ -3,6 +3,8 @@
 //!
 //! Prints one JSON object. `benches/peers/capture.py` runs it in turns with Python's onnxruntime and PyTorch.
 
+#![allow(clippy::print_stdout, reason = "its output is data")]
+
 use std::sync::atomic::AtomicBool;
 
 use logitcask_cache::{Encoding, LogitWriter, Manifest};

@@ -1,4 +1,5 @@
 //! The laws of the house that a machine can check, over `crates/*/src`. ARCHITECTURE.md says why they are laws.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

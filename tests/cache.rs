@@ -1,4 +1,5 @@
 //! The verbs on caches, through the real binary, on a capture of the digits by their real teacher.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod bench;
 

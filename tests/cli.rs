@@ -1,5 +1,6 @@
 //! What a person meets who asks wrongly: one message, the remedy, exit code 1 or 2, no panic, nothing left behind that
 //! would later be trusted.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod bench;
 
@@ -216,4 +217,19 @@ fn help_and_lists_are_data_on_stdout() {
         assert!(row["name"].is_string(), "{line}");
     }
     assert!(Path::new(bench::ROOT).join("pipelines").is_dir());
+}
+
+/// `logitcask list | head -1`: a reader that goes away is no failure, and no panic.
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_logitcask"))
+        .args(["list"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take()); // before it has written anything
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
 }

@@ -1,4 +1,5 @@
 //! The walk from images to a report, through the real binary, on the embedded digits and their real teacher.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod bench;
 

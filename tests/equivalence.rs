@@ -3,6 +3,12 @@
 //! Fifty steps are trained from an f32 cache of the whole view family, and fifty steps whose logits the ONNX Runtime
 //! teacher computes on the very pixels of each batch. Rows agree to 1e-5 of max|z|, losses to 1e-3 at every step.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests too"
+)]
+
 mod bench;
 
 use std::cell::RefCell;

@@ -1,4 +1,5 @@
 //! Students leave the house as ONNX and answer the same in ONNX Runtime; one that left can be the next teacher.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod bench;
 

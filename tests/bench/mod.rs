@@ -1,5 +1,6 @@
 //! A bench for end-to-end tests: a folder of its own, the digits' recipe, and the real binary.
 #![allow(dead_code, reason = "each test file uses its part of the bench")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,17 @@
 //! `args` says what can be typed, `recipe` reads an experiment, `experiment` opens what it names, and each file under
 //! `commands` is one verb. The libraries below print nothing; they hand over events, and here they become bars.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "this is the crate that talks to people"
+)]
+
+/// A line of data on stdout. Where nobody reads on (`| head`), the process ends quietly; std's macro would panic.
+macro_rules! println {
+    () => { crate::progress::print_line(format_args!("")) };
+    ($($line:tt)*) => { crate::progress::print_line(format_args!($($line)*)) };
+}
+
 mod args;
 mod commands;
 mod exit;

@@ -25,6 +25,20 @@ pub(crate) fn style(paint: fn(&str) -> String) -> impl Fn(&str) -> String {
     }
 }
 
+/// Behind `println!`.
+pub(crate) fn print_line(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+
+    // A reader that went away (`| head`) has what it wants. Any other failure would leave data that looks whole.
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
+        let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if !gone {
+            say(format!("error: stdout cannot be written: {error}"));
+        }
+        std::process::exit(if gone { 0 } else { 1 });
+    }
+}
+
 /// Says a line to the person.
 pub(crate) fn say(line: impl AsRef<str>) {
     eprintln!("{}", line.as_ref());

@@ -60,6 +60,9 @@ pub fn evaluate(
     Ok(tally.metrics())
 }
 
+/// What takes a batch and its logits (B, C), row by row.
+pub type Sink<'a> = dyn FnMut(&PixelBatch, &[f32]) -> Result<(), StudentError> + 'a;
+
 /// Hands over the student's logits (B, C), batch by batch, for the clean views of some samples.
 ///
 /// # Errors
@@ -71,7 +74,7 @@ pub fn predict(
     preprocess: &Preprocess,
     loader_threads: usize,
     device: &Device,
-    sink: &mut dyn FnMut(&PixelBatch, &[f32]) -> Result<(), StudentError>,
+    sink: &mut Sink,
 ) -> Result<(), StudentError> {
     const BATCH_SIZE: usize = 256;
     let batches: Vec<Vec<(u32, u32)>> = samples

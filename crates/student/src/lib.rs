@@ -31,7 +31,7 @@ pub use calibrate::fit_temperature;
 pub use checkpoint::{Checkpoint, Position};
 pub use ema::Ema;
 pub use error::StudentError;
-pub use evaluate::{Evaluation, Metrics, Tally, evaluate, predict};
+pub use evaluate::{Evaluation, Metrics, Sink, Tally, evaluate, predict};
 pub use export_onnx::{Normalisation, OnnxSpec, to_onnx, to_safetensors};
 pub use models::{ImageShape, ModelRow, Student, find as find_model, models};
 pub use network::{Network, StudentShape, StudentSpec};

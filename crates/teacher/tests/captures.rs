@@ -1,4 +1,5 @@
 //! Captures: the same bytes however the work was cut, and nothing half-done that is later believed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What cannot work is refused with a message that says what, where and what to do.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! Real models and real images, where they lie beside the project; skipped out loud where they do not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests are tests too, and a skipped test says so"
+)]
 
 mod common;
 

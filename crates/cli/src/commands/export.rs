@@ -146,7 +146,7 @@ fn check(path: &Path, trained: &Trained, experiment: &Experiment, spec: &OnnxSpe
         .count();
     let share = error / largest;
     let what = json!({ "n_samples": samples.len(), "worst": share, "flipped": n_flipped });
-    if !(share <= TOLERANCE) || n_flipped > 0 {
+    if share.is_nan() || share > TOLERANCE || n_flipped > 0 {
         return Err(Failure::work(format!(
             "`{}` does not agree with the student: logits differ by up to {share:.1e} of the largest (at most \
              {TOLERANCE:.0e}), {n_flipped} of {} images get another class",

@@ -119,7 +119,7 @@ impl Stage<'_> {
         let mut manifest = want.manifest()?;
         let teacher = self.teacher()?;
         manifest.recorded.extend(provenance(teacher, batch_size));
-        let mut writer = LogitWriter::open(&self.args.recipe.cache_dir, &manifest)?;
+        let writer = LogitWriter::open(&self.args.recipe.cache_dir, &manifest)?;
         let views: Vec<u32> = (0..want.split.n_views).collect();
         let job = Job {
             pixels,
@@ -131,7 +131,7 @@ impl Stage<'_> {
         };
         let show = Show::new(want);
         let stop = self.stop;
-        let report = capture(self.loaded_teacher()?, &job, &mut writer, stop, &|event| {
+        let report = capture(self.loaded_teacher()?, &job, &writer, stop, &|event| {
             show.event(event)
         });
         show.bar.finish();

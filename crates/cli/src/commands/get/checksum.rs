@@ -8,7 +8,6 @@ use std::path::Path;
 use logitcask_dataset::Checksum;
 use md5::Md5;
 use sha2::Sha256;
-use sha2::digest::Digest as _;
 
 /// A digest and what made it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Look at datasets
     #[command(subcommand)]
     Dataset(Dataset),
+    /// Measure this program on this machine
+    #[command(subcommand)]
+    Bench(Bench),
     /// Say what works on this machine, what does not, and what to type
     Doctor(Doctor),
 }
@@ -67,15 +70,22 @@ pub(crate) struct RecipeArgs {
 pub(crate) struct TeacherLogits {
     #[command(flatten)]
     pub(crate) recipe: RecipeArgs,
-    /// What runs the teacher
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub(crate) provider: String,
-    /// Teacher sessions, each on one thread; all cores where absent
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) machine: TeacherMachine,
     /// Only this part of the chunks, `2/8` say; whoever completes a view makes it exist
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     pub(crate) part: String,
+}
+
+/// What a teacher runs on: flags, because they describe the machine and not the experiment.
+#[derive(Debug, Args)]
+pub(crate) struct TeacherMachine {
+    /// What runs the teacher: `cpu`, `cuda` or `tensorrt`
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) provider: String,
+    /// Teacher sessions, each on one thread, and as many threads that decode; all cores where absent
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
     /// Which GPUs, one session each (repeatable); the first where absent
     #[arg(long = "gpu", value_name = "INDEX")]
     pub(crate) gpus: Vec<u32>,
@@ -410,6 +420,29 @@ pub(crate) struct DatasetGet {
     /// per file)
     #[arg(long, value_name = "HEX")]
     pub(crate) checksum: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// A whole capture (decode, views, files) beside the same sessions on ready tensors, in turns
+    Capture(BenchCapture),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Files go into a scratch folder below `--cache-dir` and are removed again.\n\nExample:\n  logitcask bench capture pipelines/quick.toml --json"
+)]
+pub(crate) struct BenchCapture {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    #[command(flatten)]
+    pub(crate) machine: TeacherMachine,
+    /// How often each is measured, in turns
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// About how long each measurement takes
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    pub(crate) seconds: f64,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ mod args;
 mod commands;
 mod exit;
 mod experiment;
+mod machine;
 mod progress;
 mod recipe;
 mod report;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         args::Command::List(args) => commands::list::run(&args),
         args::Command::Cache(args) => commands::cache::run(&args),
         args::Command::Dataset(args) => commands::dataset::run(&args, &stop),
+        args::Command::Bench(args) => commands::bench::run(&args, &stop),
         args::Command::Doctor(args) => commands::doctor::run(&args),
     };
     match outcome {

@@ -29,13 +29,6 @@ pub enum Event {
         /// From now on.
         to: usize,
     },
-    /// The batch size was found by a trial.
-    BatchSize {
-        /// The one that is used.
-        chosen: usize,
-        /// (Images in one run, images per second) of each that was tried.
-        tried: Vec<(usize, f64)>,
-    },
 }
 
 /// How a capture is going to run.

@@ -1,5 +1,6 @@
 //! One file, one verb.
 
+pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod dataset;
 pub(crate) mod doctor;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What `make test-full` does beyond `make test`: long kill runs, other programs that read our files, and a real browser.
-# Installs what it needs (Python packages into .runtime/python; chromium by apt-get, as root) and fails where it cannot.
+# What `make test-full` does beyond `make test`: long kill runs, other programs that read our files, a real browser, fuzzing.
+# Installs what it needs (Python packages into .runtime/python; chromium by apt-get, as root; cargo-fuzz) and fails where it
+# cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -31,4 +32,8 @@ chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-backgrou
     --screenshot="$work/report.png" "file://$work/report/report.html" 2>"$work/console"
 [ -s "$work/report.png" ] || { echo "the browser drew nothing"; exit 1; }
 if grep -E 'CONSOLE.*(error|Error)' "$work/console"; then echo "the page has errors"; exit 1; fi
+
+echo "== fuzzing: every reader of files, two minutes each"
+SECONDS_EACH=120 tests/fuzz.sh
+
 echo "all of it passed"

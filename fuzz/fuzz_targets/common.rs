@@ -2,13 +2,15 @@ use logitcask_dataset::{DataSpec, Dataset, Image, Role};
 
 /// Opens files of these names and contents as a dataset and decodes a few samples. Errors are fine.
 pub fn open(format: &str, files: &[(&str, &[u8])]) {
-    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+    let folder = tempfile::tempdir().expect("a folder");
     for (name, bytes) in files {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
-        std::fs::write(path, bytes).expect("a file in memory");
+        std::fs::write(path, bytes).expect("a file");
     }
-    let Ok(dataset) = Dataset::open(&DataSpec::new(format, folder.path()), Role::Train) else { return };
+    let Ok(dataset) = Dataset::open(&DataSpec::new(format, folder.path()), Role::Train) else {
+        return;
+    };
     let mut image = Image::new();
     for index in 0..dataset.len().min(4) as u32 {
         let _ = dataset.decode(index, &mut image);

@@ -93,8 +93,9 @@ pub(crate) fn encode(
 ) -> Result<Vec<u8>, CacheError> {
     check_lengths(manifest, place, rows)?;
     let codec = manifest.encoding.codec(manifest.n_classes);
+    let feature_codec = manifest.feature_codec();
     let n_rows = place.samples.len();
-    let columns = codec.columns();
+    let columns = manifest.columns();
     let mut encoded: Vec<(Column, MutableBuffer)> = columns
         .iter()
         .map(|&column| {
@@ -130,6 +131,17 @@ pub(crate) fn encode(
                 value: logits[class],
                 encoding: manifest.encoding.to_string(),
             })?;
+        if let Some((codec, column)) = feature_codec.as_ref().zip(slices.last_mut()) {
+            let features = &rows.features[row * manifest.feature_len..][..manifest.feature_len];
+            encode_features(codec.as_ref(), features, column).map_err(|index| {
+                CacheError::Feature {
+                    sample,
+                    view: place.view,
+                    index,
+                    value: features[index],
+                }
+            })?;
+        }
         let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
         checks.push(row_check(sample, place.view, label, &slices));
     }
@@ -149,6 +161,14 @@ pub(crate) fn encode(
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// Encodes a row of features; gives back the first that is no number, or too large for one of 16 bits.
+fn encode_features(codec: &dyn Codec, features: &[f32], column: &mut [u8]) -> Result<(), usize> {
+    match features.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(index),
+        None => codec.encode(features, NO_LABEL, &mut [column]),
+    }
 }
 
 fn check_lengths(
@@ -222,7 +242,6 @@ impl Chunk {
     pub(crate) fn open(
         path: &Path,
         manifest: &Manifest,
-        codec: &dyn Codec,
         place: ChunkPlace,
         io: Io,
     ) -> Result<Chunk, CacheError> {
@@ -230,7 +249,7 @@ impl Chunk {
         let layout = arrow_ipc::locate(
             &source,
             place.samples.len(),
-            &codec.columns(),
+            &manifest.columns(),
             &place.metadata(manifest),
         )
         .map_err(|problem| CacheError::damaged(path, problem))?;
@@ -275,6 +294,18 @@ impl Chunk {
         codec: &dyn Codec,
     ) -> Result<Row<Option<TopKRow>>, CacheError> {
         self.checked_row(sample, |columns| codec.decode_top_k(columns))
+    }
+
+    /// The same for the features beside the row, in a cache that has them.
+    pub(crate) fn features(
+        &self,
+        sample: u32,
+        codec: &dyn Codec,
+        features: &mut [f32],
+    ) -> Result<Row<()>, CacheError> {
+        self.checked_row(sample, |columns| {
+            codec.decode(&columns[columns.len() - 1..], features);
+        })
     }
 
     #[inline]

@@ -111,6 +111,20 @@ pub enum CacheError {
         /// What stood there.
         value: f32,
     },
+    /// A feature cannot be stored.
+    #[error(
+        "the teacher's feature {index} of sample {sample}, view {view} is {value}, beyond what the cache can hold"
+    )]
+    Feature {
+        /// The sample.
+        sample: u32,
+        /// The view.
+        view: u32,
+        /// The position in the row of features.
+        index: usize,
+        /// What stood there.
+        value: f32,
+    },
     /// A logit is too large for the encoding.
     #[error(
         "the teacher's logit for class {class} of sample {sample}, view {view} is {value}, beyond what `{encoding}` can hold"
@@ -245,6 +259,9 @@ impl CacheError {
                 "the teacher is broken or its input is wrongly scaled; check `mean`, `std` and `scale`, and try \
                  `precision = \"f32\"`"
                     .to_owned()
+            }
+            CacheError::Feature { value, .. } if value.is_finite() => {
+                "features are f16 unless `encoding = \"f32\"`".to_owned()
             }
             CacheError::OutOfRange { .. } => "use `encoding = \"f32\"`".to_owned(),
             CacheError::DiskFull { .. } => {

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::encodings::{Codec, Column};
 use crate::folder;
 use crate::key::{hex, hex_digest};
 use crate::sealed::{self, FORMAT, VERSION};
@@ -105,6 +106,43 @@ impl Manifest {
             feature_len: 0,
             recorded: BTreeMap::new(),
         }
+    }
+
+    /// The same with a row of features beside each row of logits: `feature_len` values, as f32 where the encoding is
+    /// `f32` and as f16 otherwise.
+    pub fn with_features(self, feature_len: usize) -> Manifest {
+        let mut manifest = Manifest {
+            feature_len,
+            ..self
+        };
+        manifest.chunk_rows = default_chunk_rows(manifest.n_samples, manifest.row_bytes());
+        manifest
+    }
+
+    /// What writes and reads rows of features; `None` where there are none.
+    pub(crate) fn feature_codec(&self) -> Option<Box<dyn Codec>> {
+        let encoding = match self.encoding {
+            Encoding::F32 => Encoding::F32,
+            _ => Encoding::F16,
+        };
+        (self.feature_len > 0).then(|| encoding.codec(self.feature_len))
+    }
+
+    /// The columns of a row: the encoding's, then the features'. A row's check runs over all of them.
+    pub(crate) fn columns(&self) -> Vec<Column> {
+        let mut columns = self.encoding.codec(self.n_classes).columns();
+        if let Some(codec) = self.feature_codec() {
+            columns.extend(codec.columns().into_iter().map(|column| Column {
+                name: "features",
+                ..column
+            }));
+        }
+        columns
+    }
+
+    /// Bytes of logits and features in one row, without `sample`, `label` and `check`.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.columns().iter().map(Column::row_bytes).sum()
     }
 
     /// `<teacher>-<key12>`, the name of the cache's folder.

@@ -46,7 +46,7 @@ impl LogitCache {
     pub fn open(path: &Path, options: OpenOptions) -> Result<LogitCache, CacheError> {
         let manifest = Manifest::read(path)?;
         let codec = manifest.encoding.codec(manifest.n_classes);
-        let row_bytes = manifest.encoding.row_bytes(manifest.n_classes);
+        let row_bytes = manifest.row_bytes();
         let views = folder::views_of(path)?;
         let mut view_files = Vec::with_capacity(views.len());
         let mut chunks = Vec::with_capacity(views.len());
@@ -55,7 +55,7 @@ impl LogitCache {
             let opened = (0..).zip(&file.chunks).map(|(chunk, entry)| {
                 let place = ChunkPlace::new(&manifest, view, chunk)?;
                 let path = view_folder(path, view).join(&entry.file);
-                let chunk = Chunk::open(&path, &manifest, codec.as_ref(), place, options.io)?;
+                let chunk = Chunk::open(&path, &manifest, place, options.io)?;
                 chunk.check_file_len(entry.bytes)?;
                 Ok(chunk)
             });
@@ -225,6 +225,28 @@ impl LogitCache {
             Row::Null(_) => Err(CacheError::NullRow { sample, view }),
         };
         wanted.iter().map(gather).collect()
+    }
+
+    /// Gathers the features beside the rows of the `wanted` (sample, view) pairs, as (wanted, `feature_len`) in f32.
+    ///
+    /// # Errors
+    /// If the cache holds no features, or as [`rows`](Self::rows).
+    pub fn features(&self, wanted: &[(u32, u32)], features: &mut [f32]) -> Result<(), CacheError> {
+        let feature_len = self.manifest.feature_len;
+        let codec = self
+            .manifest
+            .feature_codec()
+            .ok_or_else(|| self.not_held("features of the teacher".to_owned()))?;
+        check_length("features", features.len(), wanted.len() * feature_len)?;
+        let rows = wanted.iter().zip(features.chunks_exact_mut(feature_len));
+        for (&(sample, view), features) in rows {
+            let chunk = self.chunk_of(sample, view)?;
+            match chunk.features(sample, codec.as_ref(), features)? {
+                Row::There(..) => {}
+                Row::Null(_) => return Err(CacheError::NullRow { sample, view }),
+            }
+        }
+        Ok(())
     }
 
     /// One checked row and its label; `None` where the sample could not be decoded.

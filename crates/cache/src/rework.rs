@@ -35,6 +35,9 @@ pub fn transcode(
         source.n_samples,
         source.n_classes,
     );
+    if source.feature_len > 0 {
+        target = target.with_features(source.feature_len);
+    }
     target.class_names.clone_from(&source.class_names);
     target.labels = source.labels;
     target.absolute = source.absolute;
@@ -54,12 +57,12 @@ pub fn transcode(
         let missing = writer.missing_chunks(view)?;
         done += u64::from(n_chunks) - missing.len() as u64;
         for chunk in missing {
-            let (labels, logits, valid) = rows_of(cache, view, writer.chunk_range(chunk)?)?;
+            let rows = rows_of(cache, view, writer.chunk_range(chunk)?)?;
             let rows = ChunkRows {
-                labels: &labels,
-                logits: &logits,
-                valid: &valid,
-                ..ChunkRows::default()
+                labels: &rows.labels,
+                logits: &rows.logits,
+                valid: &rows.valid,
+                features: &rows.features,
             };
             writer.write_chunk(view, chunk, &rows)?;
             done += 1;
@@ -80,24 +83,36 @@ fn may_follow(from: Encoding, to: Encoding) -> bool {
     }
 }
 
-type Rows = (Vec<u32>, Vec<f32>, Vec<bool>);
+struct Rows {
+    labels: Vec<u32>,
+    logits: Vec<f32>,
+    valid: Vec<bool>,
+    features: Vec<f32>,
+}
 
 fn rows_of(
     cache: &LogitCache,
     view: u32,
     samples: std::ops::Range<u32>,
 ) -> Result<Rows, CacheError> {
-    let n_classes = cache.n_classes();
-    let mut logits = vec![0.0; samples.len() * n_classes];
-    let (mut labels, mut valid) = (
-        Vec::with_capacity(samples.len()),
-        Vec::with_capacity(samples.len()),
-    );
-    for (sample, row) in samples.zip(logits.chunks_exact_mut(n_classes)) {
-        labels.push(cache.label(sample, view)?);
-        valid.push(cache.row_or_null(sample, view, row)?.is_some());
+    let (n_classes, feature_len) = (cache.n_classes(), cache.manifest().feature_len);
+    let mut rows = Rows {
+        labels: Vec::with_capacity(samples.len()),
+        logits: vec![0.0; samples.len() * n_classes],
+        valid: Vec::with_capacity(samples.len()),
+        features: vec![0.0; samples.len() * feature_len],
+    };
+    for (index, sample) in samples.enumerate() {
+        let logits = &mut rows.logits[index * n_classes..][..n_classes];
+        let is_there = cache.row_or_null(sample, view, logits)?.is_some();
+        if is_there && feature_len > 0 {
+            let features = &mut rows.features[index * feature_len..][..feature_len];
+            cache.features(&[(sample, view)], features)?;
+        }
+        rows.labels.push(cache.label(sample, view)?);
+        rows.valid.push(is_there);
     }
-    Ok((labels, logits, valid))
+    Ok(rows)
 }
 
 /// What [`merge`] did.

@@ -45,15 +45,6 @@ impl LogitWriter {
     /// same key disagrees in its labels, its pixels or its shape.
     pub fn open(root: &Path, manifest: &Manifest) -> Result<LogitWriter, CacheError> {
         manifest.check()?;
-        if manifest.feature_len > 0 {
-            // The format leaves room for feature columns; nothing writes them yet.
-            let (field, value) = ("feature_len", manifest.feature_len.to_string());
-            return Err(CacheError::Manifest {
-                field,
-                value,
-                problem: "features cannot be stored yet",
-            });
-        }
         let path = match folder::find(root, &manifest.key)? {
             folder::Found::Hit(path) => path,
             folder::Found::Miss { .. } => root.join(manifest.folder_name()),
@@ -265,7 +256,7 @@ pub(crate) fn summarise(
     file: String,
 ) -> Result<WholeChunk, CacheError> {
     let codec = manifest.encoding.codec(manifest.n_classes);
-    let chunk = Chunk::open(path, manifest, codec.as_ref(), place, Io::Map)?;
+    let chunk = Chunk::open(path, manifest, place, Io::Map)?;
     let unreadable = |error| CacheError::io("read", path)(error);
     let mut logits = vec![0.0; manifest.n_classes];
     let (mut n_correct, mut null_samples) = (0, Vec::new());

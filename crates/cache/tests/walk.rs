@@ -7,7 +7,7 @@ use std::path::Path;
 
 use logitcask_cache::{
     CacheError, CacheKey, ChunkRows, Encoding, Found, Io, LogitCache, LogitWriter, OpenOptions,
-    Statistic, encodings, find, list,
+    Statistic, encodings, find, list, transcode,
 };
 use support::{capture, files, key, label, logit, manifest, write_chunk};
 
@@ -395,4 +395,98 @@ fn a_top_k_cache_gives_what_it_holds_and_refuses_the_rest() {
         ),
         "{too_many}"
     );
+}
+
+/// Features lie beside the rows, under the same check, and go wherever the rows go.
+#[test]
+fn features_come_back_beside_their_rows() {
+    const LEN: usize = 5;
+    let feature = |sample: u32, view: u32, index: usize| logit(sample, view, 1000 + index);
+    for (encoding, tolerance) in [
+        (Encoding::F32, 0.0),
+        (Encoding::F16, 0.01),
+        (Encoding::U8, 0.01),
+        (Encoding::TopK(2), 0.01),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let mut manifest = manifest(encoding, 6, 3, 4).with_features(LEN);
+        manifest.chunk_rows = 4;
+        let writer = LogitWriter::open(root.path(), &manifest).unwrap();
+        for chunk in 0..2 {
+            let samples = writer.chunk_range(chunk).unwrap();
+            let of = |n: usize, value: &dyn Fn(u32, usize) -> f32| -> Vec<f32> {
+                let rows = samples.clone();
+                rows.flat_map(|sample| (0..n).map(move |i| value(sample, i)))
+                    .collect()
+            };
+            let rows = ChunkRows {
+                labels: &vec![0; samples.len()],
+                logits: &of(3, &|sample, class| logit(sample, 0, class)),
+                valid: &samples.clone().map(|s| s != 5).collect::<Vec<_>>(),
+                features: &of(LEN, &|sample, index| feature(sample, 0, index)),
+            };
+            writer.write_chunk(0, chunk, &rows).unwrap();
+        }
+        writer.finish_view(0).unwrap();
+
+        let cache = LogitCache::open(writer.path(), OpenOptions::default()).unwrap();
+        let wanted = [(4, 0), (0, 0), (3, 0)];
+        let mut features = [0.0; 3 * LEN];
+        cache.features(&wanted, &mut features).unwrap();
+        for ((sample, view), row) in wanted.iter().zip(features.chunks(LEN)) {
+            for (index, value) in row.iter().enumerate() {
+                let expected = feature(*sample, *view, index);
+                assert!(
+                    (value - expected).abs() <= tolerance,
+                    "{encoding}: {value}, expected {expected}"
+                );
+            }
+        }
+        let null = cache.features(&[(5, 0)], &mut [0.0; LEN]).unwrap_err();
+        assert!(
+            matches!(null, CacheError::NullRow { sample: 5, .. }),
+            "{null}"
+        );
+        let verified = cache.verify(&|_, _| {}).unwrap();
+        assert!(verified.damages.is_empty(), "{verified:?}");
+        if encoding == Encoding::F32 {
+            let path = transcode(&cache, root.path(), Encoding::F16, &|_, _| {}).unwrap();
+            let coarse = LogitCache::open(&path, OpenOptions::default()).unwrap();
+            let mut rounded = [0.0; 3 * LEN];
+            coarse.features(&wanted, &mut rounded).unwrap();
+            let pairs = features.iter().zip(rounded);
+            assert!(pairs.into_iter().all(|(exact, f)| (exact - f).abs() < 0.01));
+        }
+
+        // One flipped bit of a feature, and the row is refused.
+        let file = writer.path().join("view=0000/part-00000.arrow");
+        let stored: Vec<u8> = (0..LEN)
+            .flat_map(|index| stored_feature(encoding, feature(0, 0, index)))
+            .collect();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let at = bytes.windows(stored.len()).position(|b| b == stored);
+        bytes[at.expect("the feature stands in the file")] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        let damaged = LogitCache::open(writer.path(), OpenOptions::default()).unwrap();
+        let refused = damaged.features(&[(0, 0)], &mut [0.0; LEN]).unwrap_err();
+        assert!(
+            matches!(refused, CacheError::DamagedRow { sample: 0, .. }),
+            "{refused}"
+        );
+    }
+    let plain = tempfile::tempdir().unwrap();
+    let writer = LogitWriter::open(plain.path(), &manifest(Encoding::F16, 2, 3, 2)).unwrap();
+    write_chunk(&writer, 0, 0, &[]);
+    writer.finish_view(0).unwrap();
+    let cache = LogitCache::open(writer.path(), OpenOptions::default()).unwrap();
+    let none = cache.features(&[(0, 0)], &mut []).unwrap_err();
+    assert!(matches!(none, CacheError::NotHeld { .. }), "{none}");
+}
+
+/// A feature as it is stored beside rows of this encoding.
+fn stored_feature(encoding: Encoding, value: f32) -> Vec<u8> {
+    match encoding {
+        Encoding::F32 => value.to_le_bytes().to_vec(),
+        _ => half::f16::from_f32(value).to_le_bytes().to_vec(),
+    }
 }

@@ -125,6 +125,7 @@ fn each_session<T: Send>(
         workers,
         input,
         output,
+        features,
         ..
     } = teacher.split();
     let (batch, measure) = (&batch, &measure);
@@ -136,7 +137,7 @@ fn each_session<T: Send>(
                     let mut answer = Answer::default();
                     measure(&mut || {
                         answer.clear();
-                        worker.forward(input, output, batch, &mut answer)
+                        worker.forward(input, output, features, batch, &mut answer)
                     })
                 })
             })

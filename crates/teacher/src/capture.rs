@@ -136,6 +136,7 @@ pub fn capture(
             events,
             labels: job.pixels.dataset.labels(),
             n_classes,
+            feature_len: writer.manifest().feature_len,
             open: BTreeMap::new(),
             remaining: remaining_chunks(&missing),
             report: &mut report,
@@ -246,9 +247,10 @@ fn describe(
     // The chunk being filled, the next one, and those that a slow session still holds a batch of.
     let chunk_rows = writer.manifest().chunk_rows as usize;
     let open_chunks = 2 + sessions * batch_size / chunk_rows;
-    let chunk_bytes = chunk_rows * job.pixels.dataset.n_classes() * size_of::<f32>();
+    let row_bytes = (job.pixels.dataset.n_classes() + teacher.feature_len()) * size_of::<f32>();
+    let chunk_bytes = chunk_rows * row_bytes;
     let waiting_rows = pipeline::ANSWERS_EACH * sessions * batch_size;
-    let answer_bytes = waiting_rows * job.pixels.dataset.n_classes() * size_of::<f32>();
+    let answer_bytes = waiting_rows * row_bytes;
     let pixel_bytes = pipeline::batches_at_once(sessions, job.decoders) * batch_bytes;
     Plan {
         images,
@@ -266,6 +268,7 @@ struct Sink<'a> {
     events: &'a dyn Fn(Event),
     labels: &'a [u32],
     n_classes: usize,
+    feature_len: usize,
     open: BTreeMap<(u32, u32), OpenChunk>,
     remaining: BTreeMap<u32, usize>,
     report: &'a mut CaptureReport,
@@ -279,6 +282,7 @@ struct Sink<'a> {
 struct OpenChunk {
     start: u32,
     logits: Vec<f32>,
+    features: Vec<f32>,
     valid: Vec<bool>,
     n_missing: usize,
 }
@@ -304,8 +308,14 @@ impl Sink<'_> {
                 dataset: self.n_classes,
             });
         }
+        if answer.feature_len != self.feature_len && bad.len() < task.requests.len() {
+            return Err(TeacherError::FeatureLength {
+                found: answer.feature_len,
+                expected: self.feature_len,
+            });
+        }
         self.report.clipped += answer.clipped;
-        let n_classes = self.n_classes;
+        let (n_classes, feature_len) = (self.n_classes, self.feature_len);
         let range = self.writer.chunk_range(task.chunk)?;
         let chunk = self
             .open
@@ -313,6 +323,7 @@ impl Sink<'_> {
             .or_insert_with(|| OpenChunk {
                 start: range.start,
                 logits: vec![0.0; range.len() * n_classes],
+                features: vec![0.0; range.len() * feature_len],
                 valid: vec![true; range.len()],
                 n_missing: range.len(),
             });
@@ -324,10 +335,18 @@ impl Sink<'_> {
             let position = (sample - chunk.start) as usize;
             chunk.logits[position * n_classes..][..n_classes].copy_from_slice(row);
         }
+        if feature_len > 0 {
+            let rows = answer.features.chunks_exact(feature_len);
+            for ((sample, _), row) in task.requests.iter().zip(rows) {
+                let position = (sample - chunk.start) as usize;
+                chunk.features[position * feature_len..][..feature_len].copy_from_slice(row);
+            }
+        }
         for BadSample { index, error, .. } in bad {
             let position = (index - chunk.start) as usize;
             chunk.valid[position] = false;
             chunk.logits[position * n_classes..][..n_classes].fill(0.0);
+            chunk.features[position * feature_len..][..feature_len].fill(0.0);
             if self.report.bad_samples.insert(index) {
                 (self.events)(Event::BadSample {
                     sample: index,
@@ -355,7 +374,7 @@ impl Sink<'_> {
                 labels,
                 logits: &filled.logits,
                 valid: &filled.valid,
-                features: &[],
+                features: &filled.features,
             },
         )?;
         self.report.images += filled.valid.len() as u64;

@@ -22,7 +22,7 @@ pub enum TeacherError {
         path: PathBuf,
         source: ort::LoadDynamicError,
     },
-    #[error("`{}` is ONNX Runtime {found}; {needed} or later is needed", path.display())]
+    #[error("`{}` is ONNX Runtime {found}; {needed} or a later 1.x is needed", path.display())]
     RuntimeTooOld {
         path: PathBuf,
         found: String,
@@ -96,8 +96,12 @@ pub enum TeacherError {
         quoted(names)
     )]
     OutputUnclear { names: Vec<String> },
-    #[error("the output `{name}` has shape {shape}; one row of logits per image was expected")]
+    #[error("the output `{name}` has shape {shape}; one row of values per image was expected")]
     OutputShape { name: String, shape: String },
+    #[error("the teacher answers with {found} features, and with {expected} before")]
+    FeatureLength { found: usize, expected: usize },
+    #[error("the features `{name}` are the very output that holds the logits")]
+    FeaturesAreLogits { name: String },
     #[error("the output `{name}` is {found}; logits are f32, f16, bf16 or f64")]
     OutputType { name: String, found: String },
     #[error("the teacher gives {teacher} classes, the dataset has {dataset}")]
@@ -110,11 +114,12 @@ pub enum TeacherError {
         found: OutputIs,
         stated: OutputIs,
     },
-    #[error("the teacher answers sample {sample}, view {view} with {value} for class {class}")]
+    #[error("the teacher answers sample {sample}, view {view} with {value} for {what} {index}")]
     NotFinite {
         sample: u32,
         view: u32,
-        class: usize,
+        what: &'static str,
+        index: usize,
         value: f32,
     },
 
@@ -166,7 +171,8 @@ impl TeacherError {
             Self::ImageSize { .. } => "set `size` in [[teacher]] to the side that the teacher was trained on, or check `layout`".into(),
             Self::NotBytes { .. } => "set `scale = \"byte\"` with mean 0 and std 1 in [[teacher]]: this teacher normalises by itself".into(),
             Self::NoSuchOutput { .. } | Self::OutputUnclear { .. } => "name one with `output = \"...\"` in [[teacher]]".into(),
-            Self::OutputShape { .. } => "choose another output with `output = \"...\"` in [[teacher]]".into(),
+            Self::FeaturesAreLogits { .. } => "name another output in `features`, or leave it out".into(),
+            Self::OutputShape { .. } => "choose another output with `output = \"...\"` (or `features = \"...\"`) in [[teacher]]: one of shape (B, N), or (B, N, 1, 1)".into(),
             Self::ClassCount { .. } => "select or reorder the teacher's classes with `classes = [...]`, one index per class of the dataset".into(),
             Self::OutputIsNot { found: OutputIs::Logits, .. } => "remove `output_is` from [[teacher]]".into(),
             Self::OutputIsNot { found, .. } => {

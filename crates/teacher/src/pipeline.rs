@@ -98,6 +98,7 @@ pub(crate) fn run(
         workers,
         input,
         output,
+        features,
         layout,
     } = teacher.split();
     let tasks = Mutex::new(tasks);
@@ -162,7 +163,7 @@ pub(crate) fn run(
                     let bad = std::mem::take(&mut batch.bad);
                     // Of a batch without a single image not even the size is known.
                     let asked = if bad.len() < batch.n {
-                        worker.forward(input, output, &batch, &mut answer)
+                        worker.forward(input, output, features, &batch, &mut answer)
                     } else {
                         Ok(())
                     };
@@ -228,25 +229,28 @@ fn count(counter: &AtomicU64, time: Duration) {
 
 /// A NaN or an infinity would poison every student trained from it, epochs later and far from here.
 fn check_finite(task: &Task, answer: &Answer, bad: &[BadSample]) -> Result<(), TeacherError> {
-    if answer.rows.iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    for (index, (&(sample, view), row)) in task
-        .requests
-        .iter()
-        .zip(answer.rows.chunks_exact(answer.width))
-        .enumerate()
-    {
-        if bad.iter().any(|bad| bad.row == index) {
+    let looked_at = [
+        ("class", &answer.rows, answer.width),
+        ("feature", &answer.features, answer.feature_len),
+    ];
+    for (what, values, width) in looked_at {
+        if values.iter().all(|value| value.is_finite()) {
             continue;
         }
-        if let Some(class) = row.iter().position(|value| !value.is_finite()) {
-            return Err(TeacherError::NotFinite {
-                sample,
-                view,
-                class,
-                value: row[class],
-            });
+        let rows = task.requests.iter().zip(values.chunks_exact(width));
+        for (row_index, (&(sample, view), row)) in rows.enumerate() {
+            if bad.iter().any(|bad| bad.row == row_index) {
+                continue;
+            }
+            if let Some(index) = row.iter().position(|value| !value.is_finite()) {
+                return Err(TeacherError::NotFinite {
+                    sample,
+                    view,
+                    what,
+                    index,
+                    value: row[index],
+                });
+            }
         }
     }
     Ok(())

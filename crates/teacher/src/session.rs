@@ -123,12 +123,12 @@ impl Worker {
     pub(crate) fn new(
         session: Session,
         output: &Output,
-        features: Option<&str>,
+        features: Option<&Output>,
     ) -> Result<Worker, TeacherError> {
         // Outputs that nobody asked for are not even computed.
         let mut selector = OutputSelector::no_default().with(&output.name);
-        if let Some(name) = features {
-            selector = selector.with(name);
+        if let Some(features) = features {
+            selector = selector.with(&features.name);
         }
         let failed = |source| TeacherError::Run { rows: 0, source };
         let mut options = RunOptions::new().map_err(failed)?;
@@ -140,11 +140,13 @@ impl Worker {
         })
     }
 
-    /// Runs a whole batch, in as many runs as a fixed batch size asks for, and appends its rows to `answer`.
+    /// Runs a whole batch, in as many runs as a fixed batch size asks for, and appends its rows to `answer`. Features are
+    /// only asked for in a worker that was made for them.
     pub(crate) fn forward(
         &mut self,
         input: &Input,
         output: &Output,
+        features: Option<&Output>,
         batch: &PixelBatch,
         answer: &mut Answer,
     ) -> Result<(), TeacherError> {
@@ -162,13 +164,20 @@ impl Worker {
                 .session
                 .run_with_options([tensor], &self.options)
                 .map_err(|source| failure(rows, source))?;
-            let value = outputs
-                .get(&output.name)
-                .ok_or_else(|| TeacherError::NoSuchOutput {
-                    wanted: output.name.clone(),
-                    names: outputs.keys().map(str::to_owned).collect(),
-                })?;
-            answer.add(output, value, rows, to - from)?;
+            let value_of = |output: &Output| {
+                outputs
+                    .get(&output.name)
+                    .ok_or_else(|| TeacherError::NoSuchOutput {
+                        wanted: output.name.clone(),
+                        names: outputs.keys().map(str::to_owned).collect(),
+                    })
+            };
+            answer.add(output, value_of(output)?, rows, to - from)?;
+            if let Some(features) = features {
+                let value = value_of(features)?;
+                answer.feature_len =
+                    features.read_rows(value, rows, to - from, &mut answer.features)?;
+            }
         }
         Ok(())
     }
@@ -181,6 +190,10 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<f32>,
     /// Values per row.
     pub(crate) width: usize,
+    /// (rows, feature_len), where features were asked for.
+    pub(crate) features: Vec<f32>,
+    /// Values per row of features; 0 without them.
+    pub(crate) feature_len: usize,
     /// Probabilities that had no finite logarithm.
     pub(crate) clipped: u64,
 }
@@ -188,6 +201,7 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
+        self.features.clear();
         self.clipped = 0;
     }
 

@@ -23,6 +23,8 @@ pub struct Teacher {
     device: Device,
     input: Input,
     output: Output,
+    features: Option<Output>,
+    feature_len: usize,
     placement: Placement,
     threads_each: usize,
     n_classes: Option<usize>,
@@ -83,22 +85,23 @@ impl Teacher {
             spec.classes.clone(),
         )?;
         let n_classes = output.n_classes();
-        if let Some(name) = &spec.features {
-            let names: Vec<&str> = first
-                .outputs()
-                .iter()
-                .map(ort::value::Outlet::name)
-                .collect();
-            output::choose(&names, Some(name))?;
-        }
-        let features = spec.features.as_deref();
-        let mut workers = vec![Worker::new(first, &output, features)?];
+        let features = match &spec.features {
+            None => None,
+            Some(name) if *name == output.name => {
+                return Err(TeacherError::FeaturesAreLogits { name: name.clone() });
+            }
+            Some(name) => {
+                let outputs = first.outputs();
+                Some(Output::read(outputs, Some(name), OutputIs::Logits, None)?)
+            }
+        };
+        let mut workers = vec![Worker::new(first, &output, features.as_ref())?];
         // Optimising a graph takes a single thread up to seconds; the sessions do it side by side.
         let others: Vec<Result<Worker, TeacherError>> = std::thread::scope(|scope| {
             let handles: Vec<_> = seats[1..]
                 .iter()
                 .map(|gpu| {
-                    let (plan, output) = (plan(*gpu), &output);
+                    let (plan, output, features) = (plan(*gpu), &output, features.as_ref());
                     scope.spawn(move || Worker::new(plan.build()?.0, output, features))
                 })
                 .collect();
@@ -119,6 +122,8 @@ impl Teacher {
             device: device.clone(),
             input,
             output,
+            features,
+            feature_len: 0,
             placement,
             threads_each,
             n_classes,
@@ -131,9 +136,8 @@ impl Teacher {
     pub fn check(&mut self, batch: &PixelBatch, n_classes: usize) -> Result<(), TeacherError> {
         self.input
             .check_size(batch.channels, batch.height, batch.width)?;
-        let mut rows = Vec::new();
-        self.forward(batch, &mut rows)?;
-        let found = rows.len() / batch.n.max(1);
+        let answer = self.answer(batch, Vec::new())?;
+        let found = answer.rows.len() / batch.n.max(1);
         if found != n_classes {
             return Err(TeacherError::ClassCount {
                 teacher: found,
@@ -141,6 +145,7 @@ impl Teacher {
             });
         }
         self.n_classes = Some(n_classes);
+        self.feature_len = answer.feature_len;
         let holds = self.judge_output(batch)?;
         if holds != self.spec.output_is {
             let output = self.output.name.clone();
@@ -155,21 +160,27 @@ impl Teacher {
 
     /// Answers a batch: `out` becomes (B, classes), row after row. One session on the calling thread; a capture uses all.
     pub fn forward(&mut self, batch: &PixelBatch, out: &mut Vec<f32>) -> Result<(), TeacherError> {
+        *out = self.answer(batch, std::mem::take(out))?.rows;
+        Ok(())
+    }
+
+    /// Answers a batch, features and all, into the memory of `rows`.
+    fn answer(&mut self, batch: &PixelBatch, rows: Vec<f32>) -> Result<Answer, TeacherError> {
         let mut answer = Answer {
-            rows: std::mem::take(out),
+            rows,
             ..Answer::default()
         };
         answer.clear();
-        let result = self.workers[0].forward(&self.input, &self.output, batch, &mut answer);
-        *out = answer.rows;
-        result
+        let features = self.features.as_ref();
+        self.workers[0].forward(&self.input, &self.output, features, batch, &mut answer)?;
+        Ok(answer)
     }
 
     /// What the output really holds, judged by the answers to a batch of real images.
     pub fn judge_output(&mut self, batch: &PixelBatch) -> Result<OutputIs, TeacherError> {
         let whole = self.output.as_given();
         let mut answer = Answer::default();
-        self.workers[0].forward(&self.input, &whole, batch, &mut answer)?;
+        self.workers[0].forward(&self.input, &whole, None, batch, &mut answer)?;
         Ok(output::judge(&answer.rows, answer.width))
     }
 
@@ -180,6 +191,7 @@ impl Teacher {
             workers: &mut self.workers,
             input: &self.input,
             output: &self.output,
+            features: self.features.as_ref(),
         }
     }
 
@@ -228,6 +240,11 @@ impl Teacher {
         self.n_classes
     }
 
+    /// Values in a row of features; 0 where the recipe asks for none, and until [`Teacher::check`] has asked.
+    pub fn feature_len(&self) -> usize {
+        self.feature_len
+    }
+
     /// Which provider took how many nodes; empty on the CPU, where there is no choice.
     pub fn placement(&self) -> &Placement {
         &self.placement
@@ -253,6 +270,7 @@ pub(crate) struct Split<'a> {
     pub(crate) workers: &'a mut [Worker],
     pub(crate) input: &'a Input,
     pub(crate) output: &'a Output,
+    pub(crate) features: Option<&'a Output>,
     pub(crate) layout: PixelLayout,
 }
 

@@ -257,3 +257,23 @@ fn a_softmax_is_noticed_and_undone_when_asked() {
         );
     }
 }
+
+#[test]
+fn features_are_read_from_the_same_run() {
+    let model = classifier(Dim::Is(4), |graph: Graph| {
+        graph
+            .node("Identity", &["gemm"], "logits", &[])
+            .output("logits", FLOAT, &[Dim::Is(4), Dim::Is(10)])
+            // (B, 3, 1, 1): what a pooling leaves.
+            .output(
+                "pooled",
+                FLOAT,
+                &[Dim::Is(4), Dim::Is(3), Dim::Is(1), Dim::Is(1)],
+            )
+    });
+    let mut teacher = check(&model, "features = \"pooled\"\noutput = \"logits\"", 1e-4);
+    let batch = batch_for(&teacher, ROWS);
+    assert_eq!(teacher.feature_len(), 0, "nobody has asked yet");
+    teacher.check(&batch, N_CLASSES).unwrap();
+    assert_eq!(teacher.feature_len(), 3);
+}

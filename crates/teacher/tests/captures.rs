@@ -40,8 +40,18 @@ impl Default for Cut<'_> {
 
 /// Captures three views of a thousand images with `model` into a cache under `root`.
 fn run(root: &Path, model: &[u8], cut: &Cut<'_>) -> Result<CaptureReport, TeacherError> {
+    run_with(root, model, "", cut)
+}
+
+/// The same with `more` in the teacher's section of the recipe.
+fn run_with(
+    root: &Path,
+    model: &[u8],
+    more: &str,
+    cut: &Cut<'_>,
+) -> Result<CaptureReport, TeacherError> {
     let path = common::write_model(root, model);
-    let mut teacher = load(&path, "", cut.sessions)?;
+    let mut teacher = load(&path, more, cut.sessions)?;
     let dataset = images(N_SAMPLES);
     let flip = [logitcask_dataset::AugmentSpec::new("random_crop")
         .with("size", 8)
@@ -60,7 +70,8 @@ fn run(root: &Path, model: &[u8], cut: &Cut<'_>) -> Result<CaptureReport, Teache
         &dataset.fingerprint(&|_, _| {})?,
         &family,
     )?;
-    let mut manifest = Manifest::new("teacher", key, Encoding::F32, N_SAMPLES, N_CLASSES);
+    let mut manifest = Manifest::new("teacher", key, Encoding::F32, N_SAMPLES, N_CLASSES)
+        .with_features(teacher.feature_len());
     manifest.chunk_rows = 128;
     let writer = LogitWriter::open(&root.join("cache"), &manifest)?;
     let stop = AtomicBool::new(false);
@@ -296,4 +307,38 @@ fn a_nan_stops_the_capture_and_names_its_sample() {
         .views()
         .to_vec();
     assert!(!views.contains(&view), "the view of the NaN must not exist");
+}
+
+#[test]
+fn features_are_stored_beside_their_logits() {
+    let model = classifier(Dim::Any("batch"), |graph: Graph| {
+        let dims = [Dim::Any("batch"), Dim::Is(3)];
+        plain_tail(graph).output("flat", FLOAT, &dims)
+    });
+    let root = tempfile::tempdir().unwrap();
+    run_with(
+        root.path(),
+        &model,
+        "output = \"logits\"\nfeatures = \"flat\"",
+        &Cut::default(),
+    )
+    .unwrap();
+    let cache = LogitCache::open(&cache_path(root.path()), OpenOptions::default()).unwrap();
+    assert_eq!(cache.manifest().feature_len, 3);
+    let wanted: Vec<(u32, u32)> = (0..64).map(|i| ((i * 389) % N_SAMPLES, i % 3)).collect();
+    let (mut rows, mut labels) = (vec![0.0; wanted.len() * N_CLASSES], vec![0; wanted.len()]);
+    let mut features = vec![0.0; wanted.len() * 3];
+    cache.rows(&wanted, &mut rows, &mut labels).unwrap();
+    cache.features(&wanted, &mut features).unwrap();
+    // The logits are a known function of these features.
+    let (w, b) = common::weights();
+    for (row, features) in rows.chunks_exact(N_CLASSES).zip(features.chunks_exact(3)) {
+        for (class, logit) in row.iter().enumerate() {
+            let sum: f32 = (0..3).map(|i| features[i] * w[i * N_CLASSES + class]).sum();
+            assert!(
+                (logit - b[class] - sum).abs() < 1e-4,
+                "{logit} {features:?}"
+            );
+        }
+    }
 }

@@ -92,7 +92,7 @@ fn outputs_that_are_not_there_or_not_clear() {
             &[Dim::Any("batch"), Dim::Is(3), Dim::Is(8), Dim::Is(8)],
         )
         .model(13);
-    check(&map, "", &["one row of logits per image", "[-1, 3, 8, 8]"]);
+    check(&map, "", &["one row of values per image", "[-1, 3, 8, 8]"]);
     let labels = classifier(Dim::Any("batch"), |graph| {
         graph
             .node("ArgMax", &["gemm"], "label", &[("axis", 1)])
@@ -280,4 +280,22 @@ fn child_that_loads_a_library() {
     };
     let error = Runtime::load(Some(Path::new(&path)), ExecutionProvider::Cpu).unwrap_err();
     println!("{error} | {}", error.hint().unwrap_or_default());
+}
+
+#[test]
+fn features_that_are_none() {
+    let model = classifier(Dim::Any("batch"), |graph| {
+        let map = [Dim::Any("batch"), Dim::Is(3), Dim::Is(8), Dim::Is(8)];
+        plain_tail(graph)
+            .node("Relu", &["input"], "map", &[])
+            .output("map", FLOAT, &map)
+    });
+    let named = |features: &str| format!("output = \"logits\"\nfeatures = \"{features}\"");
+    check(&model, &named("pooled"), &["no output `pooled`", "`map`"]);
+    check(&model, &named("map"), &["`map` has shape", "features = "]);
+    check(
+        &model,
+        &named("logits"),
+        &["`logits` are the very output", "leave it out"],
+    );
 }

@@ -374,7 +374,7 @@ fn from_archive(
     };
     let mut encoded = Vec::new();
     let mut valid = vec![true; n_rows];
-    for wanted in manifest.encoding.codec(manifest.n_classes).columns() {
+    for wanted in manifest.columns() {
         let found = column(wanted.name)?;
         valid = (0..n_rows).map(|row| found.is_valid(row)).collect();
         let bytes = narrowed(found, &wanted, manifest.encoding, &valid).ok_or_else(|| {

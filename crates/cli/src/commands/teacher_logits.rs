@@ -127,8 +127,14 @@ impl Stage<'_> {
         if want.split.role == Role::Train && self.experiment.eval.is_none() {
             self.gate_without_eval(want, &preprocess)?;
         }
-        let mut manifest = want.manifest()?;
+        let (mut manifest, chunk_rows) = (want.manifest()?, self.spec.chunk_rows);
         let teacher = self.teacher()?;
+        if teacher.feature_len() > 0 {
+            manifest = manifest.with_features(teacher.feature_len());
+            if let Some(chunk_rows) = chunk_rows {
+                manifest.chunk_rows = chunk_rows as u32;
+            }
+        }
         manifest.recorded.extend(provenance(teacher, batch_size));
         let writer = LogitWriter::open(&self.args.recipe.cache_dir, &manifest)?;
         // Another part may have made the cache meanwhile; then its batch size holds for all.

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
 
     // The first measurement of the sessions also says how many images fill the time.
     let (rate, _) = bare_rate(&mut teacher, images, batch_size.rows, args.seconds / 4.0)?;
-    let mut manifest = want.manifest()?;
+    let mut manifest = want.manifest()?.with_features(teacher.feature_len());
     let extent = Extent::filling(rate * args.seconds, &mut manifest, want.split.n_views);
     let job = Job {
         pixels,

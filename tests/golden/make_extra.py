@@ -40,6 +40,12 @@ def ce(s, t, y):
     return -(onehot * log_softmax(s)).sum() / b, (np.exp(log_softmax(s)) - onehot) / b
 
 
+def smoothed_ce(s, t, y, smoothing):
+    """arXiv:1512.00567, section 7: mean over B of -sum over c of target_c log p_c"""
+    b, target = len(y), (1 - smoothing) * np.eye(s.shape[1])[y] + smoothing / s.shape[1]
+    return -(target * log_softmax(s)).sum() / b, (np.exp(log_softmax(s)) - target) / b
+
+
 def nkd_target(s, t, y):
     """arXiv:2303.13005, equation 6, first term: mean over B of -q_y log p_y"""
     b, onehot = len(y), np.eye(s.shape[1])[y]
@@ -86,6 +92,8 @@ def mse(s, t, y):
 def variants():
     """(loss, variant, hyper-parameters, components, weights in the total)"""
     yield "ce", "default", {"ce_weight": 1.0, "formula": "ce_weight*ce"}, {"ce": ce}, {"ce": 1.0}
+    hyper = {"ce_weight": 1.0, "label_smoothing": 0.1, "formula": "ce_weight*ce"}
+    yield "ce", "smoothed", hyper, {"ce": lambda s, t, y: smoothed_ce(s, t, y, 0.1)}, {"ce": 1.0}
     for variant, ce_weight, gamma, T in [("default", 1.0, 3.5, 3.0), ("imagenet", 1.0, 1.5, 1.0)]:
         yield (
             "nkd",

@@ -1,7 +1,8 @@
 //! Cross-entropy with the labels.
 //!
 //! `ce = mean over B of -log softmax(s)[label]`, and `lambda` times that of the label plus `1 - lambda` times that of
-//! the partner on mixed views. Temperature 1, always on the raw student logits.
+//! the partner on mixed views. Temperature 1, always on the raw student logits. With label smoothing e (Szegedy et al.,
+//! arXiv:1512.00567, section 7) the target is `(1 - e)` times the label plus `e / C` for every class, as in PyTorch.
 
 use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
 use crate::loss::{
@@ -16,21 +17,35 @@ pub(crate) const METHOD: MethodRow = MethodRow {
     title: "Cross-entropy with the labels",
     paper: "no paper: the classification loss",
     components: &[ComponentSpec::new("ce", "student against label")],
-    options: &[OptionRow::new(
-        "strong",
-        "false",
-        "also on the strong view, and added (MLKD's two-view setting)",
-    )],
+    options: &[
+        OptionRow::new(
+            "strong",
+            "false",
+            "also on the strong view, and added (MLKD's two-view setting)",
+        ),
+        OptionRow::new(
+            "label_smoothing",
+            "0",
+            "share of the target that is spread evenly over all classes (arXiv:1512.00567)",
+        ),
+    ],
     build,
 };
 
 struct CrossEntropy {
     strong: bool,
+    smoothing: f64,
 }
 
 fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
     Ok(Box::new(CrossEntropy {
         strong: options.flag("strong", false)?,
+        smoothing: options.number(
+            "label_smoothing",
+            0.0,
+            "a number from 0 to just below 1",
+            |x| (0.0..1.0).contains(&x),
+        )?,
     }))
 }
 
@@ -47,6 +62,7 @@ impl LogitLoss for CrossEntropy {
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
         let method = OnLabels {
             mixed: batch.mixed.as_ref(),
+            smoothing: self.smoothing,
         };
         let on = |student| -> Result<_, LossError> {
             Ok(fused(&method, student, student, &batch.labels)?.swap_remove(0))
@@ -61,31 +77,36 @@ impl LogitLoss for CrossEntropy {
 
 struct OnLabels<'a> {
     mixed: Option<&'a (Vec<u32>, Vec<f64>)>,
+    smoothing: f64,
 }
 
 impl Closed for OnLabels<'_> {
     fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
         let student = rows.student;
+        // The target is one hot but for its smoothed share: `kept` goes to labels, `each` to every class.
+        let kept = 1.0 - self.smoothing;
+        let each = self.smoothing / student.n_cols as f64;
         Ok(per_sample(
             student.n_rows,
             student.n_cols,
             |i, [gradient]| {
                 let (row, label) = (student.row(i), rows.labels[i] as usize);
-                let log_sum_exp = softmax(gradient, row, 1.0);
+                let mut loss = softmax(gradient, row, 1.0);
+                let mut towards = |class: usize, share: f64| {
+                    gradient[class] -= F::of(share);
+                    loss -= share * row[class].to_f64();
+                };
                 match self.mixed {
-                    None => {
-                        gradient[label] -= F::one();
-                        [log_sum_exp - row[label].to_f64()]
-                    }
+                    None => towards(label, kept),
                     Some((partners, lambdas)) => {
-                        let (partner, lambda) = (partners[i] as usize, lambdas[i]);
-                        gradient[label] -= F::of(lambda);
-                        gradient[partner] -= F::of(1.0 - lambda);
-                        [log_sum_exp
-                            - lambda * row[label].to_f64()
-                            - (1.0 - lambda) * row[partner].to_f64()]
+                        towards(label, kept * lambdas[i]);
+                        towards(partners[i] as usize, kept * (1.0 - lambdas[i]));
                     }
                 }
+                if each > 0.0 {
+                    (0..row.len()).for_each(|class| towards(class, each));
+                }
+                [loss]
             },
         ))
     }

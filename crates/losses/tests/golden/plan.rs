@@ -27,7 +27,9 @@ impl Plan {
         let (ce_weight, kd_weight) = (number("ce_weight", 1.0), number("kd_weight", 1.0));
         // What the file does not mention has no warm-up, whatever the method's default.
         let warmup = number("warmup", 0.0);
-        let mut ce = json!({ "name": "ce", "weight": ce_weight });
+        let mut ce = json!({
+            "name": "ce", "weight": ce_weight, "label_smoothing": number("label_smoothing", 0.0),
+        });
         // Components in the files of mlkd hold their weights.
         let (mut ce_component, mut ce_factor) = ("ce", 1.0);
         let entries_and_terms = match loss {

@@ -135,20 +135,31 @@ impl Which {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  logitcask evaluate data/runs/demo/kd --set data.eval=test")]
+#[command(
+    after_help = "Example:\n  logitcask evaluate data/runs/demo/kd\n\nOn other images of the same classes:\n  logitcask evaluate data/runs/demo/kd --dataset data/datasets/photos --format image_folder --split val"
+)]
 pub(crate) struct Evaluate {
     /// The run's folder
     pub(crate) run: PathBuf,
-    /// Which of its checkpoints
-    #[arg(long, value_name = "WHICH", default_value = "last")]
-    pub(crate) checkpoint: Which,
+    /// Which of its checkpoints; both where absent
+    #[arg(long, value_name = "WHICH")]
+    pub(crate) checkpoint: Option<Which>,
+    /// Another dataset than the recipe's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dataset: Option<PathBuf>,
+    /// The format of that dataset, where it is not the recipe's: `logitcask list datasets`
+    #[arg(long, value_name = "NAME", requires = "dataset")]
+    pub(crate) format: Option<String>,
+    /// Another split than the recipe's `data.eval`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) split: Option<String>,
     /// Change a value of the run's recipe: `data.root=elsewhere` (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,
-    /// As one JSON object on stdout
+    /// One JSON object per checkpoint on stdout
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -446,7 +457,11 @@ pub(crate) struct BenchCapture {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask doctor pipelines/quick.toml\n\nWhy a run does not learn:\n  logitcask doctor data/runs/demo/kd"
+)]
 pub(crate) struct Doctor {
-    /// Also check a recipe: its files, its cache
-    pub(crate) recipe: Option<PathBuf>,
+    /// Also check a recipe (its files, its cache), or say what ails a run
+    #[arg(value_name = "RECIPE|RUN")]
+    pub(crate) patient: Option<PathBuf>,
 }

@@ -99,23 +99,12 @@ impl Experiment {
     /// If the teacher's file cannot be read or its encoding is unknown.
     pub fn wants<'a>(&'a self, teacher: &'a TeacherSpec) -> Outcome<Vec<CacheWant<'a>>> {
         let file = ModelFile::read(&teacher.onnx)?;
-        let encoding =
-            Encoding::parse(&teacher.encoding).map_err(|error| Failure::from(error).as_asked())?;
         let splits = self.eval.iter().chain([&self.taught]).chain(&self.strong);
         splits
-            .map(|split| {
-                Ok(CacheWant {
-                    teacher,
-                    split,
-                    encoding,
-                    key: cache_key(teacher, &file, &split.fingerprint, &split.family)?,
-                })
-            })
+            .map(|split| CacheWant::new(teacher, &file, split))
             .collect()
     }
-}
 
-impl Experiment {
     /// The training split as evaluation would show it.
     ///
     /// # Errors
@@ -126,6 +115,26 @@ impl Experiment {
 }
 
 impl Split {
+    /// A recipe's evaluation split, alone.
+    ///
+    /// # Errors
+    /// If the recipe names none, or it cannot be read.
+    pub fn open_eval(recipe: &Recipe) -> Outcome<Self> {
+        match recipe.data.eval {
+            Some(_) => Self::open(recipe, Role::Eval),
+            None => Err(Failure::asked("the recipe names no evaluation split")
+                .hint("name one, `--set data.eval=test` say")),
+        }
+    }
+
+    /// A recipe's training split as evaluation would show it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or `views.clean` does not fit the images.
+    pub fn open_train_in_clean_view(recipe: &Recipe) -> Outcome<Self> {
+        Self::open(recipe, Role::Train)?.in_clean_view(&recipe.views)
+    }
+
     fn open(recipe: &Recipe, role: Role) -> Outcome<Self> {
         let dataset = Dataset::open(&recipe.data, role)?;
         let progress = Progress::new("reading images", dataset.len() as u64, "img");
@@ -220,7 +229,25 @@ pub struct CacheWant<'a> {
     pub key: CacheKey,
 }
 
-impl CacheWant<'_> {
+impl<'a> CacheWant<'a> {
+    fn new(teacher: &'a TeacherSpec, file: &ModelFile, split: &'a Split) -> Outcome<Self> {
+        Ok(Self {
+            teacher,
+            split,
+            encoding: Encoding::parse(&teacher.encoding)
+                .map_err(|error| Failure::from(error).as_asked())?,
+            key: cache_key(teacher, file, &split.fingerprint, &split.family)?,
+        })
+    }
+
+    /// The one cache that a teacher's logits for a split belong into.
+    ///
+    /// # Errors
+    /// As [`Experiment::wants`].
+    pub fn of_split(teacher: &'a TeacherSpec, split: &'a Split) -> Outcome<Self> {
+        Self::new(teacher, &ModelFile::read(&teacher.onnx)?, split)
+    }
+
     /// The cache's manifest as this program would write it.
     ///
     /// # Errors

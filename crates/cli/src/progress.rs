@@ -58,6 +58,18 @@ pub(crate) struct Progress {
 impl Progress {
     /// `unit` is what is counted: `img`, `steps`.
     pub(crate) fn new(what: impl Into<String>, total: u64, unit: &str) -> Self {
+        let line =
+            format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left");
+        Self::with_template(what, total, &format!("{line}  {{msg}}"))
+    }
+
+    /// The same with the message on lines of its own below the bar. Without a terminal its lines become one.
+    pub(crate) fn tall(what: impl Into<String>, total: u64, unit: &str) -> Self {
+        let line = format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}  {{eta}} left");
+        Self::with_template(what, total, &format!("{line}\n{{msg}}"))
+    }
+
+    fn with_template(what: impl Into<String>, total: u64, template: &str) -> Self {
         let what = what.into();
         let plain = !on_terminal();
         // A bar without an end would be drawn full; it appears once the end is known.
@@ -66,10 +78,7 @@ impl Progress {
             false => ProgressDrawTarget::stderr_with_hz(5),
         };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let template = format!(
-            "{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit}  {{rate}}  {{eta}} left  {{msg}}"
-        );
-        if let Ok(style) = ProgressStyle::with_template(&template) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
             let rate = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
                 let per_s = state.per_sec();
                 // A bar that cannot write has nobody to tell.
@@ -135,9 +144,10 @@ impl Progress {
             let total = self.bar.length().unwrap_or(0);
             let left = total.saturating_sub(position) as f64 / rate.max(1e-9);
             say(format!(
-                "{}: {position}/{total}, {rate:.0}/s, {} left  {message}",
+                "{}: {position}/{total}, {rate:.0}/s, {} left  {}",
                 self.what,
-                duration(left)
+                duration(left),
+                message.replace('\n', "  ")
             ));
         }
         self.bar.set_message(message);

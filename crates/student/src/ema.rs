@@ -84,3 +84,35 @@ impl Ema {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ImageShape;
+
+    /// The first weight w goes to w + 1 and w + 2. At a decay of 0.2 the first step still uses 2/11, so the average is
+    /// w + 9/11, then 0.2 (w + 9/11) + 0.8 (w + 2) = w + 97/55.
+    #[test]
+    fn two_steps_by_hand() {
+        let image = ImageShape {
+            channels: 1,
+            height: 8,
+            width: 8,
+        };
+        let network = Network::build("resnet8", image, 2, 1, &Device::Cpu).unwrap();
+        let (_, var) = network.params().parameters().remove(0);
+        let first = || var.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        let start = first();
+        let mut ema = Ema::new(&network, 0.2).unwrap();
+        for _ in 0..2 {
+            var.set(&(var.as_tensor() + 1.0).unwrap()).unwrap();
+            ema.update(&network).unwrap();
+        }
+        let average = ema.lend(&network, || Ok(first())).unwrap();
+        assert!((average - start - 97.0 / 55.0).abs() < 1e-5, "{average}");
+        assert!(
+            (first() - start - 2.0).abs() < 1e-5,
+            "the weights came back"
+        );
+    }
+}

@@ -64,7 +64,7 @@ pub enum StudentError {
     /// The loss left the numbers.
     #[error(
         "{what} is {value} at epoch {epoch}, step {step}{}",
-        in_parentheses(terms)
+        in_parentheses(what, terms)
     )]
     NonFinite {
         /// Epoch, from 1.
@@ -75,7 +75,7 @@ pub enum StudentError {
         what: &'static str,
         /// NaN or infinite.
         value: f64,
-        /// Every term of the loss with its value, if it came to a loss.
+        /// Every term of the loss with its value; where it did not come to a loss, those of the step before.
         terms: String,
     },
     /// The checkpoint does not fit.
@@ -140,12 +140,20 @@ impl StudentError {
                 Some(nearest) => format!("did you mean `{nearest}`? `logitcask list students` shows all"),
                 None => "`logitcask list students` shows all".to_owned(),
             }),
+            StudentError::TooFewSamples { n_samples: 0 | 1, .. } => {
+                Some("select more: raise `data.limit`, or lower `train.held_out`".to_owned())
+            }
             StudentError::TooFewSamples { n_samples, .. } => Some(format!(
                 "set `train.batch_size` to {n_samples} or less, or raise `data.limit`"
             )),
             StudentError::Label { .. } => Some(
                 "the cache belongs to another labelling of these images; run `make teacher-logits` again with a fresh \
                  cache folder"
+                    .to_owned(),
+            ),
+            StudentError::NonFinite { epoch: 1, step: 1, .. } => Some(
+                "nothing was learned yet, so the pixels or the teacher's rows are out of bounds: check `student.mean` and \
+                 `student.std`, and look at `logitcask dataset show RECIPE --npy pixels.npy`"
                     .to_owned(),
             ),
             StudentError::NonFinite { .. } => Some(
@@ -180,9 +188,10 @@ impl StudentError {
     }
 }
 
-fn in_parentheses(text: &str) -> String {
-    match text {
-        "" => String::new(),
-        text => format!(" ({text})"),
+fn in_parentheses(what: &str, terms: &str) -> String {
+    match (terms, what) {
+        ("", _) => String::new(),
+        (terms, "the loss") => format!(" ({terms})"),
+        (terms, _) => format!(" (the step before: {terms})"),
     }
 }

@@ -119,6 +119,9 @@ pub struct Metrics {
     /// Mean divergence KL(teacher || student) at temperature 1, in nats, where there is a teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<f64>,
+    /// The teacher's own `top1` on the same samples, where there is a teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher_top1: Option<f64>,
 }
 
 const N_BINS: usize = 15;
@@ -132,6 +135,8 @@ pub struct Tally {
     nll: f64,
     bins: [Bin; N_BINS],
     agreed: usize,
+    #[serde(default)]
+    teacher_top1: usize,
     divergence: f64,
     compared: usize,
 }
@@ -172,23 +177,31 @@ impl Tally {
                 let teacher = &teacher[row_index * n_classes..][..n_classes];
                 self.compared += 1;
                 self.agreed += usize::from(argmax(teacher) == predicted);
+                self.teacher_top1 += usize::from(argmax(teacher) == label);
                 self.divergence += divergence(teacher, row);
             }
         }
     }
 
+    /// Share of right answers so far.
+    pub(crate) fn top1(&self) -> f64 {
+        self.top1 as f64 / self.n_samples.max(1) as f64
+    }
+
     /// The figures so far.
     pub fn metrics(&self) -> Metrics {
         let n = self.n_samples.max(1) as f64;
+        let share = |n: usize| (self.compared > 0).then(|| n as f64 / self.compared as f64);
         let gap = |bin: &Bin| (bin.confidence - bin.correct as f64).abs();
         Metrics {
             n_samples: self.n_samples,
-            top1: self.top1 as f64 / n,
+            top1: self.top1(),
             top5: self.top5 as f64 / n,
             nll: self.nll / n,
             ece: self.bins.iter().map(gap).sum::<f64>() / n,
-            agreement: (self.compared > 0).then(|| self.agreed as f64 / self.compared as f64),
+            agreement: share(self.agreed),
             divergence: (self.compared > 0).then(|| self.divergence / self.compared as f64),
+            teacher_top1: share(self.teacher_top1),
         }
     }
 }
@@ -235,6 +248,7 @@ mod tests {
         assert!((metrics.nll - nll).abs() < 1e-6);
         assert!((metrics.ece - 0.25).abs() < 1e-6);
         assert_eq!(metrics.agreement, Some(0.5));
+        assert_eq!(metrics.teacher_top1, Some(1.0));
         // The teacher says p = (e, 1) / (e + 1) and (1, e) / (e + 1).
         let p = 1f64.exp() / (1f64.exp() + 1.0);
         let kl = |a: f64, b: f64| p * (p / a).ln() + (1.0 - p) * ((1.0 - p) / b).ln();

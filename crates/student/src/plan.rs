@@ -6,7 +6,7 @@ use logitcask_dataset::epoch_view;
 use logitcask_philox::{Purpose, Stream};
 
 use crate::train::{Job, Shown};
-use crate::{StudentError, TrainSpec};
+use crate::{OptimizerSpec, ScheduleSpec, StudentError, TrainSpec};
 
 /// Batches of (sample, view).
 pub(crate) type Plan = Vec<Vec<(u32, u32)>>;
@@ -128,13 +128,14 @@ fn check_spec(spec: &TrainSpec) -> Result<(), StudentError> {
             "is 0, expected a number of steps, 1 or more".into(),
         ));
     }
-    let lr = spec.optimizer.lr();
-    if !(lr.is_finite() && lr > 0.0) {
+    if spec.early_stop == Some(0) {
         return Err(setting(
-            "train.optimizer.lr",
-            format!("is {lr}, expected a number above 0"),
+            "train.early_stop",
+            "is 0, expected a number of epochs, 1 or more".into(),
         ));
     }
+    check_optimizer(&spec.optimizer)?;
+    check_schedule(&spec.schedule)?;
     if let Some(norm) = spec
         .clip_norm
         .filter(|norm| !(norm.is_finite() && *norm > 0.0))
@@ -150,6 +151,74 @@ fn check_spec(spec: &TrainSpec) -> Result<(), StudentError> {
             format!("is {decay}, expected a decay from 0 to just below 1, such as 0.999"),
         )),
         _ => Ok(()),
+    }
+}
+
+fn check_optimizer(spec: &OptimizerSpec) -> Result<(), StudentError> {
+    let share = |name, x: f64| match (0.0..1.0).contains(&x) {
+        true => Ok(()),
+        false => Err(setting(
+            name,
+            format!("is {x}, expected a number from 0 to just below 1"),
+        )),
+    };
+    above_zero("train.optimizer.lr", spec.lr())?;
+    match *spec {
+        OptimizerSpec::Sgd {
+            momentum,
+            weight_decay,
+            ..
+        } => {
+            share("train.optimizer.momentum", momentum)?;
+            not_negative("train.optimizer.weight_decay", weight_decay)
+        }
+        OptimizerSpec::Adamw {
+            betas,
+            eps,
+            weight_decay,
+            ..
+        } => {
+            share("train.optimizer.betas", betas[0])?;
+            share("train.optimizer.betas", betas[1])?;
+            above_zero("train.optimizer.eps", eps)?;
+            not_negative("train.optimizer.weight_decay", weight_decay)
+        }
+    }
+}
+
+fn check_schedule(spec: &ScheduleSpec) -> Result<(), StudentError> {
+    not_negative("train.schedule.warmup_epochs", spec.warmup_epochs())?;
+    match spec {
+        ScheduleSpec::Constant { .. } => Ok(()),
+        ScheduleSpec::Step {
+            milestones, gamma, ..
+        } => {
+            if !milestones.is_sorted() {
+                return Err(setting(
+                    "train.schedule.milestones",
+                    format!("is {milestones:?}, expected ascending epochs"),
+                ));
+            }
+            above_zero("train.schedule.gamma", *gamma)
+        }
+        ScheduleSpec::Cosine { final_lr, .. } => not_negative("train.schedule.final_lr", *final_lr),
+    }
+}
+
+fn above_zero(name: &'static str, x: f64) -> Result<(), StudentError> {
+    match x.is_finite() && x > 0.0 {
+        true => Ok(()),
+        false => Err(setting(name, format!("is {x}, expected a number above 0"))),
+    }
+}
+
+fn not_negative(name: &'static str, x: f64) -> Result<(), StudentError> {
+    match x.is_finite() && x >= 0.0 {
+        true => Ok(()),
+        false => Err(setting(
+            name,
+            format!("is {x}, expected a number, 0 or more"),
+        )),
     }
 }
 

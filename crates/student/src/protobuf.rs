@@ -1,5 +1,5 @@
-//! The three things that protocol buffers write: numbers, fixed floats, and bytes with their length. A page in place of a
-//! guest: we only write, and only a dozen kinds of message.
+//! What protocol buffers write: numbers, fixed floats, and bytes with their length. A page in place of a guest: we only
+//! write, and only a dozen kinds of message.
 
 /// A message in the making.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,13 @@ impl Message {
     /// A float of 32 bits.
     pub(crate) fn float(&mut self, field: u32, value: f32) -> &mut Self {
         self.key(field, 5);
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// A float of 64 bits.
+    pub(crate) fn double(&mut self, field: u32, value: f64) -> &mut Self {
+        self.key(field, 1);
         self.bytes.extend_from_slice(&value.to_le_bytes());
         self
     }

@@ -30,6 +30,9 @@ pub struct EpochRecord {
     pub lr: f64,
     /// Mean total loss over the epoch's steps.
     pub loss: f64,
+    /// Total loss of the epoch's first step: in the first epoch, that of the untrained student.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_loss: Option<f64>,
     /// The loss's terms, in the recipe's order.
     pub terms: Vec<Term>,
     /// Accuracy on the training batches as they were trained on (batch statistics, augmented views).
@@ -62,6 +65,9 @@ pub struct Times {
     /// The optimiser.
     #[serde(default)]
     pub step_seconds: f64,
+    /// Adding up metrics, and showing them.
+    #[serde(default)]
+    pub metrics_seconds: f64,
 }
 
 /// Measures one stretch of work after the other.
@@ -85,6 +91,7 @@ impl Clock {
 pub(crate) struct EpochSums {
     n_steps: usize,
     loss: f64,
+    first_loss: Option<f64>,
     terms: Vec<Term>,
     tally: Tally,
     lr: f64,
@@ -101,6 +108,7 @@ impl EpochSums {
     ) {
         self.n_steps += 1;
         self.loss += loss;
+        self.first_loss.get_or_insert(loss);
         self.lr = lr;
         if self.terms.is_empty() {
             self.terms = terms.to_vec();
@@ -112,6 +120,11 @@ impl EpochSums {
         self.tally.add(logits, labels, None);
     }
 
+    /// Accuracy over the epoch so far.
+    pub(crate) fn top1(&self) -> f64 {
+        self.tally.top1()
+    }
+
     pub(crate) fn into_record(mut self, epoch: usize) -> EpochRecord {
         let n_steps = self.n_steps.max(1) as f64;
         for term in &mut self.terms {
@@ -121,8 +134,9 @@ impl EpochSums {
             epoch,
             lr: self.lr,
             loss: self.loss / n_steps,
+            first_loss: self.first_loss,
             terms: self.terms,
-            train_top1: self.tally.metrics().top1,
+            train_top1: self.tally.top1(),
             eval: None,
         }
     }

@@ -71,7 +71,7 @@ impl ScheduleSpec {
         }
     }
 
-    fn warmup_epochs(&self) -> f64 {
+    pub(crate) fn warmup_epochs(&self) -> f64 {
         match self {
             ScheduleSpec::Constant { warmup_epochs }
             | ScheduleSpec::Step { warmup_epochs, .. }

@@ -16,6 +16,7 @@ use crate::optim::Gradients;
 use crate::plan::{Plan, check, epoch_plan, hold_out};
 use crate::record::Clock;
 use crate::state::TrainState;
+use crate::tensorboard::TensorBoard;
 use crate::{
     Checkpoint, EpochRecord, Network, OptimizerSpec, RunRecord, ScheduleSpec, StudentError,
     TeacherRows, Term, Times, TrainBatch,
@@ -139,6 +140,8 @@ pub enum Event<'a> {
         loss: f64,
         /// The loss's terms.
         terms: &'a [Term],
+        /// Accuracy on the epoch's batches so far.
+        top1: f64,
         /// Images in the batch.
         batch_size: usize,
         /// Where time went so far.
@@ -166,6 +169,7 @@ pub fn train(
     let steps_per_epoch = check(job, samples.len())?;
     let mut state = TrainState::open(job, network, objective)?;
     let mut times = Times::read(job.run)?;
+    let mut board = TensorBoard::open(job.run, &state.history)?;
     events(Event::Started {
         n_train: samples.len(),
         steps_per_epoch,
@@ -202,6 +206,7 @@ pub fn train(
         state.position.steps_done = 0;
         save_epoch(job, &state, &times)?;
         if let Some(record) = state.history.last() {
+            board.add(record)?;
             events(Event::Epoch(record));
         }
     }
@@ -236,6 +241,7 @@ fn train_epoch(
     let n_bank = state.objective.needs().bank;
     let mut sums = state.position.sums.take().unwrap_or_default();
     let mut gradients = Gradients::default();
+    let mut terms = Vec::new();
     let mut clock = Clock::start();
     for step in state.position.steps_done..n_steps {
         let batch = source.next(job, samples, n_bank, (epoch * n_steps + step) as u64)?;
@@ -254,7 +260,7 @@ fn train_epoch(
                 step,
                 "a logit of the student",
                 value,
-                &[],
+                &terms,
             ));
         }
         clock.lap(&mut times.forward_seconds);
@@ -262,14 +268,17 @@ fn train_epoch(
         let seen = batch.losses_see(&logits, strong_logits.as_ref());
         let value = state.objective.forward(&seen, epoch as u32 + 1)?;
         let loss = scalar(&value.total)?;
-        let terms = value.terms.iter().map(|term| {
-            Ok(Term {
-                name: term.name.clone(),
-                weight: term.weight,
-                value: scalar(&term.value)?,
+        terms = value
+            .terms
+            .iter()
+            .map(|term| {
+                Ok(Term {
+                    name: term.name.clone(),
+                    weight: term.weight,
+                    value: scalar(&term.value)?,
+                })
             })
-        });
-        let terms = terms.collect::<Result<Vec<_>, StudentError>>()?;
+            .collect::<Result<Vec<_>, StudentError>>()?;
         if !loss.is_finite() {
             return Err(non_finite(epoch, step, "the loss", loss, &terms));
         }
@@ -292,14 +301,18 @@ fn train_epoch(
         clock.lap(&mut times.step_seconds);
 
         sums.add(loss, &terms, &host_logits, &batch.host_labels, lr);
+        let top1 = sums.top1();
         events(Event::Step {
             epoch: epoch + 1,
             step: step + 1,
             loss,
             terms: &terms,
+            top1,
             batch_size: batch.host_labels.len(),
             times,
         });
+        clock.lap(&mut times.metrics_seconds);
+
         let stops = stop.load(Ordering::Relaxed);
         let is_due = |every: usize| (step + 1).is_multiple_of(every);
         // Not between the batches of one step: a checkpoint holds no gradients.
@@ -310,6 +323,7 @@ fn train_epoch(
             if stops {
                 return Ok(None);
             }
+            clock = Clock::start();
         }
     }
     state.position.sums = None;

@@ -1,8 +1,10 @@
 use std::path::Path;
 
+use logitcask_student::{EpochRecord, Symptom};
 use logitcask_teacher::{ExecutionProvider, Runtime};
 
 use crate::args::Doctor;
+use crate::commands::student::{LAST_WORDS, RECIPE, symptoms};
 use crate::exit::{Failure, Outcome};
 use crate::experiment::Experiment;
 use crate::recipe::Recipe;
@@ -36,14 +38,18 @@ impl Finding {
 }
 
 pub(crate) fn run(args: &Doctor) -> Outcome {
-    let mut findings = vec![
-        Finding::good("logitcask", crate::VERSION),
-        Finding::good("processor", processor()),
-    ];
-    findings.extend(onnx_runtime());
-    if let Some(recipe) = &args.recipe {
-        findings.extend(diagnose(recipe));
-    }
+    let findings = match &args.patient {
+        Some(run) if run.is_dir() => of_run(run)?,
+        recipe => {
+            let mut findings = vec![
+                Finding::good("logitcask", crate::VERSION),
+                Finding::good("processor", processor()),
+            ];
+            findings.extend(onnx_runtime());
+            findings.extend(recipe.iter().flat_map(|recipe| of_recipe(recipe)));
+            findings
+        }
+    };
     let width = findings
         .iter()
         .map(|finding| finding.what.len())
@@ -121,8 +127,93 @@ fn provider_name(provider: ExecutionProvider) -> &'static str {
     }
 }
 
+/// What ails a run: what it has written down, held against what a run in good health would write.
+fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
+    let recipe = run.join(RECIPE);
+    if !recipe.is_file() {
+        return Err(Failure::asked(format!(
+            "`{}` is no run: there is no `{RECIPE}` in it",
+            run.display()
+        ))
+        .hint("name the folder of a run: `logitcask student` prints it"));
+    }
+    let recipe = Recipe::load(&recipe, &[])?;
+    let history = EpochRecord::read_all(run)?;
+    let symptoms = symptoms(run, recipe.seed)?;
+    let mut findings = vec![position(run, &recipe, &history)];
+    findings.extend(stopped(run));
+    let Some(last) = history.last() else {
+        return Ok(findings);
+    };
+    let loss = format!(
+        "{:.4} in epoch 1, {:.4} in epoch {}; {:.2} % of the last epoch's training images are right",
+        history[0].loss,
+        last.loss,
+        last.epoch,
+        100.0 * last.train_top1
+    );
+    let eval = last.eval.unwrap_or_default();
+    let teacher = eval.teacher_top1.map(|teacher| {
+        format!(
+            "right on {:.2} % of the evaluation images, the student on {:.2} %",
+            100.0 * teacher,
+            100.0 * eval.top1
+        )
+    });
+    let agreement = eval
+        .agreement
+        .map(|agreement| format!("with the teacher on {:.2} %", 100.0 * agreement));
+    let healthy = [
+        (
+            "gradients",
+            Some("every parameter has moved since the start".to_owned()),
+        ),
+        ("loss", Some(loss)),
+        ("teacher", teacher),
+        ("agreement", agreement),
+    ];
+    for (what, found) in healthy {
+        let ill: Vec<&Symptom> = symptoms.iter().filter(|s| s.about() == what).collect();
+        match found {
+            Some(found) if ill.is_empty() => findings.push(Finding::good(what, found)),
+            _ => {}
+        }
+        let bad = |symptom: &Symptom| Finding::bad(what, symptom.to_string(), symptom.remedy());
+        findings.extend(ill.into_iter().map(bad));
+    }
+    Ok(findings)
+}
+
+/// How far a run has come.
+fn position(run: &Path, recipe: &Recipe, history: &[EpochRecord]) -> Finding {
+    let (student, epochs) = (
+        recipe.student.as_ref().map_or("", |s| s.name.as_str()),
+        recipe.train.as_ref().map_or(0, |train| train.epochs),
+    );
+    let done = format!(
+        "`{}`: {student}, {} of {epochs} epochs are done",
+        run.display(),
+        history.len()
+    );
+    match history.len() {
+        0 => Finding::bad(
+            "run",
+            done,
+            "there is little to go by yet: look again after the first epoch",
+        ),
+        _ => Finding::good("run", done),
+    }
+}
+
+/// Why it stopped, if it did.
+fn stopped(run: &Path) -> Option<Finding> {
+    let words = std::fs::read_to_string(run.join(LAST_WORDS)).ok()?;
+    let (error, remedy) = words.split_once('\n')?;
+    Some(Finding::bad("stopped", error, remedy.trim_end()))
+}
+
 /// What a recipe names: is it there?
-fn diagnose(path: &Path) -> Vec<Finding> {
+fn of_recipe(path: &Path) -> Vec<Finding> {
     let bad = |what, failure: Failure| {
         let remedy = failure.remedy().unwrap_or("see the message").to_owned();
         Finding::bad(what, failure.to_string(), remedy)

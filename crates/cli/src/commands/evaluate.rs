@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use logitcask_cache::LogitCache;
-use logitcask_dataset::{Preprocess, Role};
+use logitcask_dataset::Preprocess;
 use logitcask_student::{
     Checkpoint, Evaluation, Metrics, Network, StudentError, Tally, TeacherRows, fit_temperature,
     hold_out, predict,
@@ -12,34 +12,50 @@ use serde::Serialize;
 use crate::args::{Evaluate, Which};
 use crate::commands::student::RECIPE;
 use crate::exit::{Failure, Outcome};
-use crate::experiment::{Experiment, Split, student_preprocess};
+use crate::experiment::{CacheWant, Split, student_preprocess};
 use crate::progress::say;
 use crate::recipe::Recipe;
 
 pub(crate) fn run(args: &Evaluate) -> Outcome {
-    let trained = Trained::open(&args.run, args.checkpoint, &args.overrides)?;
-    let experiment = Experiment::open(trained.recipe.clone())?;
-    let split = experiment.eval.as_ref().ok_or_else(|| {
-        Failure::asked("the recipe names no evaluation split")
-            .hint("name one, `--set data.eval=test` say")
-    })?;
-    trained.check_classes(split)?;
-    let cache = teacher_rows(&experiment, &args.cache_dir, &args.run)?;
-    let found = trained.logits(split, &split.dataset.selected(), cache.as_ref())?;
-    let temperature = match trained.n_held_out() {
-        0 => None,
-        _ => Some(trained.temperature(&experiment)?),
+    let which = match args.checkpoint {
+        Some(which) => vec![which],
+        // Within its first epoch a run has no best one.
+        None if !args.run.join(Which::Best.file()).exists() => vec![Which::Last],
+        None => vec![Which::Last, Which::Best],
     };
-    let page = Page {
-        run: args.run.clone(),
-        checkpoint: args.checkpoint.file(),
-        epoch: trained.epochs_done,
-        metrics: found.metrics(1.0),
-        temperature,
-        calibrated: temperature.map(|temperature| found.metrics(temperature)),
-        classes: found.classes(split.dataset.class_names()),
-    };
-    page.print(args.json)
+    let trained = which
+        .iter()
+        .map(|which| Trained::open(&args.run, *which, &args.overrides))
+        .collect::<Outcome<Vec<_>>>()?;
+    let recipe = elsewhere(&trained[0].recipe, args);
+    let split = Split::open_eval(&recipe)?;
+    let cache = teacher_rows(&recipe, &split, &args.cache_dir, &args.run)?;
+    let pages = std::iter::zip(&which, &trained)
+        .map(|(which, trained)| Page::of(args, *which, trained, &split, cache.as_ref()))
+        .collect::<Outcome<Vec<_>>>()?;
+    if args.json {
+        for page in &pages {
+            println!("{}", serde_json::to_string(page).map_err(Failure::work)?);
+        }
+        return Ok(());
+    }
+    print(&pages);
+    Ok(())
+}
+
+/// The recipe with the evaluation split that was asked for.
+fn elsewhere(recipe: &Recipe, args: &Evaluate) -> Recipe {
+    let mut recipe = recipe.clone();
+    if let Some(root) = &args.dataset {
+        recipe.data.root = root.clone();
+    }
+    if let Some(format) = &args.format {
+        recipe.data.format = format.clone();
+    }
+    if let Some(split) = &args.split {
+        recipe.data.eval = Some(split.as_str().into());
+    }
+    recipe
 }
 
 /// A student with the recipe that made it.
@@ -66,17 +82,29 @@ impl Trained {
         })
     }
 
-    pub(crate) fn check_classes(&self, split: &Split) -> Outcome {
-        let (student, data) = (self.network.shape().n_classes, split.dataset.n_classes());
-        match student == data {
-            true => Ok(()),
-            false => Err(Failure::from(StudentError::Classes {
+    /// Refuses images and classes that are not those of the student.
+    pub(crate) fn check_fits(&self, split: &Split) -> Outcome {
+        let shape = self.network.shape();
+        let (student, data) = (shape.n_classes, split.dataset.n_classes());
+        if student != data {
+            return Err(Failure::from(StudentError::Classes {
                 left_name: "the student".into(),
                 left: student,
                 right_name: "the dataset".into(),
                 right: data,
-            })),
+            }));
         }
+        let image = shape.image;
+        let size = self.preprocess.output_size(split.view_size()?)?;
+        let found = (size.channels, size.height, size.width);
+        if found != (image.channels, image.height, image.width) {
+            return Err(Failure::work(format!(
+                "the student was trained on images of {} x {} x {} (channels, height, width), these are {} x {} x {}",
+                image.channels, image.height, image.width, found.0, found.1, found.2
+            ))
+            .hint("`--set views.clean=[...]` can resize and crop them"));
+        }
+        Ok(())
     }
 
     fn n_held_out(&self) -> usize {
@@ -84,8 +112,8 @@ impl Trained {
     }
 
     /// Fitted on the training images that the run held out.
-    pub(crate) fn temperature(&self, experiment: &Experiment) -> Outcome<f64> {
-        let split = experiment.train_in_clean_view()?;
+    pub(crate) fn temperature(&self) -> Outcome<f64> {
+        let split = Split::open_train_in_clean_view(&self.recipe)?;
         let (_, samples) = hold_out(
             self.recipe.seed,
             &split.dataset.selected(),
@@ -179,18 +207,17 @@ impl Logits {
 
 /// The cache of the evaluation split, where it was made. Without it there is no agreement, and that is said.
 fn teacher_rows(
-    experiment: &Experiment,
+    recipe: &Recipe,
+    split: &Split,
     cache_dir: &Path,
     run: &Path,
 ) -> Outcome<Option<LogitCache>> {
-    let Some(teacher) = experiment.recipe.teacher.first() else {
+    let Some(teacher) = recipe.teacher.first() else {
         return Ok(None);
     };
-    let wants = experiment.wants(teacher)?;
-    let Some(want) = wants.iter().find(|want| want.split.role == Role::Eval) else {
-        return Ok(None);
-    };
-    match want.open(cache_dir, &run.join(RECIPE)) {
+    let opened = CacheWant::of_split(teacher, split)
+        .and_then(|want| want.open(cache_dir, &run.join(RECIPE)));
+    match opened {
         Ok(cache) => Ok(Some(cache)),
         Err(failure) => {
             say(format!("no agreement with the teacher: {failure}"));
@@ -199,11 +226,13 @@ fn teacher_rows(
     }
 }
 
+/// What one checkpoint is worth.
 #[derive(Serialize)]
 struct Page {
     run: PathBuf,
     checkpoint: &'static str,
     epoch: usize,
+    dataset: String,
     metrics: Metrics,
     temperature: Option<f64>,
     calibrated: Option<Metrics>,
@@ -220,47 +249,112 @@ struct ClassRow {
 }
 
 impl Page {
-    fn print(&self, json: bool) -> Outcome {
-        if json {
-            println!("{}", serde_json::to_string(self).map_err(Failure::work)?);
-            return Ok(());
-        }
-        let m = &self.metrics;
-        println!(
-            "{} after epoch {}, {} images",
-            self.run.display(),
-            self.epoch,
-            m.n_samples
-        );
-        println!("  top-1       {:.2} %", 100.0 * m.top1);
-        println!("  top-5       {:.2} %", 100.0 * m.top5);
-        if let (Some(agreement), Some(divergence)) = (m.agreement, m.divergence) {
-            println!("  agreement   {:.2} % with the teacher", 100.0 * agreement);
-            println!("  divergence  {divergence:.4} nats from the teacher");
-        }
-        println!("  NLL         {:.4} nats", m.nll);
-        println!("  ECE         {:.2} %", 100.0 * m.ece);
-        match (self.temperature, &self.calibrated) {
-            (Some(temperature), Some(m)) => {
-                println!("at temperature {temperature:.4}, fitted on held-out training images");
-                println!("  NLL         {:.4} nats", m.nll);
-                println!("  ECE         {:.2} %", 100.0 * m.ece);
-            }
-            _ => say(
-                "no temperature was fitted: the run held no training images out (`train.held_out`)",
+    fn of(
+        args: &Evaluate,
+        which: Which,
+        trained: &Trained,
+        split: &Split,
+        cache: Option<&LogitCache>,
+    ) -> Outcome<Self> {
+        trained.check_fits(split)?;
+        let found = trained.logits(split, &split.dataset.selected(), cache)?;
+        let temperature = match trained.n_held_out() {
+            0 => None,
+            _ => Some(trained.temperature()?),
+        };
+        let data = split.dataset.spec();
+        let name = data.eval.as_ref().map(ToString::to_string);
+        Ok(Self {
+            run: args.run.clone(),
+            checkpoint: which.file(),
+            epoch: trained.epochs_done,
+            dataset: format!(
+                "{} `{}` {}",
+                data.format,
+                data.root.display(),
+                name.unwrap_or_default()
             ),
+            metrics: found.metrics(1.0),
+            temperature,
+            calibrated: temperature.map(|temperature| found.metrics(temperature)),
+            classes: found.classes(split.dataset.class_names()),
+        })
+    }
+}
+
+/// The checkpoints side by side, then the classes.
+fn print(pages: &[Page]) {
+    let first = &pages[0];
+    println!(
+        "{}: {} images of {}",
+        first.run.display(),
+        first.metrics.n_samples,
+        first.dataset
+    );
+    let row = |name: &str, cell: &dyn Fn(&Page) -> Option<String>, what: &str| {
+        let cells: Option<Vec<String>> = pages.iter().map(cell).collect();
+        if let Some(cells) = cells {
+            let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>10}")).collect();
+            let line = format!("  {name:<16}{}  {what}", cells.join("  "));
+            println!("{}", line.trim_end());
         }
-        println!("  class  images   top-1       NLL  name");
-        for row in &self.classes {
-            println!(
-                "  {:>5}  {:>6}  {:>6.2} %  {:>7.4}  {}",
-                row.class,
-                row.n_samples,
-                100.0 * row.top1,
-                row.nll,
-                row.name
-            );
-        }
-        Ok(())
+    };
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let nats = |x: f64| format!("{x:.4}");
+    row(
+        "checkpoint",
+        &|p| p.checkpoint.split('.').next().map(str::to_owned),
+        "",
+    );
+    row("epoch", &|p| Some(p.epoch.to_string()), "");
+    row("top-1", &|p| Some(percent(p.metrics.top1)), "");
+    row("top-5", &|p| Some(percent(p.metrics.top5)), "");
+    row("NLL", &|p| Some(nats(p.metrics.nll)), "nats");
+    row("ECE", &|p| Some(percent(p.metrics.ece)), "");
+    let teacher = |p: &Page| p.metrics.teacher_top1.map(percent);
+    row("teacher top-1", &teacher, "on the same images");
+    row(
+        "agreement",
+        &|p| p.metrics.agreement.map(percent),
+        "fidelity: the teacher's class is named",
+    );
+    row(
+        "divergence",
+        &|p| p.metrics.divergence.map(nats),
+        "fidelity: KL(teacher || student), nats",
+    );
+    if pages.iter().all(|page| page.calibrated.is_some()) {
+        println!("  divided by a temperature that was fitted on held-out training images:");
+        row("temperature", &|p| p.temperature.map(nats), "");
+        row("NLL", &|p| p.calibrated.map(|m| nats(m.nll)), "nats");
+        row("ECE", &|p| p.calibrated.map(|m| percent(m.ece)), "");
+    } else {
+        say("no temperature was fitted: the run held no training images out (`train.held_out`)");
+    }
+    let heads: String = pages
+        .iter()
+        .map(|page| page.checkpoint.trim_end_matches(".safetensors"))
+        .map(|name| format!("  {:>10}  {:>8}", format!("{name} top-1"), "NLL"))
+        .collect();
+    println!("  class  images{heads}  name");
+    for class in 0..first.classes.len() {
+        let cells: String = pages
+            .iter()
+            .map(|page| &page.classes[class])
+            .map(|row| match row.n_samples {
+                0 => format!("  {:>10}  {:>8}", "-", "-"),
+                _ => format!("  {:>10}  {:>8.4}", percent(row.top1), row.nll),
+            })
+            .collect();
+        let ClassRow {
+            class,
+            name,
+            n_samples,
+            ..
+        } = &first.classes[class];
+        println!(
+            "{}",
+            format!("  {class:>5}  {n_samples:>6}{cells}  {name}").trim_end()
+        );
     }
 }

@@ -8,10 +8,12 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use logitcask_cache::LogitCache;
 use logitcask_dataset::Role;
+use logitcask_durable::Lock;
 use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
-    Checkpoint, CleanRows, EpochRecord, Evaluation, Event, ImageShape, Job, Network, RunRecord,
-    Shown, StudentSpec, TeacherRows, Term, Times, TrainSpec, train,
+    Checkpoint, CleanRows, EpochRecord, Evaluation, Event, ImageShape, Job, Network, Patient,
+    RunRecord, Shown, StudentError, StudentSpec, Symptom, TeacherRows, TensorBoard, Term, Times,
+    TrainSpec, diagnose, train, untrained,
 };
 
 use crate::args::Student;
@@ -25,6 +27,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     let (student, spec) = sections(&recipe)?;
     let device = device(&args.device)?;
+    compute_on(args.threads)?;
     // Wrong names are refused before anything is read.
     let row = logitcask_student::find_model(&student.name)
         .map_err(|error| Failure::from(error).as_asked())?;
@@ -52,7 +55,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
 
     let run = run_folder(args, &recipe)?;
     let run_digest = run_digest(&recipe, &experiment, &caches)?;
-    prepare(&run, &recipe, &run_digest, args.fresh)?;
+    let _lock = prepare(&run, &recipe, &run_digest, args.fresh)?;
     if let Some(record) = finished(&run, &run_digest)? {
         say(format!(
             "{}: finished before; `--fresh` trains it again",
@@ -104,10 +107,16 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let show = Show::new(&network, spec.epochs);
     let outcome = train(&job, &network, &objective, stop, &|event| show.event(event));
     show.bar.finish();
-    let Some(mut record) = outcome? else {
+    if let Err(error @ StudentError::NonFinite { .. }) = &outcome {
+        last_words(&run, error)?;
+    }
+    let Some(mut record) = outcome.map_err(asked_or_failed)? else {
         return Err(Failure::work("stopped before the last epoch")
             .hint("what is done is saved; the same command continues after the last step"));
     };
+    for symptom in symptoms(&run, recipe.seed)? {
+        say(format!("note: {symptom}\n  hint: {}", symptom.remedy()));
+    }
     record.recorded = provenance(&recipe, &experiment, &caches, &run_digest);
     if !notes.is_empty() {
         record.recorded.insert("notes".to_owned(), notes.join(" "));
@@ -128,6 +137,30 @@ fn sections(recipe: &Recipe) -> Outcome<(&StudentSpec, &TrainSpec)> {
         return Err(absent("[[loss]]"));
     }
     Ok((student, train))
+}
+
+/// A setting that cannot be obeyed is a wrong request; everything else is work that failed.
+fn asked_or_failed(error: StudentError) -> Failure {
+    let is_asked = matches!(
+        error,
+        StudentError::Setting { .. } | StudentError::TooFewSamples { .. }
+    );
+    match is_asked {
+        true => Failure::from(error).as_asked(),
+        false => Failure::from(error),
+    }
+}
+
+/// Makes this thread one of the `threads` that compute: a parallel loop then starts at once, where from outside the pool
+/// each of the hundreds in a step would wait for a thread to wake up. Threads that prepare pixels never enter the pool,
+/// so none can wait for this one.
+fn compute_on(threads: Option<usize>) -> Outcome {
+    if threads == Some(0) {
+        return Err(Failure::asked("`--threads 0` leaves nobody to compute"));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    let made = pool.use_current_thread().build_global();
+    made.map_err(|error| Failure::work(format!("cannot start the compute threads: {error}")))
 }
 
 fn device(name: &str) -> Outcome<Device> {
@@ -255,24 +288,62 @@ fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Caches) -> Outc
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Makes the folder this run's: nothing is overwritten before it is clear that what lies there is the same run's.
-fn prepare(run: &Path, recipe: &Recipe, run_digest: &str, fresh: bool) -> Outcome {
+/// Makes the folder this run's, and this process's as long as the lock lives: nothing is overwritten before it is clear
+/// that what lies there is the same run's.
+fn prepare(run: &Path, recipe: &Recipe, run_digest: &str, fresh: bool) -> Outcome<Lock> {
     let cannot = |path: &Path, error: std::io::Error| {
         Failure::work(format!("cannot write `{}`: {error}", path.display()))
     };
     logitcask_durable::create_dir_all(run).map_err(|error| cannot(run, error))?;
+    let lock = Lock::acquire(&run.join("lock")).map_err(|error| {
+        Failure::work(error).hint(
+            "if another process trains in this folder, wait for it or choose another folder with `--out`; if that \
+             process is gone, remove the file",
+        )
+    })?;
     if fresh {
         forget(run).map_err(|error| cannot(run, error))?;
     }
     refuse_foreign(run, recipe, run_digest)?;
+    // Half a checkpoint of a run that was killed while saving.
+    logitcask_durable::remove_leftovers(run).map_err(|error| cannot(run, error))?;
+    match std::fs::remove_file(run.join(LAST_WORDS)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(cannot(&run.join(LAST_WORDS), error));
+        }
+        _ => {}
+    }
     let path = run.join(RECIPE);
     let text = recipe.to_toml()?;
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
-        .map_err(|error| cannot(&path, error))
+        .map_err(|error| cannot(&path, error))?;
+    Ok(lock)
 }
 
 /// The recipe as it was obeyed, in the run's folder.
 pub(crate) const RECIPE: &str = "recipe.toml";
+
+/// Why the run stopped, where its numbers left the finite ones: for `doctor`.
+pub(crate) const LAST_WORDS: &str = "stopped.txt";
+
+fn last_words(run: &Path, error: &StudentError) -> Outcome {
+    let path = run.join(LAST_WORDS);
+    let text = format!("{error}\n{}\n", error.hint().unwrap_or_default());
+    logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
+        .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))
+}
+
+/// What ails a run, as far as it has come.
+pub(crate) fn symptoms(run: &Path, seed: u64) -> Outcome<Vec<Symptom>> {
+    let Some(checkpoint) = Checkpoint::read(&run.join(Checkpoint::LAST))? else {
+        return Ok(Vec::new());
+    };
+    Ok(diagnose(&Patient {
+        history: &EpochRecord::read_all(run)?,
+        n_classes: checkpoint.position.student.n_classes,
+        untrained: &untrained(&checkpoint, seed)?,
+    }))
+}
 
 fn forget(run: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(run)? {
@@ -282,7 +353,13 @@ fn forget(run: &Path) -> std::io::Result<()> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let ours = [RunRecord::FILE, EpochRecord::FILE, Times::FILE];
+        let ours = [
+            RunRecord::FILE,
+            EpochRecord::FILE,
+            Times::FILE,
+            TensorBoard::FILE,
+            LAST_WORDS,
+        ];
         if ours.contains(&name.as_str()) || name.ends_with(".safetensors") {
             std::fs::remove_file(path)?;
         }
@@ -438,7 +515,7 @@ struct Show {
     started: Instant,
 }
 
-/// `data 2 % forward 38 % loss 1 % backward 55 % step 4 %`
+/// `data 2 %, forward 38 %, loss 1 %, backward 55 %, step 4 %`
 fn shares(times: &Times) -> String {
     let parts = [
         ("data", times.data_seconds),
@@ -449,14 +526,14 @@ fn shares(times: &Times) -> String {
     ];
     let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
     let share = |(name, seconds): &(&str, f64)| format!("{name} {:.0} %", 100.0 * seconds / total);
-    parts.iter().map(share).collect::<Vec<_>>().join(" ")
+    parts.iter().map(share).collect::<Vec<_>>().join(", ")
 }
 
 impl Show {
     fn new(network: &Network, epochs: usize) -> Self {
         let what = format!("{} ({} parameters)", network.name(), network.n_parameters());
         Self {
-            bar: Progress::new(what, 0, "steps"),
+            bar: Progress::tall(what, 0, "steps"),
             epochs,
             steps_per_epoch: Cell::default(),
             n_images: Cell::default(),
@@ -488,32 +565,43 @@ impl Show {
                     "training on {n_train} samples, {steps_per_epoch} steps per epoch{again}"
                 ));
             }
-            Event::Unreached(names) => self.bar.line(format!(
-                "note: no gradient reaches {} and {} more: they stay as they start",
-                names[0],
-                names.len() - 1
-            )),
+            Event::Unreached(names) => self.bar.line(match names {
+                [name] => format!("note: no gradient reaches `{name}`: it stays as it starts"),
+                [first, others @ ..] => format!(
+                    "note: no gradient reaches `{first}` and {} more parameters: they stay as they start",
+                    others.len()
+                ),
+                [] => return,
+            }),
             Event::Step {
                 epoch,
                 step,
                 loss,
                 terms,
+                top1,
                 batch_size,
                 times,
             } => {
                 let position = (epoch - 1) * self.steps_per_epoch.get() + step;
                 self.n_images.set(self.n_images.get() + batch_size);
                 self.bar.set_with(position as u64, || {
-                    self.step_line(epoch, loss, terms, times)
+                    self.step_line(epoch, loss, terms, top1, times)
                 });
             }
             Event::Epoch(record) => self.bar.line(self.epoch_line(record)),
         }
     }
 
-    /// Loss and terms, images per second, and where the time of a step goes.
-    fn step_line(&self, epoch: usize, loss: f64, terms: &[Term], times: &Times) -> String {
-        let mut line = format!("epoch {epoch}/{} loss {loss:.3}", self.epochs);
+    /// Loss and terms, accuracy, images per second, and where the time of a step goes.
+    fn step_line(
+        &self,
+        epoch: usize,
+        loss: f64,
+        terms: &[Term],
+        top1: f64,
+        times: &Times,
+    ) -> String {
+        let mut line = format!("epoch {epoch}/{}  loss {loss:.3}", self.epochs);
         if terms.len() > 1 {
             let terms = terms
                 .iter()
@@ -521,7 +609,11 @@ impl Show {
             line += &format!(" ({})", terms.collect::<Vec<_>>().join(", "));
         }
         let rate = self.n_images.get() as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-        format!("{line}  {rate:.0} img/s  {}", shares(times))
+        let top1 = 100.0 * top1;
+        format!(
+            "{line}  train {top1:.1} %  {rate:.0} img/s\n{}",
+            shares(times)
+        )
     }
 
     fn epoch_line(&self, record: &EpochRecord) -> String {

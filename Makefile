@@ -14,7 +14,7 @@ DEMO     := $(DIGITS)/ce.toml $(DIGITS)/kd.toml $(DIGITS)/mcld.toml
 SETS     := $(foreach assignment,$(SET),--set '$(assignment)')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime build teacher-logits student report demo test test-full check bench gpu-check
+.PHONY: help setup runtime build teacher-logits student report next-teacher demo test test-full check bench gpu-check
 
 help: ## this text
 	@echo "logitcask: distil image classifiers from cached teacher logits"
@@ -39,6 +39,15 @@ student: build ## stage two: train the recipe's student from the cache
 
 report: build ## a page about finished runs: make report RUNS="data/runs/a data/runs/b"
 	@$(BIN) report $(or $(RUNS),data/runs)
+
+next-teacher: setup ## a student becomes a teacher: trained, exported, captured, and learned from
+	@$(BIN) teacher-logits $(DIGITS)/kd.toml
+	@$(BIN) student $(DIGITS)/kd.toml --out data/runs/next-teacher/first
+	@mkdir -p data/teachers
+	@$(BIN) export data/runs/next-teacher/first --onnx data/teachers/digits_resnet8.onnx --check
+	@$(BIN) teacher-logits pipelines/digits/next-teacher/kd.toml
+	@$(BIN) student pipelines/digits/next-teacher/kd.toml --out data/runs/next-teacher/second
+	@$(BIN) report data/runs/next-teacher/first data/runs/next-teacher/second --out data/runs/next-teacher
 
 demo: setup ## the whole thing on the embedded digits, in minutes: CE, KD and MCLD from one cache
 	@$(BIN) teacher-logits $(word 1,$(DEMO))

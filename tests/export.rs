@@ -30,6 +30,10 @@ fn every_student_of_the_zoo_exports_and_agrees() {
         .map(|_| stream.uniform() as f32 * 2.0 - 1.0)
         .collect();
     let mut worst = 0f32;
+    // `make test-full` shows the files to onnx.checker.
+    let kept = std::env::var_os("LOGITCASK_ONNX_DIR").map(std::path::PathBuf::from);
+    let folder = kept.unwrap_or_else(|| bench.folder.clone());
+    std::fs::create_dir_all(&folder).unwrap();
     for row in models() {
         let network = Network::build(row.name, image, 10, 1, &Device::Cpu).unwrap();
         for keep_batch_norm in [false, true] {
@@ -37,7 +41,8 @@ fn every_student_of_the_zoo_exports_and_agrees() {
                 keep_batch_norm,
                 ..OnnxSpec::default()
             };
-            let path = bench.folder.join(format!("{}.onnx", row.name));
+            let form = if keep_batch_norm { "kept" } else { "folded" };
+            let path = folder.join(format!("{}-{form}.onnx", row.name));
             std::fs::write(&path, to_onnx(&network, &spec).unwrap()).unwrap();
             let pixels =
                 Tensor::from_slice(&nhwc, (N_IMAGES, SIDE, SIDE, 3), &Device::Cpu).unwrap();

@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 binary="${CARGO_TARGET_DIR:-target}/release/logitcask"
 
 echo "== long runs: hundreds of kills"
-LOGITCASK_FULL=1 cargo test --release --workspace
+LOGITCASK_FULL=1 LOGITCASK_ONNX_DIR="$work/zoo" cargo test --release --workspace
 
 echo "== a capture and a run to look at"
 cargo build --release --bin logitcask
@@ -18,12 +18,17 @@ recipe=pipelines/quick.toml
 "$binary" student "$recipe" --cache-dir "$work/cache" --out "$work/run"
 "$binary" cache verify --recipe "$recipe" --cache-dir "$work/cache" --recompute 500
 "$binary" report "$work/run" --out "$work/report"
+"$binary" export "$work/run" --onnx "$work/zoo/run.onnx" --with-normalisation --check
 
 echo "== readers: pyarrow, pandas, polars, DuckDB"
 python=.runtime/python/bin/python
 [ -x "$python" ] || python3 -m venv .runtime/python
-"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20"
+"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20" tensorboard onnx
 "$python" tests/readers.py "$work/cache"
+
+echo "== TensorBoard, and onnx.checker over every student of the zoo"
+"$python" tests/read_events.py "$work/run"
+"$python" tests/check_onnx.py "$work"/zoo/*.onnx
 
 echo "== the report in a browser"
 command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; }

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &DatasetGet, stop: &AtomicBool) -> Outcome {
             None => failure,
         }
     };
-    match already_there(&to).map_err(explained)? {
+    match already_there(publication, &to).map_err(explained)? {
         Some(record) => say(format!(
             "`{}` is there and whole: {} files, from {}",
             to.display(),
@@ -173,8 +173,15 @@ fn name(file: &RemoteFile) -> &'static str {
 }
 
 /// What an earlier call left under the final name. Whatever else stands there is not ours to touch.
-fn already_there(to: &Path) -> Result<Option<Record>, GetError> {
+fn already_there(publication: &Publication, to: &Path) -> Result<Option<Record>, GetError> {
     if let Some(record) = Record::read(to)? {
+        if record.name != publication.name {
+            return Err(GetError::Other {
+                path: to.into(),
+                found: record.name,
+                wanted: publication.name,
+            });
+        }
         record.check(to)?;
         return Ok(Some(record));
     }

@@ -55,6 +55,12 @@ pub(super) enum GetError {
     },
     #[error("`{}` is there already, and `dataset get` did not make it", path.display())]
     Occupied { path: PathBuf },
+    #[error("`{}` holds `{found}`, not `{wanted}`", path.display())]
+    Other {
+        path: PathBuf,
+        found: String,
+        wanted: &'static str,
+    },
     #[error("`{}` is not whole: `{file}` is missing or has another length ({n_damaged} of {n_files} files)", path.display())]
     Damaged {
         path: PathBuf,
@@ -102,7 +108,10 @@ impl GetError {
             GetError::Entry { .. } => Some(format!(
                 "nothing was kept of it; `{command}` takes the publisher's own"
             )),
-            GetError::Occupied { .. } | GetError::Damaged { .. } | GetError::Record { .. } => {
+            GetError::Occupied { .. }
+            | GetError::Other { .. }
+            | GetError::Damaged { .. }
+            | GetError::Record { .. } => {
                 Some("move it away, or say with `--to DIR` where the dataset shall go".to_owned())
             }
             GetError::Unreadable { source, .. } => source.hint(),

@@ -161,6 +161,67 @@ fn statistics_tell_the_teacher_s_accuracy() {
 }
 
 #[test]
+fn contradicted_labels_become_a_list_that_training_leaves_out() {
+    let (bench, recipe, [eval, train]) = captured("exclude_list");
+    let list = bench.folder.join("noisy.txt");
+    let list = list.to_str().unwrap();
+    // The training images are all right; among the evaluation images the teacher contradicts 5 of 596.
+    for (cache, confidence, n_listed) in [(&train, "0", 0), (&eval, "0", 5), (&eval, "1", 0)] {
+        let args = [
+            "cache",
+            "stats",
+            cache,
+            "--exclude-list",
+            list,
+            "--confidence",
+            confidence,
+        ];
+        let said = bench.run(&args).ok().stderr;
+        let told = format!("{n_listed} samples listed");
+        assert!(said.contains(&told), "{said}");
+        assert_eq!(
+            fs::read_to_string(list).unwrap().lines().count(),
+            n_listed,
+            "{confidence}"
+        );
+    }
+    bench
+        .run(&[
+            "cache",
+            "stats",
+            &eval,
+            "--exclude-list",
+            list,
+            "--confidence",
+            "0",
+        ])
+        .ok();
+    let set = format!("data.exclude={list}");
+    let out = bench.folder.join("run");
+    let args = [
+        "student",
+        &recipe,
+        "--out",
+        out.to_str().unwrap(),
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "data.limit=1201",
+        "--set",
+        &set,
+        "--json",
+    ];
+    // The list stands for any list of training samples here.
+    let record = json(&bench.run(&args).ok().stdout);
+    assert_eq!(record["n_train"], 1201 - 5);
+    // Another list under the same name is another run.
+    fs::write(list, "7\n").unwrap();
+    let refused = bench.run(&args);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("another run"), "{}", refused.stderr);
+}
+
+#[test]
 fn removing_is_a_dry_run_unless_told_otherwise() {
     let (bench, _, _) = captured("gc");
     let count = || {

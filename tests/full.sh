@@ -32,11 +32,23 @@ echo "== TensorBoard, and onnx.checker over every student of the zoo"
 
 echo "== the report in a browser"
 command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; }
-chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update \
-    --user-data-dir="$work/profile" --enable-logging=stderr --v=0 --window-size=1100,1000 \
-    --screenshot="$work/report.png" "file://$work/report/report.html" 2>"$work/console"
-[ -s "$work/report.png" ] || { echo "the browser drew nothing"; exit 1; }
-if grep -E 'CONSOLE.*(error|Error)' "$work/console"; then echo "the page has errors"; exit 1; fi
+cp pipelines/studies/quick.toml "$work/quick.toml"
+"$binary" sweep "$work/quick.toml" --cache-dir "$work/cache" --out "$work/sweep" --jobs 2
+"$binary" report "$work/quick.toml" --cache-dir "$work/cache" --out "$work/sweep"
+look() { # look PAGE WIDTH FLAGS: draws the page and fails on anything in the console
+    rm -f "$work/shot.png"
+    chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
+        --disable-component-update --user-data-dir="$work/profile" --enable-logging=stderr --v=0 --hide-scrollbars \
+        --window-size="$2",2000 "${@:3}" --screenshot="$work/shot.png" "file://$1" 2>"$work/console"
+    [ -s "$work/shot.png" ] || { echo "the browser drew nothing of $1"; exit 1; }
+    if grep CONSOLE "$work/console"; then echo "$1 has errors"; exit 1; fi
+}
+for page in "$work/report/report.html" "$work/sweep/report.html"; do
+    for width in 1100 500; do
+        look "$page" "$width"
+        look "$page" "$width" --force-dark-mode
+    done
+done
 
 echo "== fuzzing: every reader of files, two minutes each"
 SECONDS_EACH=120 tests/fuzz.sh

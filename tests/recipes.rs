@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use logitcask_cli::Recipe;
 
@@ -26,6 +27,16 @@ fn recipes() -> Vec<PathBuf> {
     found
 }
 
+/// The recipe of a file, or those of a sweep.
+fn load(path: &Path) -> Vec<Recipe> {
+    let is_sweep = fs::read_to_string(path).unwrap().contains("\n[sweep]\n");
+    let loaded = match is_sweep {
+        true => logitcask_cli::recipes_of_sweep(path),
+        false => Recipe::load(path, &[]).map(|recipe| vec![recipe]),
+    };
+    loaded.unwrap_or_else(|failure| panic!("{}: {failure}", path.display()))
+}
+
 #[test]
 fn every_recipe_parses_and_names_only_what_exists() {
     let recipes = recipes();
@@ -40,10 +51,11 @@ fn every_recipe_parses_and_names_only_what_exists() {
         dtype: candle_core::DType::F32,
         device: &candle_core::Device::Cpu,
     };
-    for path in recipes {
+    let loaded = recipes
+        .iter()
+        .flat_map(|path| load(path).into_iter().map(move |recipe| (path, recipe)));
+    for (path, recipe) in loaded {
         let place = path.display();
-        let recipe =
-            Recipe::load(&path, &[]).unwrap_or_else(|failure| panic!("{place}: {failure}"));
         let format = &recipe.data.format;
         assert!(
             logitcask_dataset::formats()
@@ -88,7 +100,7 @@ fn a_recipe_begins_with_what_it_is_and_how_to_run_it() {
             .unwrap();
         let own_command = comments
             .iter()
-            .any(|line| line.contains(&format!("RECIPE={}", place.display())));
+            .any(|line| line.contains(place.to_str().unwrap()));
         let is_study = place.starts_with("pipelines/studies");
         assert!(
             own_command || is_study,
@@ -100,8 +112,10 @@ fn a_recipe_begins_with_what_it_is_and_how_to_run_it() {
 
 #[test]
 fn a_merged_recipe_reads_back_the_same() {
-    for path in recipes() {
-        let recipe = Recipe::load(&path, &[]).unwrap();
+    for (path, recipe) in recipes()
+        .iter()
+        .flat_map(|path| load(path).into_iter().map(move |recipe| (path, recipe)))
+    {
         let text = recipe.to_toml().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("recipe.toml");
@@ -113,4 +127,16 @@ fn a_merged_recipe_reads_back_the_same() {
             path.display()
         );
     }
+}
+
+#[test]
+fn the_recipes_of_published_pairs_are_what_their_script_writes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let checked = Command::new("python3")
+        .arg(root.join("pipelines/published.py"))
+        .arg("--check")
+        .output()
+        .expect("python3, which `make setup` needs too");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{said}");
 }

@@ -18,6 +18,9 @@ use logitcask_student::Checkpoint;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Stop at the next safe place when stdin ends: how a sweep's runs notice that it is gone
+    #[arg(long, hide = true, global = true)]
+    pub(crate) stop_with_stdin: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -28,8 +31,12 @@ pub(crate) enum Command {
     Student(Student),
     /// Say what a trained student is worth, class by class
     Evaluate(Evaluate),
+    /// Train a linear layer on a student's frozen features, for another dataset
+    Probe(Probe),
     /// Write a trained student as ONNX or safetensors
     Export(Export),
+    /// Train every combination of a recipe's lists, from one cache
+    Sweep(Sweep),
     /// Write a page about finished runs
     Report(Report),
     /// Show what recipes can name
@@ -116,6 +123,40 @@ pub(crate) struct Student {
     pub(crate) threads: Option<usize>,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Finished runs are lines of a `.jsonl` file beside the sweep; the same command does what is missing.\n\n\
+                  Example:\n  logitcask sweep pipelines/studies/quick.toml --jobs 2\n  logitcask report pipelines/studies/quick.toml"
+)]
+pub(crate) struct Sweep {
+    /// A recipe with a `[sweep]` section: `seed = [1, 2, 3]`, `"loss.0.name" = ["kd", "mcld"]`
+    pub(crate) sweep: PathBuf,
+    /// Where caches are
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+    /// Where the runs' folders go; `data/runs/<the sweep's name>` where absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Runs side by side on each device, which share its threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) jobs: usize,
+    /// Where students compute: a queue for each (repeatable)
+    #[arg(long = "device", value_name = "NAME", default_value = "cpu")]
+    pub(crate) devices: Vec<String>,
+    /// Compute threads of all runs together; all cores where absent
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// What runs the teacher, where something is to be captured
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) provider: String,
+    /// Run nothing: show what is finished and what is not
+    #[arg(long)]
+    pub(crate) show: bool,
+    /// The leaderboard as one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Which checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Which {
@@ -165,6 +206,27 @@ pub(crate) struct Evaluate {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask probe data/runs/demo/kd --dataset pipelines/probe/digits.toml"
+)]
+pub(crate) struct Probe {
+    /// The run's folder
+    pub(crate) run: PathBuf,
+    /// A recipe of `[data]`, `[views]` and `[train]`: what the linear layer learns, and how
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dataset: PathBuf,
+    /// Which of the run's checkpoints
+    #[arg(long, value_name = "WHICH", default_value = "last")]
+    pub(crate) checkpoint: Which,
+    /// Change a value of the probe's recipe (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// As one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:\n  logitcask export data/runs/demo/kd --onnx kd.onnx --check")]
 #[command(group(clap::ArgGroup::new("target").required(true).multiple(true).args(["onnx", "safetensors"])))]
 pub(crate) struct Export {
@@ -198,15 +260,18 @@ pub(crate) struct Export {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  logitcask report data/runs/demo/kd data/runs/demo/mcld --out data/runs/demo"
+    after_help = "Examples:\n  logitcask report data/runs/demo/kd data/runs/demo/mcld --out data/runs/demo\n  logitcask report pipelines/studies/quick.toml"
 )]
 pub(crate) struct Report {
-    /// Folders of finished runs, or a folder that holds such folders
+    /// Folders of finished runs, folders that hold such folders, or one sweep: its `.toml` or `.jsonl` file
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
-    /// Where the page goes; the first run's parent folder where absent
+    /// Where the page goes; beside the runs' folders where absent
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Where caches are: the teacher's rows that students are compared with
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -333,6 +398,12 @@ pub(crate) struct CacheStats {
     /// How many contradicted labels to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
+    /// Write a list of the samples whose labels the teacher contradicts, for a recipe's `data.exclude`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) exclude_list: Option<PathBuf>,
+    /// How sure the teacher must be of a sample on that list
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9)]
+    pub(crate) confidence: f32,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,

@@ -15,6 +15,7 @@ macro_rules! println {
 }
 
 mod args;
+mod board;
 mod commands;
 mod exit;
 mod experiment;
@@ -23,6 +24,9 @@ mod progress;
 mod recipe;
 mod report;
 mod runtime;
+mod statistics;
+mod sweep;
+mod teachers;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +37,7 @@ use clap::Parser;
 pub use exit::{Failure, Outcome};
 pub use experiment::{CacheWant, Experiment, Split, student_preprocess};
 pub use recipe::Recipe;
+pub use sweep::recipes_of_sweep;
 
 /// The tool and its version, as caches and runs record it.
 pub const VERSION: &str = concat!("logitcask ", env!("CARGO_PKG_VERSION"));
@@ -43,11 +48,16 @@ pub fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(&stop);
+    if cli.stop_with_stdin {
+        stop_with_stdin(&stop);
+    }
     let outcome = match cli.command {
         args::Command::TeacherLogits(args) => commands::teacher_logits::run(&args, &stop),
         args::Command::Student(args) => commands::student::run(&args, &stop),
         args::Command::Evaluate(args) => commands::evaluate::run(&args),
+        args::Command::Probe(args) => commands::probe::run(&args),
         args::Command::Export(args) => commands::export::run(&args),
+        args::Command::Sweep(args) => commands::sweep::run(&args, &stop),
         args::Command::Report(args) => commands::report::run(&args),
         args::Command::List(args) => commands::list::run(&args),
         args::Command::Cache(args) => commands::cache::run(&args),
@@ -70,5 +80,15 @@ fn stop_on_ctrl_c(stop: &Arc<AtomicBool>) {
             std::process::exit(130);
         }
         progress::say("stopping at the next safe place; press Ctrl-C again to stop at once");
+    });
+}
+
+/// Whoever started this process holds the other end of its stdin: a kill closes that too, when nobody can say so any more.
+fn stop_with_stdin(stop: &Arc<AtomicBool>) {
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        // However reading ends, there is nobody left to work for.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        stop.store(true, Ordering::Relaxed);
     });
 }

@@ -1,11 +1,12 @@
 //! A recipe: one TOML file, one experiment. Each section is a struct of the crate that obeys it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use logitcask_dataset::{DataSpec, ViewsSpec};
 use logitcask_losses::LossSpec;
-use logitcask_student::{StudentSpec, TrainSpec};
+use logitcask_student::{EnsembleSpec, StudentSpec, TrainSpec};
 use logitcask_teacher::TeacherSpec;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub struct Recipe {
     /// Who taught. Empty for a plain baseline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub teacher: Vec<TeacherSpec>,
+    /// How several teachers answer as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<EnsembleSpec>,
     /// Who learns; a recipe that only captures leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub student: Option<StudentSpec>,
@@ -76,6 +80,11 @@ impl Recipe {
         })
     }
 
+    /// The same from a tree of values: what a sweep makes of its file.
+    pub(crate) fn from_value(value: toml::Value) -> Result<Self, Problem> {
+        value.try_into().map_err(Problem::toml)
+    }
+
     /// The recipe as it is obeyed, overrides merged in.
     ///
     /// # Errors
@@ -104,7 +113,7 @@ enum RecipeError {
 }
 
 impl Problem {
-    fn toml(error: toml::de::Error) -> Self {
+    pub(crate) fn toml(error: toml::de::Error) -> Self {
         let hint = nearest_field(error.message());
         Self {
             message: error.to_string().trim_end().to_owned(),
@@ -112,7 +121,7 @@ impl Problem {
         }
     }
 
-    fn in_file(self, path: &Path) -> Failure {
+    pub(crate) fn in_file(self, path: &Path) -> Failure {
         let failure = Failure::asked(RecipeError::Wrong {
             path: path.into(),
             message: self.message,
@@ -158,7 +167,11 @@ fn apply(recipe: &mut toml::Value, assignment: &str) -> Result<(), Problem> {
 }
 
 /// Missing tables are created on the way; the sections themselves refuse what is created in vain.
-fn set(place: &mut toml::Value, steps: &[&str], value: toml::Value) -> Result<(), String> {
+pub(crate) fn set(
+    place: &mut toml::Value,
+    steps: &[&str],
+    value: toml::Value,
+) -> Result<(), String> {
     let Some((&step, rest)) = steps.split_first() else {
         *place = value;
         return Ok(());
@@ -183,6 +196,33 @@ fn set(place: &mut toml::Value, steps: &[&str], value: toml::Value) -> Result<()
         }
     };
     set(inner, rest, value)
+}
+
+/// Every plain value below `value` with its path, `loss.0.temperature`.
+pub(crate) fn collect_leaves(
+    value: &toml::Value,
+    path: String,
+    found: &mut BTreeMap<String, String>,
+) {
+    let below = |name: &str| match path.is_empty() {
+        true => name.to_owned(),
+        false => format!("{path}.{name}"),
+    };
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                collect_leaves(value, below(name), found);
+            }
+        }
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+            for (index, value) in items.iter().enumerate() {
+                collect_leaves(value, below(&index.to_string()), found);
+            }
+        }
+        leaf => {
+            found.insert(path, leaf.to_string());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -96,23 +96,28 @@ fn paste(sheet: &mut Image, tile: &Image, top: usize, left: usize, factor: usize
 /// # Errors
 /// What the file system reports.
 pub fn write_png(path: &Path, image: &Image) -> Result<(), DatasetError> {
+    write(path, |file| file.write_all(&png(image)?))
+}
+
+/// An image of 1 or 3 channels as the bytes of a PNG file.
+///
+/// # Errors
+/// If the encoder refuses: an image without pixels.
+pub fn png(image: &Image) -> io::Result<Vec<u8>> {
     let size = image.size();
-    write(path, |file| {
-        let mut encoder = png::Encoder::new(file, size.width as u32, size.height as u32);
-        encoder.set_color(if size.channels == 1 {
-            png::ColorType::Grayscale
-        } else {
-            png::ColorType::Rgb
-        });
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder
-            .write_header()
-            .and_then(|mut writer| {
-                writer.write_image_data(image.pixels())?;
-                writer.finish()
-            })
-            .map_err(io::Error::other)
-    })
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, size.width as u32, size.height as u32);
+    encoder.set_color(if size.channels == 1 {
+        png::ColorType::Grayscale
+    } else {
+        png::ColorType::Rgb
+    });
+    encoder.set_depth(png::BitDepth::Eight);
+    let encoded = encoder.write_header().and_then(|mut writer| {
+        writer.write_image_data(image.pixels())?;
+        writer.finish()
+    });
+    encoded.map(|()| bytes).map_err(io::Error::other)
 }
 
 /// Writes a batch's values as a NumPy array of f32, in the shape of its layout.

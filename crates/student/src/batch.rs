@@ -44,6 +44,11 @@ pub trait TeacherRows: Sync {
         .into())
     }
 
+    /// What follows is asked for this step, counted over the whole run: an ensemble draws anew who takes part.
+    fn begin_step(&self, step: u64) {
+        let _ = step;
+    }
+
     /// How many of a sample's `n_views` views have rows of their own.
     fn captured_views(&self, n_views: u32) -> u32 {
         n_views
@@ -76,8 +81,8 @@ impl TeacherRows for LogitCache {
 
 /// `inconsistent = true`: whatever view the student sees, the teacher's row is that of the clean image.
 pub struct CleanRows<'a>(
-    /// The cache of the clean view.
-    pub &'a LogitCache,
+    /// What answers for the clean view, a cache or an ensemble.
+    pub &'a dyn TeacherRows,
 );
 
 impl TeacherRows for CleanRows<'_> {
@@ -102,6 +107,10 @@ impl TeacherRows for CleanRows<'_> {
     ) -> Result<(), StudentError> {
         let clean: Vec<(u32, u32)> = pairs.iter().map(|&(sample, _)| (sample, 0)).collect();
         self.0.bank(&clean, logits, labels)
+    }
+
+    fn begin_step(&self, step: u64) {
+        self.0.begin_step(step);
     }
 
     fn captured_views(&self, _: u32) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use logitcask_dataset::{Dataset, Loader, PixelBatch, PixelLayout, Preprocess, ViewFamily};
 use logitcask_layers::Mode;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,28 @@ pub fn predict(
     device: &Device,
     sink: &mut Sink,
 ) -> Result<(), StudentError> {
+    each_batch(
+        evaluation,
+        samples,
+        preprocess,
+        loader_threads,
+        device,
+        &mut |pixels, tensor| {
+            let logits = network.forward(tensor, Mode::Eval)?;
+            sink(pixels, &logits.flatten_all()?.to_vec1::<f32>()?)
+        },
+    )
+}
+
+/// Shows the clean views of some samples, batch by batch.
+pub(crate) fn each_batch(
+    evaluation: &Evaluation,
+    samples: &[u32],
+    preprocess: &Preprocess,
+    loader_threads: usize,
+    device: &Device,
+    see: &mut dyn FnMut(&PixelBatch, &Tensor) -> Result<(), StudentError>,
+) -> Result<(), StudentError> {
     const BATCH_SIZE: usize = 256;
     let batches: Vec<Vec<(u32, u32)>> = samples
         .chunks(BATCH_SIZE)
@@ -93,8 +115,7 @@ pub fn predict(
     );
     for _ in 0..n_batches {
         let pixels = next_pixels(&mut loader)?;
-        let logits = network.forward(&pixel_tensor(&pixels, device)?, Mode::Eval)?;
-        sink(&pixels, &logits.flatten_all()?.to_vec1::<f32>()?)?;
+        see(&pixels, &pixel_tensor(&pixels, device)?)?;
         loader.recycle(pixels);
     }
     Ok(())
@@ -216,7 +237,7 @@ fn divergence(teacher: &[f32], student: &[f32]) -> f64 {
     teacher.iter().zip(student).map(term).sum()
 }
 
-fn argmax(row: &[f32]) -> usize {
+pub(crate) fn argmax(row: &[f32]) -> usize {
     let mut best = 0;
     for (class, &z) in row.iter().enumerate() {
         if z > row[best] {

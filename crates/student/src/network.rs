@@ -73,6 +73,14 @@ impl Network {
         Ok(self.student.forward(&FeatureMap::new(pixels)?, mode)?)
     }
 
+    /// What the last layer sees, (B, features), for pixels (B, height, width, channels).
+    ///
+    /// # Errors
+    /// What Candle reports.
+    pub fn features(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
+        Ok(self.student.features(&FeatureMap::new(pixels)?, mode)?)
+    }
+
     /// The student of a checkpoint, to evaluate and export: the moving average of its weights where there is one.
     ///
     /// # Errors

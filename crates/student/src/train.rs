@@ -362,7 +362,7 @@ impl Source {
         }
     }
 
-    /// The next step's batch. `step` counts over the whole run: it decides the bank.
+    /// The next step's batch. `step` counts over the whole run: it decides the bank, and who of an ensemble takes part.
     fn next(
         &mut self,
         job: &Job,
@@ -370,6 +370,10 @@ impl Source {
         n_bank: usize,
         step: u64,
     ) -> Result<TrainBatch, StudentError> {
+        let strong_teacher = job.strong.as_ref().and_then(|shown| shown.teacher);
+        for teacher in job.views.teacher.into_iter().chain(strong_teacher) {
+            teacher.begin_step(step);
+        }
         let pixels = next_pixels(&mut self.views)?;
         let mut batch = TrainBatch::join(&pixels, &job.train, job.views.teacher, &job.device)?;
         if let (Some(loader), Some(shown)) = (&mut self.strong, &job.strong)

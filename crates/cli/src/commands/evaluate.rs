@@ -15,6 +15,7 @@ use crate::exit::{Failure, Outcome};
 use crate::experiment::{CacheWant, Split, student_preprocess};
 use crate::progress::say;
 use crate::recipe::Recipe;
+use crate::teachers::{Rows, rows, without_dropout};
 
 pub(crate) fn run(args: &Evaluate) -> Outcome {
     let which = match args.checkpoint {
@@ -29,9 +30,11 @@ pub(crate) fn run(args: &Evaluate) -> Outcome {
         .collect::<Outcome<Vec<_>>>()?;
     let recipe = elsewhere(&trained[0].recipe, args);
     let split = Split::open_eval(&recipe)?;
-    let cache = teacher_rows(&recipe, &split, &args.cache_dir, &args.run)?;
+    let caches = eval_caches(&recipe, &split, &args.cache_dir, &args.run)?;
+    let teacher = rows(&caches, &without_dropout(recipe.ensemble.as_ref()), 0)?;
+    let teacher = teacher.as_ref().map(Rows::as_teacher);
     let pages = std::iter::zip(&which, &trained)
-        .map(|(which, trained)| Page::of(args, *which, trained, &split, cache.as_ref()))
+        .map(|(which, trained)| Page::of(args, *which, trained, &split, teacher))
         .collect::<Outcome<Vec<_>>>()?;
     if args.json {
         for page in &pages {
@@ -128,7 +131,7 @@ impl Trained {
         &self,
         split: &Split,
         samples: &[u32],
-        cache: Option<&LogitCache>,
+        teacher: Option<&dyn TeacherRows>,
     ) -> Outcome<Logits> {
         let evaluation = Evaluation {
             dataset: split.dataset.clone(),
@@ -140,9 +143,9 @@ impl Trained {
             let label = |&(sample, _): &(u32, u32)| split.dataset.labels()[sample as usize];
             found.labels.extend(pixels.requests.iter().map(label));
             found.logits.extend_from_slice(logits);
-            if let Some(cache) = cache {
+            if let Some(teacher) = teacher {
                 let mut rows = vec![0.0; logits.len()];
-                TeacherRows::rows(cache, pixels, &mut rows, &mut vec![0; pixels.n])?;
+                teacher.rows(pixels, &mut rows, &mut vec![0; pixels.n])?;
                 found.teacher.get_or_insert_default().extend(rows);
             }
             Ok(())
@@ -166,7 +169,7 @@ impl Trained {
 pub(crate) struct Logits {
     pub(crate) logits: Vec<f32>,
     pub(crate) labels: Vec<u32>,
-    teacher: Option<Vec<f32>>,
+    pub(crate) teacher: Option<Vec<f32>>,
 }
 
 impl Logits {
@@ -205,25 +208,27 @@ impl Logits {
     }
 }
 
-/// The cache of the evaluation split, where it was made. Without it there is no agreement, and that is said.
-fn teacher_rows(
+/// Each teacher's cache of the evaluation split, where all of them were made. Without them there is no agreement, and that
+/// is said.
+pub(crate) fn eval_caches(
     recipe: &Recipe,
     split: &Split,
     cache_dir: &Path,
     run: &Path,
-) -> Outcome<Option<LogitCache>> {
-    let Some(teacher) = recipe.teacher.first() else {
-        return Ok(None);
-    };
-    let opened = CacheWant::of_split(teacher, split)
-        .and_then(|want| want.open(cache_dir, &run.join(RECIPE)));
-    match opened {
-        Ok(cache) => Ok(Some(cache)),
-        Err(failure) => {
-            say(format!("no agreement with the teacher: {failure}"));
-            Ok(None)
+) -> Outcome<Vec<LogitCache>> {
+    let mut caches = Vec::new();
+    for teacher in &recipe.teacher {
+        let opened = CacheWant::of_split(teacher, split)
+            .and_then(|want| want.open(cache_dir, &run.join(RECIPE)));
+        match opened {
+            Ok(cache) => caches.push(cache),
+            Err(failure) => {
+                say(format!("no agreement with the teacher: {failure}"));
+                return Ok(Vec::new());
+            }
         }
     }
+    Ok(caches)
 }
 
 /// What one checkpoint is worth.
@@ -254,10 +259,10 @@ impl Page {
         which: Which,
         trained: &Trained,
         split: &Split,
-        cache: Option<&LogitCache>,
+        teacher: Option<&dyn TeacherRows>,
     ) -> Outcome<Self> {
         trained.check_fits(split)?;
-        let found = trained.logits(split, &split.dataset.selected(), cache)?;
+        let found = trained.logits(split, &split.dataset.selected(), teacher)?;
         let temperature = match trained.n_held_out() {
             0 => None,
             _ => Some(trained.temperature()?),

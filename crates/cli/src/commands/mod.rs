@@ -8,6 +8,8 @@ pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod probe;
 pub(crate) mod report;
 pub(crate) mod student;
+pub(crate) mod sweep;
 pub(crate) mod teacher_logits;

@@ -5,23 +5,56 @@ use logitcask_student::RunRecord;
 use crate::args::Report;
 use crate::exit::{Failure, Outcome};
 use crate::report::{self, Run};
+use crate::sweep::{Finished, Sweep};
 
 pub(crate) fn run(args: &Report) -> Outcome {
+    let (runs, beside) = match &args.runs[..] {
+        [path] if is_file_of_sweep(path) => runs_of_sweep(path)?,
+        paths => runs_of_folders(paths)?,
+    };
+    let out = args.out.clone().unwrap_or(beside);
+    let page = report::write(runs, &out, &args.cache_dir)?;
+    println!("{}", page.display());
+    Ok(())
+}
+
+fn is_file_of_sweep(path: &Path) -> bool {
+    path.is_file()
+        || path
+            .extension()
+            .is_some_and(|ending| ending == "toml" || ending == "jsonl")
+}
+
+/// The finished runs of a sweep, and the folder that holds theirs.
+fn runs_of_sweep(path: &Path) -> Outcome<(Vec<Run>, PathBuf)> {
+    let is_toml = path.extension().is_some_and(|ending| ending == "toml");
+    let finished = match is_toml {
+        true => Sweep::load(path)?.finished()?,
+        false => Finished::read_all(path)?,
+    };
+    let Some(first) = finished.first() else {
+        return Err(
+            Failure::work(format!("no run of `{}` is finished yet", path.display())).hint(format!(
+                "logitcask sweep {}",
+                path.with_extension("toml").display()
+            )),
+        );
+    };
+    let beside = first.run.parent().unwrap_or(Path::new(".")).to_owned();
+    Ok((finished.into_iter().map(Run::of_line).collect(), beside))
+}
+
+fn runs_of_folders(paths: &[PathBuf]) -> Outcome<(Vec<Run>, PathBuf)> {
     let mut folders = Vec::new();
-    for path in &args.runs {
+    for path in paths {
         folders.extend(runs_in(path)?);
     }
     let runs = folders
         .iter()
         .map(|folder| Run::read(folder))
         .collect::<Outcome<Vec<_>>>()?;
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => folders[0].parent().unwrap_or(Path::new(".")).to_owned(),
-    };
-    let page = report::write(runs, &out)?;
-    println!("{}", page.display());
-    Ok(())
+    let beside = folders[0].parent().unwrap_or(Path::new(".")).to_owned();
+    Ok((runs, beside))
 }
 
 /// The folder itself if it holds a finished run, else the finished runs directly below it, by name.

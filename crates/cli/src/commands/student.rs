@@ -2,13 +2,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
-use logitcask_cache::LogitCache;
-use logitcask_dataset::Role;
-use logitcask_durable::Lock;
+use logitcask_durable::{Lock, LockError};
 use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
     Checkpoint, CleanRows, EpochRecord, Evaluation, Event, ImageShape, Job, Network, Patient,
@@ -17,16 +15,16 @@ use logitcask_student::{
 };
 
 use crate::args::Student;
-use crate::commands::teacher_logits::teacher_seconds;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{Experiment, hex, student_preprocess};
 use crate::progress::{Progress, duration, say};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, collect_leaves};
+use crate::teachers::{Rows, Teachers, rows, without_dropout};
 
 pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     let (student, spec) = sections(&recipe)?;
-    let device = device(&args.device)?;
+    let device = student_device(&args.device)?;
     compute_on(args.threads)?;
     // Wrong names are refused before anything is read.
     let row = logitcask_student::find_model(&student.name)
@@ -42,7 +40,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     };
     let objective =
         Objective::new(&recipe.loss, &setup).map_err(|error| Failure::from(error).as_asked())?;
-    let caches = Caches::open(&experiment, args)?;
+    let caches = open_caches(&experiment, args)?;
     let notes = notes(&objective, &experiment, &caches)?;
     let preprocess = student_preprocess(&recipe)?;
     let size = preprocess.output_size(experiment.train.view_size()?)?;
@@ -55,7 +53,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
 
     let run = run_folder(args, &recipe)?;
     let run_digest = run_digest(&recipe, &experiment, &caches)?;
-    let _lock = prepare(&run, &recipe, &run_digest, args.fresh)?;
+    let _lock = prepare(&run, &recipe, &run_digest, args.fresh, stop)?;
     if let Some(record) = finished(&run, &run_digest)? {
         say(format!(
             "{}: finished before; `--fresh` trains it again",
@@ -64,15 +62,27 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         return print(&record, &run, args.recipe.json);
     }
 
-    fn rows(cache: &Option<LogitCache>) -> Option<&dyn TeacherRows> {
-        cache.as_ref().map(|cache| cache as &dyn TeacherRows)
+    let seed = recipe.seed;
+    let ensemble = &recipe.ensemble;
+    let trained_on = rows(&caches.train, ensemble, seed)?;
+    let strong_rows = rows(&caches.strong, ensemble, seed)?;
+    let eval_rows = rows(&caches.eval, &without_dropout(ensemble.as_ref()), seed)?;
+    fn as_teacher<'a>(rows: &'a Option<Rows>) -> Option<&'a dyn TeacherRows> {
+        rows.as_ref().map(Rows::as_teacher)
     }
-    let clean_rows = caches.train.as_ref().map(CleanRows);
+    let clean_rows = as_teacher(&trained_on).map(CleanRows);
     let evaluation = experiment.eval.as_ref().map(|split| Evaluation {
         dataset: split.dataset.clone(),
         family: split.family.clone(),
-        teacher: rows(&caches.eval),
+        teacher: as_teacher(&eval_rows),
     });
+    let (taught, cached) = match caches.described(&experiment)? {
+        Some((taught, cached)) => (Some(taught), Some(cached)),
+        None => (None, None),
+    };
+    if let Some(taught) = taught.as_ref().filter(|_| ensemble.is_some()) {
+        say(taught);
+    }
     let views = &recipe.views;
     let job = Job {
         seed: recipe.seed,
@@ -84,7 +94,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
             draw: views.draw,
             teacher: match views.inconsistent {
                 true => clean_rows.as_ref().map(|rows| rows as &dyn TeacherRows),
-                false => rows(&caches.train),
+                false => as_teacher(&trained_on),
             },
         },
         views_per_step: views.views_per_step,
@@ -93,7 +103,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
                 family: Arc::clone(&split.family),
                 n_views: split.n_views,
                 draw: views.draw,
-                teacher: rows(&caches.strong),
+                teacher: as_teacher(&strong_rows),
             }),
             _ => None,
         },
@@ -117,7 +127,17 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     for symptom in symptoms(&run, recipe.seed)? {
         say(format!("note: {symptom}\n  hint: {}", symptom.remedy()));
     }
-    record.recorded = provenance(&recipe, &experiment, &caches, &run_digest);
+    record.recorded = provenance(&recipe, &experiment, &run_digest);
+    if let (Some(taught), Some(cached)) = (taught, cached) {
+        let seconds = caches.seconds().to_string();
+        let of_teacher = [
+            ("teacher", taught),
+            ("cache", cached),
+            ("teacher_seconds", seconds),
+        ];
+        let of_teacher = of_teacher.map(|(key, value)| (key.to_owned(), value));
+        record.recorded.extend(of_teacher);
+    }
     if !notes.is_empty() {
         record.recorded.insert("notes".to_owned(), notes.join(" "));
     }
@@ -125,7 +145,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     print(&record, &run, args.recipe.json)
 }
 
-fn sections(recipe: &Recipe) -> Outcome<(&StudentSpec, &TrainSpec)> {
+pub(crate) fn sections(recipe: &Recipe) -> Outcome<(&StudentSpec, &TrainSpec)> {
     let absent = |section: &str| {
         Failure::asked(format!(
             "the recipe has no `{section}` section, so there is nothing to train"
@@ -163,7 +183,7 @@ fn compute_on(threads: Option<usize>) -> Outcome {
     made.map_err(|error| Failure::work(format!("cannot start the compute threads: {error}")))
 }
 
-fn device(name: &str) -> Outcome<Device> {
+pub(crate) fn student_device(name: &str) -> Outcome<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
         other => Err(
@@ -173,64 +193,43 @@ fn device(name: &str) -> Outcome<Device> {
     }
 }
 
-/// The caches of the first teacher.
-struct Caches {
-    train: Option<LogitCache>,
-    strong: Option<LogitCache>,
-    eval: Option<LogitCache>,
-}
-
-impl Caches {
-    fn open(experiment: &Experiment, args: &Student) -> Outcome<Self> {
-        let mut caches = Caches {
-            train: None,
-            strong: None,
-            eval: None,
-        };
-        let [teacher] = &experiment.recipe.teacher[..] else {
-            return match experiment.recipe.teacher.len() {
-                0 => Ok(caches),
-                n => Err(Failure::asked(format!(
-                    "the recipe names {n} teachers, but a student learns from one"
-                ))
-                .hint("keep one `[[teacher]]` in the recipe that is trained")),
-            };
-        };
-        for want in experiment.wants(teacher)? {
-            let cache = want.open(&args.recipe.cache_dir, &args.recipe.recipe)?;
-            say(format!("{}: cache {}", want.split.what(), short_id(&cache)));
-            match want.split.role {
-                Role::Train if want.split.is_strong => caches.strong = Some(cache),
-                Role::Train => caches.train = Some(cache),
-                Role::Eval => caches.eval = Some(cache),
-            }
-        }
-        if let (Some(expected), Some(cache)) = (&args.expect, &caches.train) {
-            let id = hex(&cache.id());
-            if !(expected.len() >= 8 && id.starts_with(expected.as_str())) {
-                return Err(Failure::work(format!(
-                    "the cache's id is {id}, expected {expected}"
-                )));
-            }
-        }
-        Ok(caches)
+fn open_caches(experiment: &Experiment, args: &Student) -> Outcome<Teachers> {
+    let caches = Teachers::open(experiment, &args.recipe.cache_dir, &args.recipe.recipe)?;
+    let Some(expected) = &args.expect else {
+        return Ok(caches);
+    };
+    let ids: Vec<String> = caches.train.iter().map(|cache| hex(&cache.id())).collect();
+    let is_it = |id: &String| expected.len() >= 8 && id.starts_with(expected.as_str());
+    match ids.iter().all(is_it) {
+        true => Ok(caches),
+        false => Err(Failure::work(format!(
+            "the cache's id is {}, expected {expected}",
+            ids.join(", ")
+        ))),
     }
 }
 
 /// Refuses losses that caches and views cannot serve. What is served all the same, because the recipe insists, is a
 /// sentence for the record.
-fn notes(objective: &Objective, experiment: &Experiment, caches: &Caches) -> Outcome<Vec<String>> {
+fn notes(
+    objective: &Objective,
+    experiment: &Experiment,
+    caches: &Teachers,
+) -> Outcome<Vec<String>> {
     let views = &experiment.recipe.views;
-    let captured = || [&caches.train, &caches.strong].into_iter().flatten();
+    let ensemble = experiment.recipe.ensemble.as_ref();
+    let stay_absolute = ensemble.is_none_or(|spec| spec.combine.keeps_absolute_logits());
     let supply = Supply {
-        teacher: caches.train.is_some(),
-        dense: captured().all(|cache| cache.manifest().encoding.is_dense()),
-        absolute_logits: captured().all(|cache| cache.manifest().absolute),
+        teacher: !caches.train.is_empty(),
+        dense: caches
+            .captured()
+            .all(|cache| cache.manifest().encoding.is_dense()),
+        absolute_logits: stay_absolute && caches.captured().all(|cache| cache.manifest().absolute),
         mixed_labels: experiment.train.family.mixes(),
         strong_view: experiment.strong.is_some(),
     };
     let mut notes = objective.check(&supply)?;
-    if views.inconsistent && caches.train.is_some() {
+    if views.inconsistent && !caches.train.is_empty() {
         notes.push(
             "Inconsistent views: the student saw augmented pixels beside the teacher's logits of the clean image."
                 .to_owned(),
@@ -240,10 +239,6 @@ fn notes(objective: &Objective, experiment: &Experiment, caches: &Caches) -> Out
         say(format!("note: {note}"));
     }
     Ok(notes)
-}
-
-fn short_id(cache: &LogitCache) -> String {
-    hex(&cache.id())[..16].to_owned()
 }
 
 /// The folder that was asked for, or one named after the recipe, its seed and its digest.
@@ -271,7 +266,7 @@ fn run_folder(args: &Student, recipe: &Recipe) -> Outcome<PathBuf> {
 }
 
 /// BLAKE3 over what decides a run's outcome: the recipe, the images and labels, and the caches.
-fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Caches) -> Outcome<String> {
+fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Teachers) -> Outcome<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(recipe.to_toml()?.as_bytes());
     let splits = [Some(&experiment.train), experiment.eval.as_ref()];
@@ -279,10 +274,11 @@ fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Caches) -> Outc
         hasher.update(&split.fingerprint.images);
         hasher.update(&split.fingerprint.labels);
     }
-    for cache in [&caches.train, &caches.strong, &caches.eval]
-        .into_iter()
-        .flatten()
-    {
+    // `subset` and `exclude` may name files.
+    for sample in experiment.train.dataset.selected() {
+        hasher.update(&sample.to_le_bytes());
+    }
+    for cache in caches.all() {
         hasher.update(&cache.manifest().key.digest());
     }
     Ok(hasher.finalize().to_hex().to_string())
@@ -290,17 +286,18 @@ fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Caches) -> Outc
 
 /// Makes the folder this run's, and this process's as long as the lock lives: nothing is overwritten before it is clear
 /// that what lies there is the same run's.
-fn prepare(run: &Path, recipe: &Recipe, run_digest: &str, fresh: bool) -> Outcome<Lock> {
+fn prepare(
+    run: &Path,
+    recipe: &Recipe,
+    run_digest: &str,
+    fresh: bool,
+    stop: &AtomicBool,
+) -> Outcome<Lock> {
     let cannot = |path: &Path, error: std::io::Error| {
         Failure::work(format!("cannot write `{}`: {error}", path.display()))
     };
     logitcask_durable::create_dir_all(run).map_err(|error| cannot(run, error))?;
-    let lock = Lock::acquire(&run.join("lock")).map_err(|error| {
-        Failure::work(error).hint(
-            "if another process trains in this folder, wait for it or choose another folder with `--out`; if that \
-             process is gone, remove the file",
-        )
-    })?;
+    let lock = hold(run, stop)?;
     if fresh {
         forget(run).map_err(|error| cannot(run, error))?;
     }
@@ -318,6 +315,33 @@ fn prepare(run: &Path, recipe: &Recipe, run_digest: &str, fresh: bool) -> Outcom
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
         .map_err(|error| cannot(&path, error))?;
     Ok(lock)
+}
+
+/// Two processes in one folder would overwrite each other. One on this host may be about to end, the orphan of a sweep that
+/// was killed, say: it is given a while.
+fn hold(run: &Path, stop: &AtomicBool) -> Outcome<Lock> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let since = Instant::now();
+    loop {
+        let held = match Lock::acquire(&run.join("lock")) {
+            Ok(lock) => return Ok(lock),
+            Err(held) => held,
+        };
+        let may_end = matches!(
+            &held,
+            LockError::Held {
+                same_host: true,
+                ..
+            }
+        );
+        if !may_end || since.elapsed() > PATIENCE || stop.load(Ordering::Relaxed) {
+            return Err(Failure::work(held).hint(
+                "if another process trains in this folder, wait for it or choose another folder with `--out`; if that \
+                 process is gone, remove the file",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// The recipe as it was obeyed, in the run's folder.
@@ -416,28 +440,6 @@ fn differences(there: &str, here: &str) -> Vec<String> {
         .collect()
 }
 
-fn collect_leaves(value: &toml::Value, path: String, found: &mut BTreeMap<String, String>) {
-    let below = |name: &str| match path.is_empty() {
-        true => name.to_owned(),
-        false => format!("{path}.{name}"),
-    };
-    match value {
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                collect_leaves(value, below(name), found);
-            }
-        }
-        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
-            for (index, value) in items.iter().enumerate() {
-                collect_leaves(value, below(&index.to_string()), found);
-            }
-        }
-        leaf => {
-            found.insert(path, leaf.to_string());
-        }
-    }
-}
-
 /// The record of this very run, if it was finished before.
 fn finished(run: &Path, run_digest: &str) -> Outcome<Option<RunRecord>> {
     let record = RunRecord::read(run)?;
@@ -460,11 +462,10 @@ fn finished(run: &Path, run_digest: &str) -> Outcome<Option<RunRecord>> {
 fn provenance(
     recipe: &Recipe,
     experiment: &Experiment,
-    caches: &Caches,
     run_digest: &str,
 ) -> BTreeMap<String, String> {
     let losses: Vec<&str> = recipe.loss.iter().map(|loss| loss.name.as_str()).collect();
-    let mut recorded = BTreeMap::from([
+    BTreeMap::from([
         ("run_digest".to_owned(), run_digest.to_owned()),
         ("tool".to_owned(), crate::VERSION.to_owned()),
         ("losses".to_owned(), losses.join(" + ")),
@@ -479,31 +480,7 @@ fn provenance(
                 experiment.train.dataset.len()
             ),
         ),
-    ]);
-    if let (Some(teacher), Some(cache)) = (recipe.teacher.first(), &caches.train) {
-        let accuracy = caches.eval.as_ref().and_then(LogitCache::accuracy);
-        let accuracy = accuracy.map_or(String::new(), |top1| {
-            format!(", top-1 {:.2} % on the evaluation split", 100.0 * top1)
-        });
-        recorded.insert(
-            "teacher".to_owned(),
-            format!("Teacher: {}{accuracy}.", teacher.title()),
-        );
-        recorded.insert(
-            "cache".to_owned(),
-            format!(
-                "Cache: {} ({} views, {}).",
-                hex(&cache.id()),
-                experiment.train.n_views,
-                cache.manifest().encoding
-            ),
-        );
-        recorded.insert(
-            "teacher_seconds".to_owned(),
-            teacher_seconds(cache).to_string(),
-        );
-    }
-    recorded
+    ])
 }
 
 /// Turns events into a bar, and a line per epoch.

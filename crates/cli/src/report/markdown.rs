@@ -1,28 +1,51 @@
-use super::{Run, facts, table};
+use super::Page;
 
 /// The report as Markdown.
-pub(super) fn page(runs: &[Run]) -> String {
-    let (header, rows) = table(runs);
+pub(super) fn page(page: &Page) -> String {
     let mut lines = vec!["# Distillation report".to_owned(), String::new()];
-    lines.push(row(&header
-        .iter()
-        .map(|h| h.to_string())
-        .collect::<Vec<_>>()));
-    lines.push(format!("|---|---|{}", "---:|".repeat(header.len() - 2)));
-    lines.extend(rows.iter().map(|cells| row(cells)));
+    let (header, rows) = page.board.table();
+    lines.extend(table(&header, &rows));
     lines.push(String::new());
-    lines.push("![accuracy by epoch](curves.svg)".to_owned());
-    lines.push(String::new());
-    lines.extend(facts(runs).into_iter().map(|fact| format!("- {fact}")));
-    for run in runs {
-        lines.push(format!(
-            "\n## {}\n\nin `{}`\n",
-            run.name,
-            run.folder.display()
-        ));
-        lines.push(format!("```toml\n{}\n```", run.recipe.trim_end()));
+    let facts = page
+        .board
+        .legend()
+        .into_iter()
+        .chain(page.cost())
+        .chain(page.facts());
+    lines.extend(facts.map(|fact| format!("- {fact}")));
+    lines.push(
+        "\n![figures by epoch, mean and one standard deviation over seeds](curves.svg)".to_owned(),
+    );
+    lines.push("\n## Student against teacher\n".to_owned());
+    for (name, look) in page.names.iter().zip(&page.looks) {
+        lines.push(match look {
+            Ok(look) => format!("- {name}: {}", super::html::compared(look)),
+            Err(reason) => format!("- {name}: could not be looked at again: {reason}"),
+        });
+    }
+    lines.push("\n## Every run\n".to_owned());
+    let (header, rows) = page.every_run();
+    lines.extend(table(&header, &rows));
+    for name in &page.names {
+        if let Some(run) = page.runs_of(name).next() {
+            lines.push(format!(
+                "\n## {name}\n\nseed {}\n\n```toml\n{}\n```",
+                run.seed,
+                run.recipe.trim_end()
+            ));
+        }
     }
     lines.join("\n") + "\n"
+}
+
+fn table(header: &[impl AsRef<str>], rows: &[Vec<String>]) -> Vec<String> {
+    let header: Vec<String> = header.iter().map(|cell| cell.as_ref().to_owned()).collect();
+    let mut lines = vec![
+        row(&header),
+        format!("|---|{}", "---:|".repeat(header.len() - 1)),
+    ];
+    lines.extend(rows.iter().map(|cells| row(cells)));
+    lines
 }
 
 fn row(cells: &[String]) -> String {

@@ -1,10 +1,15 @@
+use std::io::Write;
+use std::path::Path;
+
+use logitcask_cache::SampleStats;
 use serde_json::json;
 
 use super::verify::open;
 use super::{print_columns, print_json};
 use crate::args::{CacheDiff, CacheStats};
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::experiment::describe;
+use crate::progress::say;
 
 pub(super) fn diff(args: &CacheDiff) -> Outcome {
     let (first, second) = (
@@ -63,6 +68,9 @@ pub(super) fn stats(args: &CacheStats) -> Outcome {
     let cache = open(&args.cache, &args.cache_dir)?;
     let stats = logitcask_cache::stats(&cache, &|_, _| {})?;
     let contradictions = stats.contradictions();
+    if let Some(path) = &args.exclude_list {
+        write_exclude_list(path, args.confidence, &contradictions)?;
+    }
     if args.json {
         return print_json(&json!({
             "rows": stats.n_rows,
@@ -142,5 +150,31 @@ pub(super) fn stats(args: &CacheStats) -> Outcome {
         })
         .collect();
     print_columns(["sample", "label", "teacher says", "confidence"], &rows);
+    Ok(())
+}
+
+/// The samples whose labels the teacher contradicts with confidence, as `data.exclude` reads them: an index per line.
+fn write_exclude_list(path: &Path, confidence: f32, contradictions: &[SampleStats]) -> Outcome {
+    let mut listed: Vec<&SampleStats> = contradictions
+        .iter()
+        .filter(|found| found.confidence >= confidence)
+        .collect();
+    listed.sort_by_key(|found| found.sample);
+    logitcask_durable::write_atomic(path, |file| {
+        for found in &listed {
+            writeln!(
+                file,
+                "{} # label {}, the teacher says {} with {:.4}",
+                found.sample, found.label, found.predicted, found.confidence
+            )?;
+        }
+        Ok(())
+    })
+    .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))?;
+    say(format!(
+        "{} samples listed in `{1}`; train without them: --set data.exclude={1}",
+        listed.len(),
+        path.display()
+    ));
     Ok(())
 }

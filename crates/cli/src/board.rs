@@ -1,0 +1,327 @@
+//! The leaderboard: runs of one configuration become a row, rows are compared seed by seed.
+
+use std::collections::BTreeMap;
+
+use logitcask_student::RunRecord;
+use serde::Serialize;
+
+use crate::progress::duration;
+use crate::statistics::{Interval, Summary};
+
+/// A finished run as the leaderboard sees it.
+pub(crate) struct Entry<'a> {
+    pub(crate) configuration: &'a str,
+    pub(crate) seed: u64,
+    pub(crate) record: &'a RunRecord,
+}
+
+/// All rows, the best last epoch first.
+#[derive(Serialize)]
+pub(crate) struct Board {
+    pub(crate) rows: Vec<Row>,
+    /// The configuration that the others are compared with: the first one asked for.
+    pub(crate) reference: String,
+    pub(crate) cost: Cost,
+}
+
+/// A configuration. Accuracies and other shares are in [0, 1].
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) configuration: String,
+    pub(crate) seeds: Vec<u64>,
+    /// Top-1 after the last epoch.
+    pub(crate) last: Option<Summary>,
+    /// Top-1 after each run's best epoch. The images that chose the epoch also judge it: it flatters.
+    pub(crate) best: Option<Summary>,
+    pub(crate) best_epochs: Vec<usize>,
+    /// Top-1 after the last epoch minus the reference's with the same seed.
+    pub(crate) difference: Option<Interval>,
+    pub(crate) nll: Option<Summary>,
+    pub(crate) ece: Option<Summary>,
+    pub(crate) agreement: Option<Summary>,
+    pub(crate) train_seconds: Option<Summary>,
+}
+
+/// What the teacher cost, and what reading its cache saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Cost {
+    /// Seconds of teacher time in the caches that the runs read.
+    pub(crate) teacher_seconds: f64,
+    /// Seconds that further captures for the other runs would have taken.
+    pub(crate) teacher_seconds_saved: f64,
+    pub(crate) student_seconds: f64,
+}
+
+impl Board {
+    /// `order` names the configurations as they were asked for; its first is the reference.
+    pub(crate) fn of(entries: &[Entry], order: &[String]) -> Self {
+        let reference = order.first().cloned().unwrap_or_default();
+        let last_by_seed = |configuration: &str| -> BTreeMap<u64, f64> {
+            let of_it = entries
+                .iter()
+                .filter(|entry| entry.configuration == configuration);
+            of_it
+                .filter_map(|entry| Some((entry.seed, entry.record.last.eval?.top1)))
+                .collect()
+        };
+        let against = last_by_seed(&reference);
+        let mut rows: Vec<Row> = order
+            .iter()
+            .filter_map(|configuration| {
+                let own: Vec<&Entry> = entries
+                    .iter()
+                    .filter(|entry| entry.configuration == *configuration)
+                    .collect();
+                let differences: Vec<f64> = match *configuration == reference {
+                    true => Vec::new(),
+                    false => last_by_seed(configuration)
+                        .iter()
+                        .filter_map(|(seed, top1)| Some(top1 - against.get(seed)?))
+                        .collect(),
+                };
+                (!own.is_empty()).then(|| Row::of(configuration, &own, &differences))
+            })
+            .collect();
+        let score = |row: &Row| row.last.map_or(f64::NEG_INFINITY, |last| last.mean);
+        rows.sort_by(|a, b| score(b).total_cmp(&score(a)));
+        Self {
+            rows,
+            reference,
+            cost: Cost::of(entries),
+        }
+    }
+
+    /// The table as text: a header and a row per configuration. The first column is text, the others are numbers.
+    pub(crate) fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let header = [
+            "configuration",
+            "seeds",
+            "top-1 last",
+            "top-1 best (epoch)",
+            &format!("against {}, points", self.reference),
+            "NLL",
+            "ECE",
+            "agrees with teacher",
+            "training",
+        ];
+        let paired = self.rows.iter().any(|row| row.difference.is_some());
+        let agrees = self.rows.iter().any(|row| row.agreement.is_some());
+        let kept = |column: &usize| (*column != 4 || paired) && (*column != 7 || agrees);
+        let columns: Vec<usize> = (0..header.len()).filter(kept).collect();
+        let rows = self.rows.iter().map(|row| {
+            let cells = row.cells();
+            columns
+                .iter()
+                .map(|&column| cells[column].clone())
+                .collect()
+        });
+        (
+            columns
+                .iter()
+                .map(|&column| header[column].to_owned())
+                .collect(),
+            rows.collect(),
+        )
+    }
+
+    /// What the columns mean, for below the table.
+    pub(crate) fn legend(&self) -> Vec<String> {
+        let several = self.rows.iter().any(|row| row.seeds.len() > 1);
+        let mut lines = Vec::new();
+        if several {
+            lines.push("± is the standard deviation over seeds.".to_owned());
+        }
+        if self.rows.iter().any(|row| row.difference.is_some()) {
+            lines.push(format!(
+                "Differences are top-1 after the last epoch minus that of `{}` with the same seed, in points, with the \
+                 95 % confidence interval of their mean (Student's t); one seed alone has none.",
+                self.reference
+            ));
+        }
+        lines.push(
+            "`best` is chosen and judged by the same images, so it flatters; `last` is the figure to compare.".to_owned(),
+        );
+        lines
+    }
+}
+
+impl Row {
+    fn of(configuration: &str, own: &[&Entry], differences: &[f64]) -> Self {
+        let summary = |value: &dyn Fn(&RunRecord) -> Option<f64>| {
+            let values: Vec<f64> = own.iter().filter_map(|entry| value(entry.record)).collect();
+            Summary::of(&values)
+        };
+        Self {
+            configuration: configuration.to_owned(),
+            seeds: own.iter().map(|entry| entry.seed).collect(),
+            last: summary(&|record| Some(record.last.eval?.top1)),
+            best: summary(&|record| Some(record.best.eval?.top1)),
+            best_epochs: own.iter().map(|entry| entry.record.best.epoch).collect(),
+            difference: Interval::of(differences),
+            nll: summary(&|record| Some(record.last.eval?.nll)),
+            ece: summary(&|record| Some(record.last.eval?.ece)),
+            agreement: summary(&|record| record.last.eval?.agreement),
+            train_seconds: summary(&|record| Some(record.times.train_seconds)),
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let epochs: Vec<String> = self.best_epochs.iter().map(usize::to_string).collect();
+        vec![
+            self.configuration.clone(),
+            self.seeds.len().to_string(),
+            percent(self.last),
+            format!("{} ({})", percent(self.best), epochs.join(", ")),
+            self.difference.map_or("-".to_owned(), points),
+            plain(self.nll),
+            percent(self.ece),
+            percent(self.agreement),
+            self.train_seconds
+                .map_or("-".to_owned(), |seconds| duration(seconds.mean)),
+        ]
+    }
+}
+
+impl Cost {
+    fn of(entries: &[Entry]) -> Self {
+        let recorded =
+            |entry: &Entry, key: &str| entry.record.recorded.get(key).cloned().unwrap_or_default();
+        let seconds = |entry: &Entry| {
+            recorded(entry, "teacher_seconds")
+                .parse::<f64>()
+                .unwrap_or(0.0)
+        };
+        // Runs on one cache share its cost.
+        let caches: BTreeMap<String, f64> = entries
+            .iter()
+            .map(|entry| (recorded(entry, "cache"), seconds(entry)))
+            .collect();
+        let teacher_seconds: f64 = caches.values().sum();
+        Self {
+            teacher_seconds,
+            teacher_seconds_saved: entries.iter().map(seconds).sum::<f64>() - teacher_seconds,
+            student_seconds: entries
+                .iter()
+                .map(|entry| entry.record.times.train_seconds)
+                .sum(),
+        }
+    }
+
+    /// One sentence; `None` where no teacher was asked.
+    pub(crate) fn sentence(&self, n_runs: usize) -> Option<String> {
+        (self.teacher_seconds > 0.0).then(|| {
+            format!(
+                "The teacher ran once, for {}; reading its cache instead of asking again saved {} over {n_runs} runs, \
+                 which trained for {}.",
+                duration(self.teacher_seconds),
+                duration(self.teacher_seconds_saved),
+                duration(self.student_seconds)
+            )
+        })
+    }
+}
+
+/// `93.12 ± 0.40 %`
+fn percent(summary: Option<Summary>) -> String {
+    match summary {
+        None => "-".to_owned(),
+        Some(Summary { mean, sd: None, .. }) => format!("{:.2} %", 100.0 * mean),
+        Some(Summary {
+            mean, sd: Some(sd), ..
+        }) => format!("{:.2} ± {:.2} %", 100.0 * mean, 100.0 * sd),
+    }
+}
+
+fn plain(summary: Option<Summary>) -> String {
+    match summary {
+        None => "-".to_owned(),
+        Some(Summary { mean, sd: None, .. }) => format!("{mean:.3}"),
+        Some(Summary {
+            mean, sd: Some(sd), ..
+        }) => format!("{mean:.3} ± {sd:.3}"),
+    }
+}
+
+/// `+1.20 [+0.31, +2.09]`
+fn points(interval: Interval) -> String {
+    let mean = 100.0 * interval.mean;
+    match interval.low.zip(interval.high) {
+        None => format!("{mean:+.2}"),
+        Some((low, high)) => format!("{mean:+.2} [{:+.2}, {:+.2}]", 100.0 * low, 100.0 * high),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(top1: f64, cache: &str) -> RunRecord {
+        let value = serde_json::json!({
+            "student": "resnet8", "n_parameters": 1, "n_train": 10,
+            "last": epoch(2, top1), "best": epoch(1, top1 + 0.01),
+            "train_seconds": 5.0, "eval_seconds": 1.0,
+            "recorded": { "cache": cache, "teacher_seconds": "10" },
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn epoch(epoch: usize, top1: f64) -> serde_json::Value {
+        serde_json::json!({
+            "epoch": epoch, "lr": 0.1, "loss": 1.0, "terms": [], "train_top1": 0.5,
+            "eval": { "n_samples": 100, "top1": top1, "top5": 1.0, "nll": 0.5, "ece": 0.1 },
+        })
+    }
+
+    #[test]
+    fn differences_are_paired_by_seed_and_never_by_place() {
+        let records = [0.70, 0.80, 0.81, 0.72].map(|top1| record(top1, "c"));
+        let entry = |configuration, seed, index: usize| Entry {
+            configuration,
+            seed,
+            record: &records[index],
+        };
+        // The second configuration ran in the other order, and its third seed has no partner.
+        let extra = record(0.99, "c");
+        let entries = [
+            entry("a", 1, 0),
+            entry("a", 2, 1),
+            entry("b", 2, 2),
+            entry("b", 1, 3),
+            Entry {
+                configuration: "b",
+                seed: 3,
+                record: &extra,
+            },
+        ];
+        let board = Board::of(&entries, &["a".to_owned(), "b".to_owned()]);
+        assert_eq!(board.rows[0].configuration, "b");
+        let difference = board.rows[0].difference.unwrap();
+        // +0.02 and +0.01: mean 0.015, standard deviation 0.00707, t(1) = 12.706.
+        assert!((difference.mean - 0.015).abs() < 1e-12);
+        assert!((difference.high.unwrap() - (0.015 + 12.706 * 0.005)).abs() < 1e-5);
+        assert!(
+            board.rows[1].difference.is_none(),
+            "the reference is not compared with itself"
+        );
+    }
+
+    #[test]
+    fn the_teacher_is_paid_once_per_cache() {
+        let records = ["c", "c", "d"].map(|cache| record(0.5, cache));
+        let entries: Vec<Entry> = records
+            .iter()
+            .zip(1..)
+            .map(|(record, seed)| Entry {
+                configuration: "a",
+                seed,
+                record,
+            })
+            .collect();
+        let cost = Board::of(&entries, &["a".to_owned()]).cost;
+        assert_eq!(
+            (cost.teacher_seconds, cost.teacher_seconds_saved),
+            (20.0, 10.0)
+        );
+        assert_eq!(cost.student_seconds, 15.0);
+    }
+}

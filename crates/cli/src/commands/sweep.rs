@@ -1,0 +1,655 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use logitcask_cache::{Found, LogitCache, OpenOptions};
+use logitcask_durable::Lock;
+use logitcask_losses::{Objective, Setup};
+use logitcask_student::{EpochRecord, RunRecord};
+
+use crate::args;
+use crate::board::{Board, Entry};
+use crate::commands::student::{RECIPE, sections, student_device};
+use crate::exit::{Failure, Outcome};
+use crate::experiment::Experiment;
+use crate::progress::{duration, on_terminal, say};
+use crate::recipe::Recipe;
+use crate::sweep::{Finished, Planned, Sweep};
+
+pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
+    let sweep = Sweep::load(&args.sweep)?;
+    if args.jobs == 0 {
+        return Err(Failure::asked("`--jobs 0` would run nothing"));
+    }
+    for device in &args.devices {
+        student_device(device)?;
+    }
+    if !args.show {
+        let out = args.out.clone();
+        let out = out.unwrap_or_else(|| Path::new("data/runs").join(&sweep.name));
+        work(args, &sweep, &out, stop)?;
+    }
+    let finished = sweep.finished()?;
+    say_missing(&sweep, &finished)?;
+    print(&sweep, &finished, args.json)
+}
+
+/// Captures what is missing, then trains what is missing.
+fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Outcome {
+    let cannot = |error: std::io::Error| {
+        Failure::work(format!(
+            "cannot make the folder `{}`: {error}",
+            out.display()
+        ))
+    };
+    logitcask_durable::create_dir_all(out).map_err(cannot)?;
+    let _lock = Lock::acquire(&out.join("lock")).map_err(|error| {
+        Failure::work(error)
+            .hint("another sweep works in this folder; `--show` tells how far it is")
+    })?;
+    let sources = Sources::open(sweep)?;
+    sources.capture(args, out, stop)?;
+    let tasks = sources.tasks(args, sweep, out)?;
+
+    let known: Vec<String> = Finished::read_all(&sweep.lines)?
+        .into_iter()
+        .map(|line| line.key)
+        .collect();
+    let n_runs = tasks.len();
+    let missing: VecDeque<Task> = tasks
+        .into_iter()
+        .filter(|task| !known.contains(&task.key))
+        .collect();
+    let n_missing = missing.len();
+    say(match n_missing {
+        0 => format!("{n_runs} runs, all of them finished before"),
+        _ => format!(
+            "{n_runs} runs, {} finished before, {n_missing} to train",
+            n_runs - n_missing
+        ),
+    });
+    let queue = Queue {
+        args,
+        lines: &sweep.lines,
+        missing: Mutex::new(missing),
+        failures: Mutex::new(Vec::new()),
+        live: Live::new(n_missing),
+        stop,
+    };
+    queue.work();
+    let (n_left, n_failed) = queue.left();
+    if n_failed > 0 {
+        return Err(
+            Failure::work(format!("{n_failed} of {n_missing} runs failed"))
+                .hint("the same command tries them again; finished runs are kept"),
+        );
+    }
+    if stop.load(Ordering::Relaxed) && n_left > 0 {
+        return Err(Failure::work(format!("stopped with {n_left} of {n_runs} runs to go"))
+            .hint("what is finished is saved, what was interrupted continues from its checkpoint: run the same command"));
+    }
+    Ok(())
+}
+
+/// What the runs read, opened once for all runs that read the same.
+struct Sources {
+    by_recipe: BTreeMap<String, Experiment>,
+}
+
+impl Sources {
+    /// Whatever cannot be trained is refused here, before the first run.
+    fn open(sweep: &Sweep) -> Outcome<Self> {
+        let mut by_recipe = BTreeMap::new();
+        for run in &sweep.runs {
+            let source = source_of(&run.recipe)?;
+            let experiment = match by_recipe.entry(source) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(Experiment::open(run.recipe.clone())?)
+                }
+            };
+            check(run, experiment)?;
+        }
+        Ok(Self { by_recipe })
+    }
+
+    /// Runs the teacher where views are missing: the recipes with the most views first, because the others read the
+    /// beginning of the same caches.
+    fn capture(&self, args: &args::Sweep, out: &Path, stop: &AtomicBool) -> Outcome {
+        let mut experiments: Vec<&Experiment> = self.by_recipe.values().collect();
+        experiments.sort_by_key(|experiment| std::cmp::Reverse(experiment.taught.n_views));
+        for experiment in experiments {
+            if is_captured(experiment, &args.cache_dir)? {
+                continue;
+            }
+            let path = out.join("capture.toml");
+            write_recipe(&path, &experiment.recipe)?;
+            let mut command = myself()?;
+            command
+                .arg("teacher-logits")
+                .arg(&path)
+                .arg("--cache-dir")
+                .arg(&args.cache_dir)
+                .args(["--provider", &args.provider])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null());
+            if let Some(threads) = args.threads {
+                command.args(["--threads", &threads.to_string()]);
+            }
+            let mut child = spawn(&mut command)?;
+            if !wait(&mut child, stop, &mut || ())? {
+                return Err(Failure::work("the teacher's logits could not be captured")
+                    .hint("the reason stands above; the same command goes on from here"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every run with what identifies it: seed by seed, so that an early stop leaves whole comparisons.
+    fn tasks(&self, args: &args::Sweep, sweep: &Sweep, out: &Path) -> Outcome<Vec<Task>> {
+        let mut rows = BTreeMap::new();
+        for (source, experiment) in &self.by_recipe {
+            rows.insert(source, rows_digest(experiment, args)?);
+        }
+        let mut tasks = Vec::new();
+        for run in &sweep.runs {
+            let Some(rows) = rows.get(&source_of(&run.recipe)?) else {
+                continue;
+            };
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(crate::sweep::placeless(&run.recipe.to_toml()?).as_bytes());
+            hasher.update(rows);
+            let key = hasher.finalize().to_hex().to_string();
+            let seed = run.recipe.seed;
+            let name = format!("{}-s{seed}-{}", slug(&run.configuration), &key[..8]);
+            tasks.push(Task {
+                key,
+                folder: out.join(name),
+                planned: run.clone(),
+            });
+        }
+        let place = |task: &Task| {
+            let of_same = sweep
+                .runs
+                .iter()
+                .filter(|run| run.configuration == task.planned.configuration);
+            of_same
+                .take_while(|run| run.recipe.seed != task.planned.recipe.seed)
+                .count()
+        };
+        tasks.sort_by_cached_key(place);
+        Ok(tasks)
+    }
+}
+
+/// What decides which images and rows a run reads.
+fn source_of(recipe: &Recipe) -> Outcome<String> {
+    Recipe {
+        seed: 0,
+        ensemble: None,
+        student: None,
+        loss: Vec::new(),
+        train: None,
+        ..recipe.clone()
+    }
+    .to_toml()
+}
+
+/// Names that do not exist, options that a loss does not know.
+fn check(run: &Planned, experiment: &Experiment) -> Outcome {
+    let named = |failure: Failure| {
+        let remedy = failure.remedy().map(str::to_owned);
+        let named = Failure::asked(format!("`{}`: {failure}", run.configuration));
+        match remedy {
+            Some(remedy) => named.hint(remedy),
+            None => named,
+        }
+    };
+    let (student, train) = sections(&run.recipe).map_err(named)?;
+    logitcask_student::find_model(&student.name).map_err(|error| named(error.into()))?;
+    let setup = Setup {
+        n_classes: experiment.train.dataset.n_classes(),
+        epochs: train.epochs as u32,
+        dtype: candle_core::DType::F32,
+        device: &candle_core::Device::Cpu,
+    };
+    Objective::new(&run.recipe.loss, &setup).map_err(|error| named(error.into()))?;
+    Ok(())
+}
+
+fn is_captured(experiment: &Experiment, cache_dir: &Path) -> Outcome<bool> {
+    for teacher in &experiment.recipe.teacher {
+        for want in experiment.wants(teacher)? {
+            let Found::Hit(path) = logitcask_cache::find(cache_dir, &want.key)? else {
+                return Ok(false);
+            };
+            let cache = LogitCache::open(&path, OpenOptions::default())?;
+            if want.views_there(&cache) < want.split.n_views {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// BLAKE3 over images, labels, the samples that are trained on and the very views that a run reads: views that are captured later change nothing.
+fn rows_digest(experiment: &Experiment, args: &args::Sweep) -> Outcome<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    for split in [Some(&experiment.train), experiment.eval.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        hasher.update(&split.fingerprint.images);
+        hasher.update(&split.fingerprint.labels);
+    }
+    // `subset` and `exclude` may name files.
+    for sample in experiment.train.dataset.selected() {
+        hasher.update(&sample.to_le_bytes());
+    }
+    for teacher in &experiment.recipe.teacher {
+        for want in experiment.wants(teacher)? {
+            let cache = want.open(&args.cache_dir, &args.sweep)?;
+            hasher.update(&cache.manifest().key.digest());
+            let files = cache.views().iter().zip(cache.view_files());
+            let used = files.filter(|(view, _)| **view < want.split.n_views);
+            for (_, file) in used {
+                hasher.update(&file.digest());
+            }
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
+/// A run to be trained.
+struct Task {
+    key: String,
+    folder: PathBuf,
+    planned: Planned,
+}
+
+impl Task {
+    fn title(&self) -> String {
+        format!(
+            "{}, seed {}",
+            self.planned.configuration, self.planned.recipe.seed
+        )
+    }
+
+    fn epochs(&self) -> u64 {
+        self.planned
+            .recipe
+            .train
+            .as_ref()
+            .map_or(0, |train| train.epochs as u64)
+    }
+
+    /// The line for the file, once the run's folder says that it is finished.
+    fn finished(&self) -> Outcome<Finished> {
+        let record = RunRecord::read(&self.folder)?.ok_or_else(|| {
+            Failure::work(format!("`{}` holds no finished run", self.folder.display()))
+        })?;
+        Ok(Finished {
+            key: self.key.clone(),
+            configuration: self.planned.configuration.clone(),
+            seed: self.planned.recipe.seed,
+            run: self.folder.clone(),
+            recipe: self.planned.recipe.to_toml()?,
+            epochs: EpochRecord::read_all(&self.folder)?,
+            record,
+        })
+    }
+}
+
+/// Missing runs, and whoever takes the next one.
+///
+/// Each run is a process of its own: a run that dies takes no other with it, and none shares a thread with another.
+struct Queue<'a> {
+    args: &'a args::Sweep,
+    lines: &'a Path,
+    missing: Mutex<VecDeque<Task>>,
+    failures: Mutex<Vec<String>>,
+    live: Live,
+    stop: &'a AtomicBool,
+}
+
+impl Queue<'_> {
+    fn work(&self) {
+        let slots = self
+            .args
+            .devices
+            .iter()
+            .flat_map(|device| (0..self.args.jobs).map(move |_| device));
+        std::thread::scope(|scope| {
+            for device in slots {
+                scope.spawn(move || self.serve(device));
+            }
+        });
+        self.live.finish();
+    }
+
+    /// One run after the other, until none is left or a stop is asked for.
+    fn serve(&self, device: &str) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(task) = locked(&self.missing).pop_front() else {
+                return;
+            };
+            match self.train(&task, device) {
+                Ok(true) => {}
+                // Stopped: it is still to be done.
+                Ok(false) => locked(&self.missing).push_front(task),
+                Err(failure) => {
+                    self.live.line(format!("{}: {failure}", task.title()));
+                    locked(&self.failures).push(task.title());
+                }
+            }
+        }
+    }
+
+    /// False if it was stopped.
+    fn train(&self, task: &Task, device: &str) -> Outcome<bool> {
+        let cannot =
+            |error| Failure::work(format!("cannot make `{}`: {error}", task.folder.display()));
+        logitcask_durable::create_dir_all(&task.folder).map_err(cannot)?;
+        let recipe = task.folder.join(RECIPE);
+        write_recipe(&recipe, &task.planned.recipe)?;
+        let mut command = myself()?;
+        command
+            .arg("student")
+            .arg(&recipe)
+            .arg("--out")
+            .arg(&task.folder)
+            .arg("--cache-dir")
+            .arg(&self.args.cache_dir)
+            .args([
+                "--device",
+                device,
+                "--threads",
+                &self.threads_each().to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let bar = self.live.start(task);
+        let mut child = spawn(&mut command)?;
+        let said = child
+            .stderr
+            .take()
+            .map(|stderr| std::thread::spawn(move || last_lines(stderr)));
+        let mut looked = Instant::now();
+        let succeeded = wait(&mut child, self.stop, &mut || {
+            if looked.elapsed() > Duration::from_millis(500) {
+                looked = Instant::now();
+                self.live.look(&bar, task);
+            }
+        });
+        let said = said
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default();
+        bar.finish_and_clear();
+        if !succeeded? {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            return Err(Failure::work(format!("the run failed\n{said}")));
+        }
+        let finished = task.finished()?;
+        // One writer at a time.
+        let missing = locked(&self.missing);
+        finished.append(self.lines)?;
+        drop(missing);
+        self.live.done(task, &finished);
+        Ok(true)
+    }
+
+    fn threads_each(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let slots = self.args.jobs * self.args.devices.len();
+        (self.args.threads.unwrap_or_else(cores) / slots).max(1)
+    }
+
+    fn left(&self) -> (usize, usize) {
+        (locked(&self.missing).len(), locked(&self.failures).len())
+    }
+}
+
+/// A thread that panicked while it held one of these has already taken its slot down; what they hold stays true.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// This very program, told to stop when we are gone: a sweep that is killed leaves nobody training behind its back.
+fn myself() -> Outcome<Command> {
+    let path = std::env::current_exe()
+        .map_err(|error| Failure::work(format!("cannot find this program's own file: {error}")))?;
+    let mut command = Command::new(path);
+    command.arg("--stop-with-stdin");
+    Ok(command)
+}
+
+fn spawn(command: &mut Command) -> Outcome<Child> {
+    command
+        .spawn()
+        .map_err(|error| Failure::work(format!("cannot start a process: {error}")))
+}
+
+/// Waits for the end; a stop is handed on by closing the child's stdin. True if the child succeeded.
+fn wait(child: &mut Child, stop: &AtomicBool, meanwhile: &mut dyn FnMut()) -> Outcome<bool> {
+    loop {
+        let ended = child
+            .try_wait()
+            .map_err(|error| Failure::work(format!("cannot wait for a process: {error}")))?;
+        if let Some(status) = ended {
+            return Ok(status.success());
+        }
+        if stop.load(Ordering::Relaxed) {
+            drop(child.stdin.take());
+        }
+        meanwhile();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a failed run said at its end.
+fn last_lines(stderr: impl std::io::Read) -> String {
+    const N_LINES: usize = 8;
+    let mut last = VecDeque::new();
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        last.push_back(format!("    {line}"));
+        if last.len() > N_LINES {
+            last.pop_front();
+        }
+    }
+    Vec::from(last).join("\n")
+}
+
+fn write_recipe(path: &Path, recipe: &Recipe) -> Outcome {
+    let text = recipe.to_toml()?;
+    logitcask_durable::write_atomic(path, |file| {
+        std::io::Write::write_all(file, text.as_bytes())
+    })
+    .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))
+}
+
+/// A configuration as a part of a folder's name.
+fn slug(configuration: &str) -> String {
+    let plain: String = configuration
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' || c == '_' {
+                c
+            } else {
+                ' '
+            }
+        })
+        .collect();
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    words.join("-").chars().take(40).collect()
+}
+
+/// A bar for each run at work and one for the whole on a terminal; a line per finished run elsewhere.
+struct Live {
+    bars: Option<MultiProgress>,
+    whole: ProgressBar,
+    done: Mutex<usize>,
+    n_runs: usize,
+}
+
+impl Live {
+    fn new(n_runs: usize) -> Self {
+        let bars = (on_terminal() && n_runs > 0).then(MultiProgress::new);
+        let whole = ProgressBar::new(n_runs as u64);
+        if let Some(bars) = &bars {
+            let whole = bars.add(whole.clone());
+            whole.set_style(style(
+                "{msg:32} {wide_bar} {pos}/{len} runs    {elapsed} so far",
+            ));
+            whole.set_message("sweep");
+        }
+        Self {
+            bars,
+            whole,
+            done: Mutex::new(0),
+            n_runs,
+        }
+    }
+
+    fn start(&self, task: &Task) -> ProgressBar {
+        let Some(bars) = &self.bars else {
+            return ProgressBar::hidden();
+        };
+        let bar = bars.insert_before(&self.whole, ProgressBar::new(task.epochs()));
+        bar.set_style(style(
+            "{prefix:32} {wide_bar} {pos}/{len} epochs  {eta} left  {msg}",
+        ));
+        bar.set_prefix(task.title());
+        self.look(&bar, task);
+        bar
+    }
+
+    /// How far a run is.
+    fn look(&self, bar: &ProgressBar, task: &Task) {
+        if self.bars.is_none() {
+            return;
+        }
+        // A file that cannot be read now can be read later; the run itself says what is wrong with it.
+        let epochs = EpochRecord::read_all(&task.folder).unwrap_or_default();
+        if bar.position() == 0 && !epochs.is_empty() {
+            bar.set_position(epochs.len() as u64);
+            bar.reset_eta();
+        }
+        bar.set_position(epochs.len() as u64);
+        if let Some(eval) = epochs.last().and_then(|epoch| epoch.eval) {
+            bar.set_message(format!("top-1 {:.2} %", 100.0 * eval.top1));
+        }
+    }
+
+    fn done(&self, task: &Task, finished: &Finished) {
+        let mut done = locked(&self.done);
+        *done += 1;
+        self.whole.set_position(*done as u64);
+        let record = &finished.record;
+        let accuracy = record.last.eval.map_or("no evaluation".to_owned(), |last| {
+            let best = record.best.eval.unwrap_or(last);
+            format!(
+                "top-1 {:.2} % after the last epoch, {:.2} % at best (epoch {})",
+                100.0 * last.top1,
+                100.0 * best.top1,
+                record.best.epoch
+            )
+        });
+        self.line(format!(
+            "[{}/{}] {}: {accuracy}; trained for {}",
+            *done,
+            self.n_runs,
+            task.title(),
+            duration(record.times.train_seconds)
+        ));
+    }
+
+    fn line(&self, text: String) {
+        match &self.bars {
+            // A terminal that cannot be written to has nobody to tell.
+            Some(bars) => drop(bars.println(text)),
+            None => say(text),
+        }
+    }
+
+    fn finish(&self) {
+        self.whole.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+fn say_missing(sweep: &Sweep, finished: &[Finished]) -> Outcome {
+    let n_missing = sweep.runs.len() - finished.len();
+    if n_missing > 0 {
+        say(format!(
+            "{n_missing} of {} runs are not finished",
+            sweep.runs.len()
+        ));
+    }
+    if finished.is_empty() {
+        return Err(
+            Failure::work("no run is finished yet").hint("without `--show` the sweep trains them")
+        );
+    }
+    Ok(())
+}
+
+fn print(sweep: &Sweep, finished: &[Finished], json: bool) -> Outcome {
+    let entries: Vec<Entry> = finished.iter().map(Finished::entry).collect();
+    let board = Board::of(&entries, &sweep.configurations());
+    if json {
+        for row in &board.rows {
+            println!("{}", serde_json::to_string(row).map_err(Failure::work)?);
+        }
+        let cost = serde_json::json!({ "reference": board.reference, "cost": board.cost });
+        println!("{cost}");
+        return Ok(());
+    }
+    let (header, rows) = board.table();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells
+                .chain([header[column].chars().count()])
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in std::iter::once(&header).chain(&rows) {
+        let cells = row.iter().zip(&widths).enumerate();
+        let padded: Vec<String> = cells
+            .map(|(column, (cell, &width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        println!("{}", padded.join("  ").trim_end());
+    }
+    for line in board.legend() {
+        say(line);
+    }
+    if let Some(sentence) = board.cost.sentence(finished.len()) {
+        say(sentence);
+    }
+    say(format!(
+        "finished runs: {}; a page: logitcask report {}",
+        sweep.lines.display(),
+        sweep.path.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! The caches of a recipe's teachers, opened, and read as one teacher.
+
+use std::path::Path;
+
+use logitcask_cache::LogitCache;
+use logitcask_dataset::Role;
+use logitcask_student::{Ensemble, EnsembleSpec, TeacherRows, teacher_accuracy};
+
+use crate::commands::teacher_logits::teacher_seconds;
+use crate::exit::{Failure, Outcome};
+use crate::experiment::{Experiment, hex};
+use crate::progress::say;
+
+/// A cache per teacher for each of the views that are wanted; empty where there is no teacher, or no such split.
+#[derive(Default)]
+pub(crate) struct Teachers {
+    pub(crate) train: Vec<LogitCache>,
+    pub(crate) strong: Vec<LogitCache>,
+    pub(crate) eval: Vec<LogitCache>,
+}
+
+/// One teacher's cache, or several that answer as one.
+pub(crate) enum Rows<'a> {
+    One(&'a LogitCache),
+    Many(Ensemble<'a>),
+}
+
+impl Rows<'_> {
+    pub(crate) fn as_teacher(&self) -> &dyn TeacherRows {
+        match self {
+            Rows::One(cache) => *cache,
+            Rows::Many(ensemble) => ensemble,
+        }
+    }
+}
+
+impl Teachers {
+    pub(crate) fn open(experiment: &Experiment, cache_dir: &Path, recipe: &Path) -> Outcome<Self> {
+        check(experiment)?;
+        let mut teachers = Teachers::default();
+        let n_teachers = experiment.recipe.teacher.len();
+        for teacher in &experiment.recipe.teacher {
+            for want in experiment.wants(teacher)? {
+                let cache = want.open(cache_dir, recipe)?;
+                let whose = match n_teachers {
+                    1 => String::new(),
+                    _ => format!("`{}`, ", teacher.title()),
+                };
+                say(format!(
+                    "{whose}{}: cache {}",
+                    want.split.what(),
+                    &hex(&cache.id())[..16]
+                ));
+                match want.split.role {
+                    Role::Train if want.split.is_strong => teachers.strong.push(cache),
+                    Role::Train => teachers.train.push(cache),
+                    Role::Eval => teachers.eval.push(cache),
+                }
+            }
+        }
+        Ok(teachers)
+    }
+
+    /// Every cache, in an order that the recipe alone decides.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &LogitCache> {
+        self.train.iter().chain(&self.strong).chain(&self.eval)
+    }
+
+    /// What is trained on.
+    pub(crate) fn captured(&self) -> impl Iterator<Item = &LogitCache> {
+        self.train.iter().chain(&self.strong)
+    }
+
+    /// What the teacher, or all of them together, are worth on the evaluation split, as a sentence; and the caches.
+    pub(crate) fn described(&self, experiment: &Experiment) -> Outcome<Option<(String, String)>> {
+        let recipe = &experiment.recipe;
+        let titles: Vec<String> = recipe
+            .teacher
+            .iter()
+            .map(|teacher| teacher.title())
+            .collect();
+        if self.train.is_empty() {
+            return Ok(None);
+        }
+        let accuracy = match (&self.eval[..], &experiment.eval) {
+            ([cache], _) => cache.accuracy(),
+            ([], _) | (_, None) => None,
+            (several, Some(split)) => {
+                match rows(several, &without_dropout(recipe.ensemble.as_ref()), 0)? {
+                    Some(rows) => Some(teacher_accuracy(rows.as_teacher(), &split.dataset)?),
+                    None => None,
+                }
+            }
+        };
+        let accuracy = accuracy.map_or(String::new(), |top1| {
+            format!(", top-1 {:.2} % on the evaluation split", 100.0 * top1)
+        });
+        let how = match &recipe.ensemble {
+            Some(spec) => format!(" combined ({})", how(spec)),
+            None => String::new(),
+        };
+        let one = |cache: &LogitCache| {
+            format!(
+                "{} ({} views, {})",
+                hex(&cache.id()),
+                experiment.taught.n_views,
+                cache.manifest().encoding
+            )
+        };
+        let caches: Vec<String> = self.train.iter().map(one).collect();
+        let plural = if self.train.len() == 1 { "" } else { "s" };
+        Ok(Some((
+            format!("Teacher{plural}: {}{how}{accuracy}.", titles.join(" + ")),
+            format!("Cache{plural}: {}.", caches.join(", ")),
+        )))
+    }
+
+    /// Seconds that the teachers computed for the training split.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.train.iter().map(teacher_seconds).sum()
+    }
+}
+
+/// Caches of the same views as one teacher; `None` where there is none.
+pub(crate) fn rows<'a>(
+    caches: &'a [LogitCache],
+    spec: &Option<EnsembleSpec>,
+    seed: u64,
+) -> Outcome<Option<Rows<'a>>> {
+    match (caches, spec) {
+        ([], _) => Ok(None),
+        ([cache], _) => Ok(Some(Rows::One(cache))),
+        (several, Some(spec)) => {
+            let members = several
+                .iter()
+                .map(|cache| cache as &dyn TeacherRows)
+                .collect();
+            let ensemble = Ensemble::new(members, spec, seed);
+            Ok(Some(Rows::Many(
+                ensemble.map_err(|error| Failure::from(error).as_asked())?,
+            )))
+        }
+        (_, None) => Err(Failure::work(
+            "several teachers and nothing that says how they are combined",
+        )),
+    }
+}
+
+/// In evaluation every teacher takes part.
+pub(crate) fn without_dropout(spec: Option<&EnsembleSpec>) -> Option<EnsembleSpec> {
+    spec.map(|spec| EnsembleSpec {
+        dropout: 0.0,
+        ..spec.clone()
+    })
+}
+
+fn check(experiment: &Experiment) -> Outcome {
+    let recipe = &experiment.recipe;
+    match (recipe.teacher.len(), &recipe.ensemble) {
+        (2.., None) => Err(Failure::asked(format!(
+            "the recipe names {} teachers, and nothing says how they are combined",
+            recipe.teacher.len()
+        ))
+        .hint("add `[ensemble]` with `combine = \"logits\"`, `\"probabilities\"` or `\"per_sample_best\"`")),
+        (n @ 0..=1, Some(_)) => Err(Failure::asked(format!(
+            "`[ensemble]` combines teachers, but the recipe names {n}"
+        ))
+        .hint("name several `[[teacher]]` sections, or leave `[ensemble]` out")),
+        (2.., Some(spec))
+            if spec.combine == logitcask_student::Combine::PerSampleBest
+                && experiment.train.family.mixes() =>
+        {
+            Err(Failure::asked("`per_sample_best` asks for one label per sample, but the views mix two samples")
+                .hint("combine by `logits`, or leave mixup and cutmix out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn how(spec: &EnsembleSpec) -> String {
+    let name = match spec.combine {
+        logitcask_student::Combine::Logits => "logits",
+        logitcask_student::Combine::Probabilities => "probabilities",
+        logitcask_student::Combine::PerSampleBest => "the best of each sample",
+    };
+    let weights = match spec.weights.is_empty() {
+        true => String::new(),
+        false => {
+            let weights: Vec<String> = spec.weights.iter().map(f64::to_string).collect();
+            format!(", weights {}", weights.join(" : "))
+        }
+    };
+    let dropout = match spec.dropout == 0.0 {
+        true => String::new(),
+        false => format!(", dropout {}", spec.dropout),
+    };
+    format!("{name}{weights}{dropout}")
+}

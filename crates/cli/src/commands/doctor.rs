@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use logitcask_student::{EpochRecord, Symptom};
-use logitcask_teacher::{ExecutionProvider, Runtime};
+use logitcask_teacher::{ExecutionProvider, Runtime, TeacherError, gpu_models};
 
 use crate::args::Doctor;
 use crate::commands::student::{LAST_WORDS, RECIPE, symptoms};
@@ -89,34 +89,71 @@ fn processor() -> String {
     )
 }
 
+/// The library and what it can run. The one with CUDA is looked for first: it serves the CPU too, and a process can load
+/// only one.
 fn onnx_runtime() -> Vec<Finding> {
-    let loaded = Runtime::load(runtime::library_path().as_deref(), ExecutionProvider::Cpu);
+    let stated = runtime::library_path();
+    let loaded = Runtime::load(stated.as_deref(), ExecutionProvider::Cuda);
+    let loaded = match loaded {
+        Err(TeacherError::RuntimeNotFound { .. }) => {
+            Runtime::load(stated.as_deref(), ExecutionProvider::Cpu)
+        }
+        other => other,
+    };
     let runtime = match loaded {
         Ok(runtime) => runtime,
         Err(error) => {
             let remedy = error.hint().unwrap_or_else(|| "make setup".to_owned());
-            return vec![Finding::bad("ONNX Runtime", error.to_string(), remedy)];
+            return vec![Finding::bad("ONNX Runtime", told(&error), remedy)];
         }
     };
-    let mut findings = vec![Finding::good(
-        "ONNX Runtime",
-        format!("{} at `{}`", runtime.version(), runtime.path().display()),
-    )];
-    let compiled_in = runtime.providers();
+    let mut findings = vec![
+        Finding::good(
+            "ONNX Runtime",
+            format!("{} at `{}`", runtime.version(), runtime.path().display()),
+        ),
+        gpus(),
+    ];
     for provider in ExecutionProvider::ALL {
-        findings.push(match compiled_in.contains(&provider) {
-            true => Finding::good(provider_name(provider), "is in this library"),
-            false => Finding {
-                is_optional: true,
-                ..Finding::bad(
-                    provider_name(provider),
-                    "is not in this library",
-                    format!("where this machine has such a GPU: make setup PROVIDER={provider}"),
-                )
+        let name = provider_name(provider);
+        findings.push(match runtime.try_provider(provider) {
+            Ok(()) => Finding::good(name, "runs here"),
+            Err(error) => Finding {
+                // Nobody has to have a GPU.
+                is_optional: provider != ExecutionProvider::Cpu,
+                ..Finding::bad(name, told(&error), error.hint().unwrap_or_default())
             },
         });
     }
     findings
+}
+
+fn gpus() -> Finding {
+    match &gpu_models()[..] {
+        [] => Finding {
+            is_optional: true,
+            ..Finding::bad(
+                "NVIDIA driver",
+                "not on this machine, or no GPU",
+                "where there is a GPU: a driver of version 580 or later, from your system's packages",
+            )
+        },
+        models => Finding::good("NVIDIA driver", models.join(", ")),
+    }
+}
+
+/// An error with its causes, in a line.
+fn told(error: &TeacherError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        // ONNX Runtime puts its own source file and function before what matters.
+        let cause_text = cause.to_string();
+        let what = cause_text.rsplit(" : ").next().unwrap_or(&cause_text);
+        text += &format!(": {}", what.trim());
+        source = cause.source();
+    }
+    text
 }
 
 fn provider_name(provider: ExecutionProvider) -> &'static str {

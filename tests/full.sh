@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What `make test-full` does beyond `make test`: long kill runs, other programs that read our files, a real browser, fuzzing.
-# Installs what it needs (Python packages into .runtime/python; chromium by apt-get, as root; cargo-fuzz) and fails where it
-# cannot.
+# What `make test-full` does beyond `make test`: long kill runs, other programs that read our files, a capture under a real
+# Slurm, a capture of a million samples, a real browser, fuzzing. Installs what it needs (Python packages into
+# .runtime/python; slurm-wlm, munge, time and chromium by apt-get, as root; cargo-fuzz) and fails where it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -29,6 +29,14 @@ python=.runtime/python/bin/python
 echo "== TensorBoard, and onnx.checker over every student of the zoo"
 "$python" tests/read_events.py "$work/run"
 "$python" tests/check_onnx.py "$work"/zoo/*.onnx
+
+echo "== clusters: Slurm on two nodes, and the Kubernetes Job's commands"
+tests/cluster.sh
+"$python" -m pip install --quiet kubernetes pyyaml
+"$python" tests/kubernetes.py "$binary"
+
+echo "== a million samples within a gibibyte"
+tests/memory.sh
 
 echo "== the report in a browser"
 command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; }

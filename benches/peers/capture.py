@@ -6,9 +6,9 @@
 are the same program's sessions on ready tensors. `ort-SxT` is the loop that everyone writes, `session.run` on a ready
 batch of 64, with S sessions of T threads; `ort-default` leaves the threads to onnxruntime. `torch-eager` and
 `torch-channels-last` are a model of the same architecture fed by a DataLoader with the same augmentation, its logits
-kept and written by torch.save; `matmul` is a large f32 matrix product by PyTorch, in GFLOP/s, as a yardstick of what
-the machine can do. The recipe is of CIFAR-10, with random crop and flip.
-Needs onnxruntime, onnx and numpy; for the torch cases torch and torchvision. Prints a table and one JSON line.
+kept and written by torch.save. `peak` is what the machine can do at all, by peak.c: GFLOP/s of fused multiply-adds that
+touch no memory. The recipe is of CIFAR-10, with random crop and flip.
+Needs onnxruntime, onnx, numpy and a C compiler; for the torch cases torch and torchvision. Prints a table and one JSON line.
 """
 
 import argparse
@@ -89,18 +89,11 @@ def torch_loop(model, root, channels_last, seconds):
         return done / (time.perf_counter() - start)
 
 
-def matmul(seconds):
-    import torch
-
-    torch.set_num_threads(os.cpu_count())
-    n = 2048
-    a, b = torch.randn(n, n), torch.randn(n, n)
-    a @ b
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        a @ b
-        done += 1
-    return 2 * n**3 * done / (time.perf_counter() - start) / 1e9
+def peak(seconds):
+    with tempfile.TemporaryDirectory() as folder:
+        build = ["cc", "-O3", "-march=native", "-pthread", str(HERE / "peak.c"), "-o", f"{folder}/peak"]
+        subprocess.run(build, check=True)
+        return float(subprocess.run([f"{folder}/peak", str(seconds)], check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def one(case, model, root, torch_model, seconds):
@@ -109,8 +102,8 @@ def one(case, model, root, torch_model, seconds):
     if case.startswith("ort-"):
         sessions, threads = case[4:].split("x")
         return ort_loop(model, int(sessions), int(threads), seconds)
-    if case == "matmul":
-        return matmul(seconds)
+    if case == "peak":
+        return peak(min(seconds, 3))
     return torch_loop(torch_model, root, case == "torch-channels-last", seconds)
 
 
@@ -141,7 +134,8 @@ def main():
     parser.add_argument("recipe")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="changes the recipe, as for the binary")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each measurement of the others")
+    parser.add_argument("--own-seconds", type=float, help="for capture and bare, where a slow teacher wants more")
     parser.add_argument("--torch-model", help="a name that models_torch.py knows")
     parser.add_argument("--only", help="cases besides capture and bare, separated by commas")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -157,12 +151,12 @@ def main():
         return
     cores = os.cpu_count()
     sweep = {(s, t) for s in (1, 2, cores) for t in (1, 2, cores) if s * t <= cores}
-    cases = ["ort-default"] + [f"ort-{s}x{t}" for s, t in sorted(sweep)]
+    cases = ["peak", "ort-default"] + [f"ort-{s}x{t}" for s, t in sorted(sweep)]
     cases += ["torch-eager", "torch-channels-last"] if options.torch_model else []
     if options.only:
         cases = options.only.split(",")
     changes = [part for assignment in options.sets for part in ("--set", assignment)]
-    ours_command = [options.binary, "bench", "capture", options.recipe, "--json", "--rounds", "1", "--seconds", str(options.seconds), *changes]
+    ours_command = [options.binary, "bench", "capture", options.recipe, "--json", "--rounds", "1", "--seconds", str(options.own_seconds or options.seconds), *changes]
     rates = {}
     for index in range(options.rounds):
         ours = json.loads(subprocess.run(ours_command, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -178,7 +172,7 @@ def main():
     print(f"{'':20} {'img/s, median':>14} {'best':>8} {'GFLOP/s':>9} {'capture / it, median over rounds':>34}")
     for case, values in rates.items():
         middle = statistics.median(values)
-        if case == "matmul":
+        if case == "peak":
             share = statistics.median(ours * work / value for ours, value in zip(rates["capture"], values))
             print(f"{case:20} {'':14} {'':8} {middle:9.1f} {share:34.3f}")
             continue

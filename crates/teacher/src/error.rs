@@ -173,6 +173,7 @@ impl TeacherError {
             Self::NoSuchOutput { .. } | Self::OutputUnclear { .. } => "name one with `output = \"...\"` in [[teacher]]".into(),
             Self::FeaturesAreLogits { .. } => "name another output in `features`, or leave it out".into(),
             Self::OutputShape { .. } => "choose another output with `output = \"...\"` (or `features = \"...\"`) in [[teacher]]: one of shape (B, N), or (B, N, 1, 1)".into(),
+            Self::Run { rows, .. } if *rows > 0 => "export the teacher again with a dynamic batch (`dynamic_shapes` of `torch.onnx.export`), and try it in Python's onnxruntime".into(),
             Self::ClassCount { .. } => "select or reorder the teacher's classes with `classes = [...]`, one index per class of the dataset".into(),
             Self::OutputIsNot { found: OutputIs::Logits, .. } => "remove `output_is` from [[teacher]]".into(),
             Self::OutputIsNot { found, .. } => {

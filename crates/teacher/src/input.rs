@@ -14,7 +14,7 @@ use crate::spec::Layout;
 pub struct Input {
     /// The input's name in the graph.
     pub name: String,
-    /// Images per run, where the export fixed it.
+    /// Images per run, where the export fixed it: in its shape, or in some node that works with no other number.
     pub fixed_batch: Option<usize>,
     /// What one pixel's channel is given as.
     pub element: Element,
@@ -88,6 +88,9 @@ impl Input {
             .iter()
             .map(|dim| usize::try_from(*dim).ok().filter(|dim| *dim > 0))
             .collect();
+        if shape.contains(&0) {
+            return Err(TeacherError::InputRank { name, shape: shown });
+        }
         let mut input = Input {
             name,
             fixed_batch: sizes.first().copied().flatten(),

@@ -136,7 +136,14 @@ impl Teacher {
     pub fn check(&mut self, batch: &PixelBatch, n_classes: usize) -> Result<(), TeacherError> {
         self.input
             .check_size(batch.channels, batch.height, batch.width)?;
-        let answer = self.answer(batch, Vec::new())?;
+        let answer = match self.answer(batch, Vec::new()) {
+            // Some exports call their batch dynamic and then reshape to a batch of one.
+            Err(error @ TeacherError::Run { .. }) if self.input.fixed_batch.is_none() => {
+                self.input.fixed_batch = Some(1);
+                self.answer(batch, Vec::new()).map_err(|_| error)?
+            }
+            answer => answer?,
+        };
         let found = answer.rows.len() / batch.n.max(1);
         if found != n_classes {
             return Err(TeacherError::ClassCount {

@@ -277,3 +277,93 @@ fn features_are_read_from_the_same_run() {
     teacher.check(&batch, N_CLASSES).unwrap();
     assert_eq!(teacher.feature_len(), 3);
 }
+
+/// Exports of other years and other frameworks: old operator sets, weights that are listed among the inputs, names as
+/// TensorFlow writes them, an output without a shape.
+#[test]
+fn exports_of_other_years() {
+    let (w, b) = weights();
+    for opset in [7, 8, 9, 11, 17] {
+        for shaped in [true, false] {
+            let model = Graph::default()
+                .input(
+                    "input_1:0",
+                    FLOAT,
+                    &[Dim::Any("unk__0"), Dim::Is(3), Dim::Is(8), Dim::Is(8)],
+                )
+                .input("dense/kernel:0", FLOAT, &[Dim::Is(3), Dim::Is(10)])
+                .weights("dense/kernel:0", FLOAT, &[3, 10], &common::raw_f32(&w))
+                .weights("dense/bias:0", FLOAT, &[10], &common::raw_f32(&b))
+                .node("GlobalAveragePool", &["input_1:0"], "pool", &[])
+                .node("Flatten", &["pool"], "flat", &[])
+                .node(
+                    "Gemm",
+                    &["flat", "dense/kernel:0", "dense/bias:0"],
+                    "StatefulPartitionedCall/Identity:0",
+                    &[],
+                );
+            let model = if shaped {
+                let dims = [Dim::Any("unk__1"), Dim::Is(10)];
+                model.output("StatefulPartitionedCall/Identity:0", FLOAT, &dims)
+            } else {
+                model.output_without_shape("StatefulPartitionedCall/Identity:0", FLOAT)
+            };
+            check(&model.model(opset), "", 1e-4);
+        }
+    }
+}
+
+/// A batch that is called dynamic, and a reshape to a batch of one.
+#[test]
+fn a_batch_of_one_that_does_not_say_so() {
+    let shape: Vec<u8> = [1i64, 10]
+        .iter()
+        .flat_map(|dim| dim.to_le_bytes())
+        .collect();
+    let model = classifier(Dim::Any("batch"), |graph: Graph| {
+        graph
+            .weights("shape", 7, &[2], &shape)
+            .node("Reshape", &["gemm", "shape"], "logits", &[])
+            .output("logits", FLOAT, &[Dim::Any("batch"), Dim::Is(10)])
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let mut teacher = load(&common::write_model(folder.path(), &model), "", 1).unwrap();
+    let batch = batch_for(&teacher, ROWS);
+    assert_eq!(teacher.input().fixed_batch, None);
+    teacher.check(&batch, N_CLASSES).unwrap();
+    assert_eq!(teacher.input().fixed_batch, Some(1));
+    let mut rows = Vec::new();
+    teacher.forward(&batch, &mut rows).unwrap();
+    assert_close(&rows, &expected(&batch), 1e-4);
+}
+
+/// (B, H, W, C) with a fixed batch of one, and values of an image in bytes: what a mobile export looks like.
+#[test]
+fn channels_last_one_at_a_time_in_bytes() {
+    let (w, b) = weights();
+    let model = Graph::default()
+        .input(
+            "image",
+            UINT8,
+            &[Dim::Is(1), Dim::Is(8), Dim::Is(8), Dim::Is(3)],
+        )
+        .weights("w", FLOAT, &[3, 10], &common::raw_f32(&w))
+        .weights("b", FLOAT, &[10], &common::raw_f32(&b))
+        .node("Cast", &["image"], "floats", &[("to", 1)])
+        .node_with(
+            "ReduceMean",
+            &["floats"],
+            "flat",
+            &[("keepdims", 0)],
+            &[("axes", &[1, 2])],
+        )
+        .node("Gemm", &["flat", "w", "b"], "predictions", &[])
+        .output("predictions", FLOAT, &[Dim::Is(1), Dim::Is(10)])
+        .model(11);
+    let bytes = "mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\nscale = \"byte\"";
+    let teacher = check(&model, bytes, 0.05);
+    assert_eq!(
+        (teacher.layout(), teacher.input().fixed_batch),
+        (logitcask_dataset::PixelLayout::Nhwc, Some(1))
+    );
+}

@@ -159,6 +159,17 @@ fn inputs_that_do_not_fit() {
         .output("out", FLOAT, &[Dim::Any("n"), Dim::Is(10)])
         .model(13);
     check(&two, "", &["wants 2 inputs (image, mask)"]);
+    let nothing = Graph::default()
+        .input(
+            "input",
+            FLOAT,
+            &[Dim::Is(0), Dim::Is(3), Dim::Is(8), Dim::Is(8)],
+        )
+        .node("GlobalAveragePool", &["input"], "pooled", &[])
+        .node("Flatten", &["pooled"], "flat", &[])
+        .output("flat", FLOAT, &[Dim::Is(0), Dim::Is(3)])
+        .model(13);
+    check(&nothing, "", &["[0, 3, 8, 8]", "no batch of images"]);
     let numbers = Graph::default()
         .input("tokens", 7, &[Dim::Any("n"), Dim::Is(10)])
         .node("Cast", &["tokens"], "out", &[("to", 1)])

@@ -115,6 +115,12 @@ impl Stage<'_> {
         };
         let teacher = self.teacher()?;
         let images = prepare(teacher, pixels)?;
+        if let Some(fixed) = teacher.input().fixed_batch {
+            say(format!(
+                "the teacher takes exactly {fixed} image{} in a run: batches are cut, and the last one filled up with black",
+                if fixed == 1 { "" } else { "s" }
+            ));
+        }
         // Only where no cache says so already: which images meet in one run decides the last bits of their logits.
         let batch_size = match recorded_batch_size(found)? {
             Some(rows) => rows,
@@ -317,12 +323,13 @@ impl Stage<'_> {
     }
 
     fn summary(&self, want: &CacheWant, cache: &LogitCache, report: &CaptureReport) -> String {
+        let rate = report.images_per_s();
+        let decimals = usize::from(rate < 10.0);
         let mut said = format!(
-            "{}: captured {} images in {} ({:.0} img/s), {} on disk; {} of teacher time, saved whenever they are wanted again",
+            "{}: captured {} images in {} ({rate:.decimals$} img/s), {} on disk; {} of teacher time, saved whenever they are wanted again",
             want.split.what(),
             report.images,
             duration(report.seconds),
-            report.images_per_s(),
             bytes(folder_bytes(cache.path())),
             duration(report.teacher_seconds)
         );
@@ -471,6 +478,13 @@ impl Show {
     fn event(&self, event: Event) {
         match event {
             Event::Started(plan) => {
+                self.bar.line(format!(
+                    "{}: {} images, {} at once; at most {} of pixels and rows in work",
+                    self.what,
+                    plan.images,
+                    plan.batch_size,
+                    bytes(plan.buffer_bytes)
+                ));
                 self.bar.set_total(plan.images);
                 self.json(
                     "started",

@@ -91,6 +91,15 @@ impl Graph {
         self
     }
 
+    pub fn output_without_shape(mut self, name: &str, element: u64) -> Self {
+        let tensor = Message::default().varint(1, element);
+        let info = Message::default()
+            .bytes(1, name)
+            .bytes(2, Message::default().bytes(1, tensor));
+        self.message = self.message.bytes(12, info);
+        self
+    }
+
     pub fn node(self, operator: &str, inputs: &[&str], output: &str, ints: &[(&str, i64)]) -> Self {
         self.node_with(operator, inputs, output, ints, &[])
     }

@@ -646,6 +646,21 @@ fn what_only_a_gpu_knows_is_refused_on_the_cpu() {
     );
 }
 
+#[test]
+fn doctor_says_what_each_provider_misses() {
+    let said = Bench::new("doctor").run_plain(&["doctor"]).ok().stdout;
+    for provider in ["provider cpu", "provider cuda", "provider tensorrt"] {
+        let line = said.lines().position(|line| line.contains(provider));
+        let lines: Vec<&str> = said.lines().skip(line.unwrap()).take(2).collect();
+        let works = lines[0].starts_with("ok") && lines[0].ends_with("runs here");
+        let remedied = lines[0].starts_with("--") && lines[1].contains("-> ");
+        assert!(
+            works || (remedied && provider != "provider cpu"),
+            "{lines:?}"
+        );
+    }
+}
+
 /// A full disk, on a small file system of its own. Needs to mount one, hence root.
 #[test]
 fn a_full_disk_stops_the_capture_and_more_room_finishes_it() {

@@ -1,4 +1,6 @@
-use crate::pixels;
+use crate::codec::Partial;
+use crate::formats::Fetched;
+use crate::pixels::{self, Part};
 use crate::view::{Mix, MixHow};
 use crate::{Dataset, DatasetError, Image, ImageSize, Preprocess, View, ViewFamily};
 
@@ -80,13 +82,50 @@ impl PixelBatch {
         }
     }
 
-    fn begin(&mut self, requests: &[(u32, u32)]) {
+    fn begin(&mut self, requests: &[(u32, u32)], dataset: &Dataset, family: &ViewFamily) {
         self.requests.clear();
         self.requests.extend_from_slice(requests);
         self.mixed.clear();
         self.bad.clear();
         self.n = requests.len();
         (self.channels, self.height, self.width) = (0, 0, 0);
+        if family.mixes() {
+            for &(sample, _) in requests {
+                // Until its view says otherwise, a sample is its own partner.
+                let label = dataset.labels().get(sample as usize).copied().unwrap_or(0);
+                self.mixed.push(Mixed {
+                    partner: sample,
+                    partner_label: label,
+                    lambda: 1.0,
+                });
+            }
+        }
+    }
+
+    /// Makes the rows of bad samples zeros.
+    fn finish(
+        &mut self,
+        dataset: &Dataset,
+        family: &ViewFamily,
+        preprocess: &Preprocess,
+    ) -> Result<(), DatasetError> {
+        if self.bad.len() == self.n {
+            // Not one image told the size. A batch of zeros still has one where the dataset does.
+            let size = dataset
+                .uniform_size()
+                .map(|size| preprocess.output_size(family.output_size(size)?));
+            if let Some(size) = size.transpose()?
+                && self.n > 0
+            {
+                let _ = self.row(0, size);
+            }
+        }
+        let length = self.channels * self.height * self.width;
+        for bad in &self.bad {
+            self.pixels[bad.row * length..][..length].fill(0.0);
+        }
+        self.pixels.truncate(self.n * length);
+        Ok(())
     }
 
     /// Row `row`, after the first image has told the size of them all.
@@ -128,6 +167,38 @@ pub fn render(
     )
 }
 
+/// Renders every one of `views` of every sample, a batch per view, on the calling thread: as [`render`] for each view by
+/// itself, but each image is decoded once.
+///
+/// # Errors
+/// As [`render`].
+///
+/// # Panics
+/// If there are not as many batches as views.
+pub fn render_views(
+    dataset: &Dataset,
+    family: &ViewFamily,
+    preprocess: &Preprocess,
+    samples: &[u32],
+    views: &[u32],
+    into: &mut [PixelBatch],
+) -> Result<(), DatasetError> {
+    assert_eq!(views.len(), into.len(), "a batch per view");
+    let scratch = &mut Scratch::default();
+    for (&view, batch) in views.iter().zip(&mut *into) {
+        let requests: Vec<(u32, u32)> = samples.iter().map(|&sample| (sample, view)).collect();
+        batch.begin(&requests, dataset, family);
+    }
+    for row in 0..samples.len() {
+        for (at, batch) in into.iter_mut().enumerate() {
+            scratch.keeps_whole = at + 1 < views.len();
+            render_row(dataset, family, preprocess, row, batch, scratch)?;
+        }
+    }
+    into.iter_mut()
+        .try_for_each(|batch| batch.finish(dataset, family, preprocess))
+}
+
 pub(crate) fn render_with(
     dataset: &Dataset,
     family: &ViewFamily,
@@ -136,67 +207,54 @@ pub(crate) fn render_with(
     into: &mut PixelBatch,
     scratch: &mut Scratch,
 ) -> Result<(), DatasetError> {
-    into.begin(requests);
+    into.begin(requests, dataset, family);
     scratch.decoded = None;
-    if family.mixes() {
-        for &(sample, _) in requests {
-            // Until its view says otherwise, a sample is its own partner.
-            let label = dataset.labels().get(sample as usize).copied().unwrap_or(0);
-            into.mixed.push(Mixed {
-                partner: sample,
-                partner_label: label,
-                lambda: 1.0,
+    for (row, &(sample, _)) in requests.iter().enumerate() {
+        let next = requests.get(row + 1);
+        scratch.keeps_whole = next.is_some_and(|next| next.0 == sample);
+        render_row(dataset, family, preprocess, row, into, scratch)?;
+    }
+    into.finish(dataset, family, preprocess)
+}
+
+fn render_row(
+    dataset: &Dataset,
+    family: &ViewFamily,
+    preprocess: &Preprocess,
+    row: usize,
+    into: &mut PixelBatch,
+    scratch: &mut Scratch,
+) -> Result<(), DatasetError> {
+    let (sample, view) = into.requests[row];
+    match scratch.render(dataset, family, sample, view) {
+        Ok(()) => {}
+        Err(error @ DatasetError::BadSample { .. }) if dataset.skips_bad() => {
+            into.bad.push(BadSample {
+                row,
+                index: sample,
+                error,
             });
+            return Ok(());
         }
+        Err(error) => return Err(error),
     }
-    for (row, &(sample, view)) in requests.iter().enumerate() {
-        match scratch.render(dataset, family, sample, view) {
-            Ok(()) => {}
-            Err(error @ DatasetError::BadSample { .. }) if dataset.skips_bad() => {
-                into.bad.push(BadSample {
-                    row,
-                    index: sample,
-                    error,
-                });
-                continue;
-            }
-            Err(error) => return Err(error),
-        }
-        if let Some(mix) = scratch.mix {
-            into.mixed[row] = Mixed {
-                partner: mix.partner,
-                partner_label: dataset.labels()[mix.partner as usize],
-                lambda: mix.lambda,
-            };
-        }
-        preprocess.fit(&mut scratch.image, &mut scratch.pixels)?;
-        let (layout, found) = (into.layout, scratch.image.size());
-        let values = into
-            .row(row, found)
-            .map_err(|expected| DatasetError::BatchSize {
-                place: dataset.place(sample),
-                expected,
-                found,
-            })?;
-        preprocess.normalise(&scratch.image, layout, values);
+    if let Some(mix) = scratch.mix {
+        into.mixed[row] = Mixed {
+            partner: mix.partner,
+            partner_label: dataset.labels()[mix.partner as usize],
+            lambda: mix.lambda,
+        };
     }
-    if into.bad.len() == into.n {
-        // Not one image told the size. A batch of zeros still has one where the dataset does.
-        let size = dataset
-            .uniform_size()
-            .map(|size| preprocess.output_size(family.output_size(size)?));
-        if let Some(size) = size.transpose()?
-            && into.n > 0
-        {
-            let _ = into.row(0, size);
-        }
-    }
-    for bad in 0..into.bad.len() {
-        let (row, length) = (into.bad[bad].row, into.channels * into.height * into.width);
-        into.pixels[row * length..(row + 1) * length].fill(0.0);
-    }
-    into.pixels
-        .truncate(into.n * into.channels * into.height * into.width);
+    preprocess.fit(&mut scratch.image, &mut scratch.pixels)?;
+    let (layout, found) = (into.layout, scratch.image.size());
+    let values = into
+        .row(row, found)
+        .map_err(|expected| DatasetError::BatchSize {
+            place: dataset.place(sample),
+            expected,
+            found,
+        })?;
+    preprocess.normalise(&scratch.image, layout, values);
     Ok(())
 }
 
@@ -206,6 +264,8 @@ pub(crate) struct Scratch {
     /// The sample as it was decoded, kept for further views of it.
     original: Image,
     decoded: Option<u32>,
+    /// Whether further views of the sample follow.
+    pub(crate) keeps_whole: bool,
     /// A partner as it was decoded, and the view made of it.
     partner: Image,
     mixed: Image,
@@ -273,12 +333,13 @@ impl Scratch {
         sample: u32,
         view: u32,
     ) -> Result<(), DatasetError> {
-        if self.decoded != Some(sample) {
-            self.decoded = None;
-            dataset.decode(sample, &mut self.original)?;
-            self.decoded = Some(sample);
+        if self.decoded == Some(sample) {
+            return self.apply_steps(family, sample, view);
         }
-        self.apply_steps(family, sample, view)
+        self.decoded = None;
+        let is_whole = self.decode_and_apply(dataset, family, sample, view, self.keeps_whole)?;
+        self.decoded = is_whole.then_some(sample);
+        Ok(())
     }
 
     /// As [`Self::render_steps`], leaving the sample's own decoded image for further views of it.
@@ -290,11 +351,54 @@ impl Scratch {
         view: u32,
     ) -> Result<(), DatasetError> {
         std::mem::swap(&mut self.original, &mut self.partner);
-        let rendered = dataset
-            .decode(partner, &mut self.original)
-            .and_then(|()| self.apply_steps(family, partner, view));
+        let rendered = self.decode_and_apply(dataset, family, partner, view, false);
         std::mem::swap(&mut self.original, &mut self.partner);
-        rendered
+        rendered.map(|_| ())
+    }
+
+    /// Decodes the sample and applies the steps of one view. Where the view begins with a window of a JPEG, no more than
+    /// that window is decoded, unless the whole image is to be kept for further views. Returns whether the whole one is
+    /// in `original` now.
+    fn decode_and_apply(
+        &mut self,
+        dataset: &Dataset,
+        family: &ViewFamily,
+        sample: u32,
+        view: u32,
+        keeps_whole: bool,
+    ) -> Result<bool, DatasetError> {
+        let bad = |source| dataset.bad(sample, source);
+        if dataset.fetch(sample, &mut self.original)? == Fetched::Pixels {
+            return self.apply_steps(family, sample, view).map(|()| true);
+        }
+        if family.begins_with_window()
+            && let Some(partial) = Partial::of(&self.original.encoded).map_err(bad)?
+        {
+            let size = partial.size(dataset.channels);
+            family.draw_into(sample, view, size, &mut self.view, &mut self.order)?;
+            let part = Part::of(self.view.steps.first(), &partial);
+            if let Some(part) = part.filter(|part| part.reduction > 1 || !keeps_whole) {
+                let encoded = std::mem::take(&mut self.original.encoded);
+                let image = &mut self.original;
+                let channels = dataset.channels;
+                let decoded =
+                    partial.decode(&encoded, channels, part.reduction, part.window, image);
+                self.original.encoded = encoded;
+                if decoded.map_err(bad)? {
+                    let (steps, original) = (&self.view.steps, &self.original);
+                    pixels::apply_to_part(
+                        steps,
+                        original,
+                        &part,
+                        &mut self.image,
+                        &mut self.pixels,
+                    );
+                    return Ok(false);
+                }
+            }
+        }
+        dataset.decode_fetched(&mut self.original).map_err(bad)?;
+        self.apply_steps(family, sample, view).map(|()| true)
     }
 
     fn apply_steps(

@@ -8,6 +8,7 @@ use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
+use crate::jpeg::{self, Refusal};
 use crate::pixels::{drop_alpha, repeat_grey};
 use crate::{Image, ImageError, ImageSize};
 
@@ -72,6 +73,10 @@ pub(crate) fn decode(
         Codec::Jpeg => decode_jpeg(bytes, image)?,
         Codec::WebP => decode_webp(bytes, image)?,
     }
+    to_channels(channels, image)
+}
+
+fn to_channels(channels: Option<usize>, image: &mut Image) -> Result<(), ImageError> {
     match (channels, image.size().channels) {
         (None, _) | (Some(1), 1) | (Some(3), 3) => Ok(()),
         (Some(3), 1) => {
@@ -114,6 +119,10 @@ pub(crate) fn size(bytes: &[u8]) -> Result<ImageSize, ImageError> {
         Codec::WebP => {
             let decoder =
                 image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(ImageError::WebP)?;
+            // Lossy bodies are not decoded for a fingerprint, so what makes them useless is found out here.
+            if decoder.is_animated() {
+                return Err(ImageError::Animated(decoder.num_frames()));
+            }
             let (width, height) = decoder.dimensions();
             (checked_size(width.into(), height.into())?, 3)
         }
@@ -153,7 +162,76 @@ fn decode_png(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
     Ok(())
 }
 
+/// A JPEG that a part of can be decoded, at a fraction of its resolution.
+pub(crate) struct Partial {
+    header: jpeg::Header,
+}
+
+impl Partial {
+    /// None where only the whole image can be had: other codecs, and rare kinds of JPEG.
+    pub(crate) fn of(bytes: &[u8]) -> Result<Option<Self>, ImageError> {
+        if Codec::of(bytes)? != Codec::Jpeg {
+            return Ok(None);
+        }
+        check_end(bytes)?;
+        match jpeg::Header::read(bytes) {
+            Ok(header) => {
+                checked_size(header.width as u64, header.height as u64)?;
+                Ok(Some(Self { header }))
+            }
+            Err(Refusal::Other) => Ok(None),
+            Err(Refusal::Damaged(why)) => Err(ImageError::Jpeg(why.into())),
+        }
+    }
+
+    /// The size of the whole image, as [`decode`] would bring it to `channels`.
+    pub(crate) fn size(&self, channels: Option<usize>) -> ImageSize {
+        ImageSize {
+            height: self.header.height,
+            width: self.header.width,
+            channels: channels.unwrap_or(self.header.channels()),
+        }
+    }
+
+    /// Rows and columns of the image at 1/`reduction` of its resolution.
+    pub(crate) fn reduced(&self, reduction: usize) -> [usize; 2] {
+        self.header.reduced(reduction)
+    }
+
+    /// Decodes the window [top, left, height, width] of the reduced image. False where it turned out that only the whole
+    /// image can be had.
+    pub(crate) fn decode(
+        &self,
+        bytes: &[u8],
+        channels: Option<usize>,
+        reduction: usize,
+        window: [usize; 4],
+        image: &mut Image,
+    ) -> Result<bool, ImageError> {
+        let size = ImageSize {
+            height: window[2],
+            width: window[3],
+            channels: self.header.channels(),
+        };
+        let mut buffers = std::mem::take(&mut image.jpeg);
+        let out = image.reshape(size);
+        let decoded = jpeg::decode(bytes, &self.header, reduction, window, out, &mut buffers);
+        image.jpeg = buffers;
+        match decoded {
+            Ok(()) => to_channels(channels, image).map(|()| true),
+            Err(Refusal::Other) => Ok(false),
+            Err(Refusal::Damaged(why)) => Err(ImageError::Jpeg(why.into())),
+        }
+    }
+}
+
 fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
+    if let Some(partial) = Partial::of(bytes)? {
+        let [height, width] = partial.reduced(1);
+        if partial.decode(bytes, None, 1, [0, 0, height, width], image)? {
+            return Ok(());
+        }
+    }
     let (mut decoder, (width, height)) = jpeg_decoder(bytes)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let (wanted, channels) = if grey {
@@ -174,11 +252,7 @@ type JpegDecoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
 
 /// A decoder that has read the headers, and the size they state.
 fn jpeg_decoder(bytes: &[u8]) -> Result<(JpegDecoder<'_>, (usize, usize)), ImageError> {
-    // The decoder fills the rest of a file that is cut off with grey, as browsers do. A teacher must not see that.
-    if !ends_after_scan(bytes) {
-        let why = "it is cut off: no end-of-image marker after the scan";
-        return Err(ImageError::Jpeg(why.into()));
-    }
+    check_end(bytes)?;
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), jpeg_options());
     decoder.decode_headers().map_err(jpeg_error)?;
     let (width, height) = decoder.dimensions().unwrap_or((0, 0));
@@ -195,6 +269,15 @@ fn jpeg_options() -> DecoderOptions {
 
 fn jpeg_error(error: zune_jpeg::errors::DecodeErrors) -> ImageError {
     ImageError::Jpeg(format!("{error:?}"))
+}
+
+/// Decoders fill the rest of a file that is cut off with grey, as browsers do. A teacher must not see that.
+fn check_end(bytes: &[u8]) -> Result<(), ImageError> {
+    if ends_after_scan(bytes) {
+        return Ok(());
+    }
+    let why = "it is cut off: no end-of-image marker after the scan";
+    Err(ImageError::Jpeg(why.into()))
 }
 
 /// Whether an end-of-image marker follows the start of the (first) scan. Entropy-coded data never hold one, and the

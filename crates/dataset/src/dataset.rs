@@ -130,13 +130,23 @@ impl Dataset {
     pub(crate) fn try_decode(&self, index: u32, into: &mut Image) -> Result<(), ImageError> {
         match self.opened.source.fetch(index, into)? {
             Fetched::Pixels => Ok(()),
-            Fetched::Encoded => {
-                let encoded = std::mem::take(&mut into.encoded);
-                let decoded = codec::decode(&encoded, self.channels, into);
-                into.encoded = encoded;
-                decoded
-            }
+            Fetched::Encoded => self.decode_fetched(into),
         }
+    }
+
+    /// Decodes the file in `image.encoded`.
+    pub(crate) fn decode_fetched(&self, image: &mut Image) -> Result<(), ImageError> {
+        let encoded = std::mem::take(&mut image.encoded);
+        let decoded = codec::decode(&encoded, self.channels, image);
+        image.encoded = encoded;
+        decoded
+    }
+
+    /// Fetches sample `index` without decoding it.
+    pub(crate) fn fetch(&self, index: u32, into: &mut Image) -> Result<Fetched, DatasetError> {
+        self.in_range(index)?;
+        let fetched = self.opened.source.fetch(index, into);
+        fetched.map_err(|source| self.bad(index, source))
     }
 
     pub(crate) fn bad(&self, index: u32, source: ImageError) -> DatasetError {

@@ -42,6 +42,7 @@ mod error;
 mod files;
 mod fingerprint;
 mod formats;
+mod jpeg;
 mod loader;
 mod pixels;
 mod preprocess;
@@ -53,7 +54,7 @@ mod store;
 mod view;
 
 pub use augment::{AugmentRow, AugmentSpec, augmentations};
-pub use batch::{BadSample, Mixed, PixelBatch, PixelLayout, render};
+pub use batch::{BadSample, Mixed, PixelBatch, PixelLayout, render, render_views};
 pub use dataset::Dataset;
 pub use digests::pixel_digests;
 pub use error::{DatasetError, ImageError};

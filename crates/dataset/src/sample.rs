@@ -43,6 +43,8 @@ pub struct Image {
     pixels: Vec<u8>,
     /// Scratch of `Dataset::decode`: the file's bytes before decoding.
     pub(crate) encoded: Vec<u8>,
+    /// Scratch of the JPEG decoder.
+    pub(crate) jpeg: crate::jpeg::Buffers,
 }
 
 impl Image {
@@ -68,6 +70,7 @@ impl Image {
             channels,
             pixels,
             encoded: Vec::new(),
+            jpeg: crate::jpeg::Buffers::default(),
         }
     }
 

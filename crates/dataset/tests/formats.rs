@@ -654,3 +654,281 @@ fn what_is_shown_can_be_opened() {
     assert_eq!(bytes.len() % 64, 3072 * 4 % 64);
     assert_eq!(bytes[bytes.len() - 3072 * 4 - 1], b'\n');
 }
+
+fn sixteen_bit_png(size: ImageSize, values: &[u16]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, size.width as u32, size.height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Sixteen);
+    let data: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&data)
+        .unwrap();
+    bytes
+}
+
+/// An image folder of one file.
+fn one_image(bytes: &[u8]) -> (tempfile::TempDir, DataSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("train/a");
+    fs::create_dir_all(&class).unwrap();
+    fs::write(class.join("0.png"), bytes).unwrap();
+    let spec = DataSpec::new("image_folder", folder.path());
+    (folder, spec)
+}
+
+#[test]
+fn sixteen_bits_become_the_upper_eight() {
+    let size = ImageSize {
+        height: 2,
+        width: 3,
+        channels: 3,
+    };
+    let values: Vec<u16> = (0..18).map(|i| i * 3640 + 200).collect();
+    let (_folder, spec) = one_image(&sixteen_bit_png(size, &values));
+    let mut image = Image::new();
+    open(&spec).decode(0, &mut image).unwrap();
+    let upper: Vec<u8> = values.iter().map(|value| (value >> 8) as u8).collect();
+    assert_eq!(image, Image::from_pixels(size, upper));
+}
+
+#[test]
+fn animations_are_refused() {
+    let mut apng = Vec::new();
+    let mut encoder = png::Encoder::new(&mut apng, 32, 32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_animated(2, 0).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(picture(0, SIZE).pixels()).unwrap();
+    writer.write_image_data(picture(1, SIZE).pixels()).unwrap();
+    writer.finish().unwrap();
+    check_image(&apng, "an animation of 2 frames");
+    check_image(ANIMATED_WEBP, "an animation of 2 frames");
+}
+
+/// Two frames of 2 x 2 pixels, red and blue, as Pillow writes them.
+const ANIMATED_WEBP: &[u8] = &[
+    82, 73, 70, 70, 132, 0, 0, 0, 87, 69, 66, 80, 86, 80, 56, 88, 10, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0,
+    1, 0, 0, 65, 78, 73, 77, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 65, 78, 77, 70, 40, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 1, 0, 0, 1, 0, 0, 100, 0, 0, 2, 86, 80, 56, 76, 15, 0, 0, 0, 47, 1, 64, 0, 0, 7, 16, 253,
+    143, 254, 7, 34, 162, 255, 1, 0, 65, 78, 77, 70, 40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0,
+    0, 100, 0, 0, 0, 86, 80, 56, 76, 15, 0, 0, 0, 47, 1, 64, 0, 0, 7, 16, 209, 255, 254, 7, 34,
+    162, 255, 1, 0,
+];
+
+/// The headers claim more than a machine holds, and not one byte is allocated for it: this runs within the limits of any
+/// machine, and takes no time.
+#[test]
+fn gigapixels_are_refused_by_their_headers() {
+    let side = 65_500u16.to_be_bytes();
+    let mut jpeg = vec![
+        0xFF, 0xD8, 0xFF, 0xC0, 0, 17, 8, side[0], side[1], side[0], side[1], 3,
+    ];
+    jpeg.extend([1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0]);
+    jpeg.extend([
+        0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0, 1, 2, 3, 0xFF, 0xD9,
+    ]);
+    check_image(&jpeg, "claims 65500 x 65500 pixels");
+    // The same as a progressive file, which another decoder reads.
+    jpeg[3] = 0xC2;
+    check_image(&jpeg, "claims 65500 x 65500 pixels");
+
+    let (width, height) = (16_382u32, 16_382u32); // each less one
+    let packed = width | height << 14;
+    let mut webp = b"RIFF\x20\0\0\0WEBPVP8L\x10\0\0\0\x2f".to_vec();
+    webp.extend(packed.to_le_bytes());
+    webp.extend([0; 11]);
+    check_image(&webp, "claims 16383 x 16383 pixels");
+
+    // An idx file whose header claims 2^32 images of 2^32 x 2^32 pixels, plain and gzipped.
+    let folder = tempfile::tempdir().unwrap();
+    let mut head = vec![0, 0, 8, 3];
+    head.extend([0xFF; 12]);
+    let mut labels = vec![0, 0, 8, 1];
+    labels.extend([0, 0, 0, 1, 0]);
+    fs::write(folder.path().join("train-labels-idx1-ubyte"), labels).unwrap();
+    let spec = DataSpec::new("mnist", folder.path());
+    fs::write(folder.path().join("train-images-idx3-ubyte"), &head).unwrap();
+    check_open(&spec, "its header claims");
+    fs::remove_file(folder.path().join("train-images-idx3-ubyte")).unwrap();
+    head[4..].copy_from_slice(&[0, 0, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, 0, 0, 0xFF]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&head).unwrap();
+    let path = folder.path().join("train-images-idx3-ubyte.gz");
+    fs::write(path, packed.finish().unwrap()).unwrap();
+    check_open(&spec, "bytes after the header, found 0");
+}
+
+fn check_open(spec: &DataSpec, expected: &str) {
+    let error = Dataset::open(spec, Role::Train).unwrap_err();
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn labels_that_are_no_classes_are_named_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    idx(folder.path());
+    fs::remove_file(folder.path().join("train-labels-idx1-ubyte.gz")).unwrap();
+    let mut labels = vec![0, 0, 8, 1, 0, 0, 0, N as u8];
+    labels.extend((0..N).map(|i| if i == 7 { 10 } else { 0 }));
+    fs::write(folder.path().join("train-labels-idx1-ubyte"), &labels).unwrap();
+    let spec = DataSpec::new("mnist", folder.path());
+    check_open(
+        &spec,
+        "sample 7 (`train-images-idx3-ubyte` image 7): label `10` is out of range",
+    );
+    labels[7] = 3;
+    fs::write(folder.path().join("train-labels-idx1-ubyte"), &labels[..11]).unwrap();
+    check_open(
+        &spec,
+        "it holds 3 labels, but `train-images-idx3-ubyte` holds 12 images",
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    stl10(folder.path());
+    let spec = DataSpec::new("stl10", folder.path());
+    for (label, expected) in [
+        (0, "the label is `0`, expected 1 to 10"),
+        (11, "label `10` is out of range"),
+    ] {
+        let mut labels = vec![1u8; N];
+        labels[4] = label;
+        fs::write(folder.path().join("train_y.bin"), labels).unwrap();
+        check_open(&spec, "sample 4");
+        check_open(&spec, expected);
+    }
+
+    let image = png(&picture(0, SIZE));
+    check_tar(
+        &[("a.png", &image), ("a.cls", b"-1")],
+        "`-1` is no class number",
+    );
+    check_tar(
+        &[("a.png", &image), ("a.json", b"{\"label\": 1.5}")],
+        "`1.5` is no class number",
+    );
+    check_tar(
+        &[("a.png", &image), ("a.json", b"{\"label\": ")],
+        "member `a.json`",
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_no_text_are_only_names() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder
+        .path()
+        .join("train")
+        .join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
+    fs::create_dir_all(&class).unwrap();
+    let name = |bytes| class.join(std::ffi::OsStr::from_bytes(bytes));
+    fs::write(name(b"0\xFF.png"), png(&picture(0, SIZE))).unwrap();
+    fs::write(name(b"1\xFF.png"), b"not an image").unwrap();
+    let dataset = open(&DataSpec::new("image_folder", folder.path()));
+    let mut image = Image::new();
+    dataset.decode(0, &mut image).unwrap();
+    assert_eq!(image, picture(0, SIZE));
+    let error = dataset.decode(1, &mut image).unwrap_err().to_string();
+    assert!(error.contains("1\u{FFFD}.png"), "{error}");
+
+    // In a shard they are refused: a name is the sample's key there.
+    let folder = tempfile::tempdir().unwrap();
+    let mut shard = tar_of(&[("a.png", &png(&picture(0, SIZE)))]);
+    shard[0] = 0xFF;
+    let sum: u32 = (0..512)
+        .map(|at| {
+            if (148..156).contains(&at) {
+                32
+            } else {
+                u32::from(shard[at])
+            }
+        })
+        .sum();
+    shard[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    fs::write(folder.path().join("train.tar"), shard).unwrap();
+    check_open(
+        &DataSpec::new("webdataset", folder.path()),
+        "a name that is not UTF-8",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_may_not_be_read_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let spec = sample("image_folder", folder.path());
+    let class = folder.path().join("train/bee");
+    fs::set_permissions(&class, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read_dir(&class).is_ok() {
+        println!("skipped: this user may read everything");
+        return;
+    }
+    let error = Dataset::open(&spec, Role::Train).unwrap_err().to_string();
+    fs::set_permissions(&class, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(
+        error.contains("cannot list") && error.contains("train/bee"),
+        "{error}"
+    );
+}
+
+/// The bytes that `dataset show --npy` writes, for each format that can hold these images, each number of threads and
+/// each batch size.
+#[test]
+fn the_same_views_of_the_same_images_are_the_same_bytes() {
+    let augment = [
+        AugmentSpec::new("random_crop")
+            .with("size", 32)
+            .with("padding", 4),
+        AugmentSpec::new("horizontal_flip"),
+        AugmentSpec::new("rand_augment"),
+        AugmentSpec::new("color_jitter")
+            .with("hue", 0.1)
+            .with("contrast", 0.4),
+        AugmentSpec::new("mixup"),
+    ];
+    let spec = PreprocessSpec::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let preprocess = Preprocess::new(&spec).unwrap();
+    let requests: Vec<(u32, u32)> = (0..N as u32).flat_map(|i| [(i, 0), (i, 5)]).collect();
+    let mut first: Option<Vec<u8>> = None;
+    for format in ["cifar10", "cifar100", "parquet", "webdataset"] {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = Arc::new(open(&sample(format, folder.path())));
+        let family = Arc::new(ViewFamily::new(&augment, 11, Some(SIZE)).unwrap());
+        for (threads, batch_size) in [(1, 24), (1, 1), (2, 5), (2, 24)] {
+            let batches: Vec<Vec<(u32, u32)>> =
+                requests.chunks(batch_size).map(<[_]>::to_vec).collect();
+            let loader = Loader::new(
+                Arc::clone(&dataset),
+                Arc::clone(&family),
+                preprocess.clone(),
+                PixelLayout::Nchw,
+                batches.into_iter(),
+                threads,
+                2,
+            );
+            let mut all = PixelBatch::new(PixelLayout::Nchw);
+            (all.channels, all.height, all.width) = (3, 32, 32);
+            for batch in loader {
+                let batch = batch.unwrap();
+                all.n += batch.n;
+                all.pixels.extend(batch.pixels);
+            }
+            let path = folder.path().join("out.npy");
+            write_npy(&path, &all).unwrap();
+            let bytes = fs::read(path).unwrap();
+            assert_eq!(all.n, requests.len());
+            let first = first.get_or_insert_with(|| bytes.clone());
+            assert!(
+                *first == bytes,
+                "{format}, {threads} threads, batches of {batch_size}"
+            );
+        }
+    }
+}

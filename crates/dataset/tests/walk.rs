@@ -450,3 +450,131 @@ fn what_is_wrong_says_so() {
         "every sample: `random_crop` cannot be applied to an image of 8 x 8 pixels of 1 channel"
     );
 }
+
+/// The colour JPEGs of the fixture; the first two, CMYK and progressive, are those that only decode as a whole.
+fn jpeg_folder() -> (tempfile::TempDir, Dataset) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let blob = fs::read(fixtures.join("pixels.bin")).unwrap();
+    let document: serde_json::Value =
+        serde_json::from_slice(&fs::read(fixtures.join("pixels.json")).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("train/only");
+    fs::create_dir_all(&class).unwrap();
+    for case in document["encoded"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        if name.starts_with("jpeg") && !name.ends_with("grey") {
+            let number = |key: &str| case["file"][key].as_u64().unwrap() as usize;
+            let bytes = &blob[number("offset")..][..number("bytes")];
+            fs::write(class.join(format!("{name}.jpg")), bytes).unwrap();
+        }
+    }
+    let dataset = Dataset::open(&DataSpec::new("image_folder", folder.path()), Role::Train);
+    (folder, dataset.unwrap())
+}
+
+fn rendered(dataset: &Dataset, family: &ViewFamily, requests: &[(u32, u32)]) -> PixelBatch {
+    let preprocess = Preprocess::new(&PreprocessSpec::default()).unwrap();
+    let mut batch = PixelBatch::new(PixelLayout::Nchw);
+    render(dataset, family, &preprocess, requests, &mut batch).unwrap();
+    batch
+}
+
+/// A view by itself decodes only its window; several views of a sample share one decoding of the whole image; stored
+/// pixels are not decoded at all. The pixels are the same.
+#[test]
+fn how_much_is_decoded_is_not_seen_in_the_pixels() {
+    let (_folder, dataset) = jpeg_folder();
+    let (_other_folder, mut stored) = jpeg_folder();
+    stored.store_pixels(&|_, _| {}).unwrap();
+    let families = [
+        vec![AugmentSpec::new("random_resized_crop").with("size", 16)],
+        vec![
+            AugmentSpec::new("random_crop")
+                .with("size", 40)
+                .with("padding", 12),
+        ],
+        vec![
+            AugmentSpec::new("center_crop").with("size", 30),
+            AugmentSpec::new("mixup"),
+        ],
+        vec![AugmentSpec::new("horizontal_flip")],
+    ];
+    for augment in families {
+        let family = ViewFamily::new(&augment, 3, None).unwrap();
+        let n = dataset.len() as u32;
+        let views: Vec<u32> = (0..40).collect();
+        let together: Vec<(u32, u32)> = (0..n)
+            .flat_map(|i| views.iter().map(move |&v| (i, v)))
+            .collect();
+        let whole = rendered(&dataset, &family, &together);
+        assert_eq!(
+            whole.pixels,
+            rendered(&stored, &family, &together).pixels,
+            "{augment:?}"
+        );
+        let length = whole.pixels.len() / whole.n;
+        for (row, &request) in together.iter().enumerate() {
+            let alone = rendered(&dataset, &family, &[request]);
+            assert_eq!(
+                alone.pixels,
+                whole.pixels[row * length..][..length],
+                "{augment:?} {request:?}"
+            );
+        }
+        let samples: Vec<u32> = (0..n).collect();
+        let mut batches: Vec<PixelBatch> = views
+            .iter()
+            .map(|_| PixelBatch::new(PixelLayout::Nchw))
+            .collect();
+        let preprocess = Preprocess::new(&PreprocessSpec::default()).unwrap();
+        render_views(
+            &dataset,
+            &family,
+            &preprocess,
+            &samples,
+            &views,
+            &mut batches,
+        )
+        .unwrap();
+        for (view, batch) in batches.iter().enumerate() {
+            let requests: Vec<(u32, u32)> = samples.iter().map(|&i| (i, view as u32)).collect();
+            let one = rendered(&dataset, &family, &requests);
+            assert_eq!(
+                (&batch.pixels, &batch.mixed),
+                (&one.pixels, &one.mixed),
+                "{augment:?} view {view}"
+            );
+        }
+    }
+}
+
+/// Reduced decoding is another family, and near the full one: measured over these views are 1.92 levels of 255 on average.
+#[test]
+fn reduced_decoding_is_keyed_and_near() {
+    let (_folder, dataset) = jpeg_folder();
+    let plain = AugmentSpec::new("random_resized_crop")
+        .with("size", 8)
+        .with("scale", vec![0.6, 1.0]);
+    let reduced = plain.clone().with("reduced", true);
+    let [full, reduced] = [plain, reduced].map(|spec| ViewFamily::new(&[spec], 3, None).unwrap());
+    assert_ne!(full.identity(), reduced.identity());
+    assert!(reduced.reduces() && !full.reduces() && !full.identity().contains("reduced"));
+    let requests: Vec<(u32, u32)> = (2..4).flat_map(|i| (0..50).map(move |v| (i, v))).collect();
+    let pixels = |family| rendered(&dataset, family, &requests).pixels;
+    let (a, b) = (pixels(&full), pixels(&reduced));
+    let mean = a
+        .iter()
+        .zip(&b)
+        .map(|(a, b)| 255.0 * f64::from((a - b).abs()))
+        .sum::<f64>()
+        / a.len() as f64;
+    println!("{mean:.2} levels on average");
+    assert!(mean > 0.0, "nothing was reduced");
+    assert!(mean < 2.5, "{mean} levels");
+    // Together or alone, a reduced view is the same.
+    for &request in &requests[..10] {
+        let alone = rendered(&dataset, &reduced, &[request]);
+        let row = requests.iter().position(|other| *other == request).unwrap();
+        assert_eq!(alone.pixels, b[row * 192..][..192]);
+    }
+}

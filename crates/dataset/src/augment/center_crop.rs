@@ -45,6 +45,10 @@ impl Augment for CenterCrop {
         })
     }
 
+    fn is_window(&self) -> bool {
+        true
+    }
+
     fn n_elements(&self, _: ImageSize) -> Option<u64> {
         Some(1)
     }

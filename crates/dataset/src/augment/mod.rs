@@ -38,7 +38,7 @@ pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
     },
     AugmentRow {
         name: "random_resized_crop",
-        summary: "size, scale = [0.08, 1], ratio = [3/4, 4/3]: a window of random area and shape, resized",
+        summary: "size, scale = [0.08, 1], ratio = [3/4, 4/3], reduced = false: a window of random area and shape, resized; reduced: JPEGs are decoded at 1/2, 1/4 or 1/8 where the window allows it",
         build: random_resized_crop::build,
     },
     AugmentRow {
@@ -139,6 +139,16 @@ pub(crate) trait Augment: Debug + Send + Sync {
 
     /// The number of different, equally likely results, where they can be counted out.
     fn n_elements(&self, input: ImageSize) -> Option<u64>;
+
+    /// Whether its step cuts a window out of the image.
+    fn is_window(&self) -> bool {
+        false
+    }
+
+    /// Whether it lets JPEGs be decoded at a reduced resolution.
+    fn reduces(&self) -> bool {
+        false
+    }
 
     /// Whether it does the same to every image, with nothing drawn at all.
     fn is_fixed(&self) -> bool {

@@ -52,6 +52,10 @@ impl Augment for RandomCrop {
         })
     }
 
+    fn is_window(&self) -> bool {
+        true
+    }
+
     fn n_elements(&self, input: ImageSize) -> Option<u64> {
         Some(self.n_offsets(input.height) * self.n_offsets(input.width))
     }

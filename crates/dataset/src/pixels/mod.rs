@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Partial;
 use crate::{Image, ImageSize};
 
 mod affine;
@@ -59,6 +60,10 @@ pub enum Step {
         width: u32,
         /// Rows and columns of the result.
         size: u32,
+        /// Whether a JPEG may be decoded at a fraction of its resolution for it. Pixels that are decoded already have
+        /// theirs.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reduced: bool,
     },
     /// Black at 0, unchanged at 1.
     Brightness(f32),
@@ -143,6 +148,7 @@ pub(crate) fn apply_all(
                 height,
                 width,
                 size,
+                ..
             },
             rest @ ..,
         ] => {
@@ -162,6 +168,123 @@ pub(crate) fn apply_all(
             steps
         }
     };
+    for step in rest {
+        apply(step, image, scratch);
+    }
+}
+
+/// The part of an encoded image that a view begins by looking at.
+pub(crate) struct Part {
+    /// 1, or the fraction of the resolution that is decoded: 2, 4, 8.
+    pub(crate) reduction: usize,
+    /// [top, left, height, width] in the reduced image.
+    pub(crate) window: [usize; 4],
+}
+
+impl Part {
+    /// None where the first step looks at the whole image, or at nothing of it.
+    pub(crate) fn of(step: Option<&Step>, image: &Partial) -> Option<Self> {
+        let [image_height, image_width] = image.reduced(1);
+        match *step? {
+            Step::Crop {
+                padding,
+                top,
+                left,
+                height,
+                width,
+                ..
+            } => {
+                let span = |first: u32, n: u32, all: usize| {
+                    let begin = i64::from(first) - i64::from(padding);
+                    let end = (begin + i64::from(n)).clamp(0, all as i64);
+                    let begin = begin.clamp(0, all as i64);
+                    (begin < end).then_some((begin as usize, (end - begin) as usize))
+                };
+                let (top, height) = span(top, height, image_height)?;
+                let (left, width) = span(left, width, image_width)?;
+                Some(Self {
+                    reduction: 1,
+                    window: [top, left, height, width],
+                })
+            }
+            Step::ResizedCrop {
+                top,
+                left,
+                height,
+                width,
+                size,
+                reduced,
+            } => {
+                // A reduced window may have 7 tenths of the result's resolution, the rest being interpolated: of crops
+                // to 224 from images of 500 x 375, hardly any would be reduced otherwise.
+                let shorter = height.min(width) as usize;
+                let fits = |by: &usize| 10 * shorter >= 7 * size as usize * by;
+                let reduction = [8, 4, 2].into_iter().find(fits).filter(|_| reduced);
+                let reduction = reduction.unwrap_or(1);
+                let [image_height, image_width] = image.reduced(reduction);
+                let span = |first: u32, n: u32, all: usize| {
+                    let end = (first as usize + n as usize).div_ceil(reduction).min(all);
+                    let begin = first as usize / reduction;
+                    (begin, end - begin)
+                };
+                let (top, height) = span(top, height, image_height);
+                let (left, width) = span(left, width, image_width);
+                Some(Self {
+                    reduction,
+                    window: [top, left, height, width],
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// As [`apply_all`], where only `part` of the original was decoded.
+pub(crate) fn apply_to_part(
+    steps: &[Step],
+    decoded: &Image,
+    part: &Part,
+    image: &mut Image,
+    scratch: &mut Scratch,
+) {
+    let [first, rest @ ..] = steps else { return };
+    let [part_top, part_left, ..] = part.window;
+    match *first {
+        Step::Crop {
+            padding,
+            fill,
+            top,
+            left,
+            height,
+            width,
+        } => {
+            let size = ImageSize {
+                height: height as usize,
+                width: width as usize,
+                ..decoded.size()
+            };
+            let offset = |n: u32, part: usize| i64::from(n) - i64::from(padding) - part as i64;
+            let (top, left) = (offset(top, part_top), offset(left, part_left));
+            crop::window(decoded, top, left, fill, size, image);
+        }
+        Step::ResizedCrop {
+            top,
+            left,
+            height,
+            width,
+            size,
+            ..
+        } => {
+            // The window's edges may lie between the pixels of the reduced image.
+            let reduced = |n: u32| f64::from(n) / part.reduction as f64;
+            let rows = [reduced(top) - part_top as f64, reduced(height)];
+            let columns = [reduced(left) - part_left as f64, reduced(width)];
+            let size = [size as usize; 2];
+            resize::resize_box(decoded, rows, columns, size, image, &mut scratch.resize);
+        }
+        // A part is taken of these two only.
+        _ => return,
+    }
     for step in rest {
         apply(step, image, scratch);
     }
@@ -196,6 +319,7 @@ pub(crate) fn apply(step: &Step, image: &mut Image, scratch: &mut Scratch) {
             height,
             width,
             size,
+            ..
         } => {
             let window = [top, left, height, width].map(|n| n as usize);
             let size = size as usize;

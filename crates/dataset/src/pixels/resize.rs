@@ -23,17 +23,41 @@ pub(super) fn resize_window(
     into: &mut Image,
     buffers: &mut Buffers,
 ) {
+    let whole = |n: usize| [0.0, n as f64];
+    buffers
+        .columns
+        .set(window_width, whole(window_width), width);
+    buffers
+        .rows
+        .set(window_height, whole(window_height), height);
+    resize([top, left, window_height], image, into, buffers);
+}
+
+/// Resizes a box of the image: [first, length] of its rows and columns, which may lie between pixels.
+pub(super) fn resize_box(
+    image: &Image,
+    rows: [f64; 2],
+    columns: [f64; 2],
+    [height, width]: [usize; 2],
+    into: &mut Image,
+    buffers: &mut Buffers,
+) {
+    let size = image.size();
+    buffers.columns.set(size.width, columns, width);
+    buffers.rows.set(size.height, rows, height);
+    resize([0, 0, size.height], image, into, buffers);
+}
+
+fn resize(place: [usize; 3], image: &Image, into: &mut Image, buffers: &mut Buffers) {
     let Buffers {
         columns,
         rows,
         narrowed,
     } = buffers;
-    columns.set(window_width, width);
-    rows.set(window_height, height);
     // Compiled for each level of vector instructions and chosen at run time. The arithmetic is in integers, so every
     // level gives the same bytes.
     pulp::Arch::new().dispatch(|| {
-        horizontal(image, [top, left, window_height], columns, narrowed);
+        horizontal(image, place, columns, narrowed);
         vertical(narrowed, rows, into);
     });
 }
@@ -41,7 +65,8 @@ pub(super) fn resize_window(
 /// For each output position, where its window of input positions begins and ends, and the weights in it.
 #[derive(Default)]
 struct Weights {
-    lengths: (usize, usize),
+    /// What they were made for.
+    made_for: (usize, [f64; 2], usize),
     windows: Vec<(usize, usize)>,
     values: Vec<i32>,
     /// Weights per output position, unused ones included.
@@ -49,12 +74,13 @@ struct Weights {
 }
 
 impl Weights {
-    fn set(&mut self, from: usize, to: usize) {
-        if self.lengths == (from, to) {
+    /// From `length` positions at `first` of `from` to `to` positions.
+    fn set(&mut self, from: usize, [first, length]: [f64; 2], to: usize) {
+        if self.made_for == (from, [first, length], to) {
             return;
         }
-        self.lengths = (from, to);
-        let scale = from as f64 / to as f64;
+        self.made_for = (from, [first, length], to);
+        let scale = length / to as f64;
         // Enlarging interpolates between neighbours; shrinking widens the triangle so that no pixel is passed over.
         let support = scale.max(1.0);
         self.stride = support.ceil() as usize * 2 + 1;
@@ -62,18 +88,18 @@ impl Weights {
         self.values.resize(to * self.stride, 0);
         self.windows.clear();
         for (i, values) in self.values.chunks_exact_mut(self.stride).enumerate() {
-            let center = (i as f64 + 0.5) * scale;
-            let first = (center - support + 0.5).max(0.0) as usize;
-            let last = ((center + support + 0.5) as usize).min(from);
+            let center = first + (i as f64 + 0.5) * scale;
+            let begin = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
             let inverse = 1.0 / support;
             let triangle =
                 |at: usize| (1.0 - ((at as f64 - center + 0.5) * inverse).abs()).max(0.0);
-            let sum: f64 = (first..last).map(triangle).sum();
-            for (value, at) in values.iter_mut().zip(first..last) {
+            let sum: f64 = (begin..end).map(triangle).sum();
+            for (value, at) in values.iter_mut().zip(begin..end) {
                 let weight = triangle(at) / sum;
                 *value = (0.5 + weight * f64::from(1 << PRECISION_BITS)) as i32;
             }
-            self.windows.push((first, last));
+            self.windows.push((begin, end));
         }
     }
 

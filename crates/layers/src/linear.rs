@@ -26,6 +26,11 @@ impl Linear {
         })
     }
 
+    /// Where its parameters are in the tree of names.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// # Errors
     /// If `x` is not `(B, I)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -107,6 +107,28 @@ proptest! {
         let may_be_winograd = kernel == 3 && stride == 1 && groups == 1;
         conv_case(batch, h, w, spec, if may_be_winograd { 3e-5 } else { 1e-5 });
     }
+
+    /// Each channel alone, from one lane to several vectors of them.
+    #[test]
+    fn any_depthwise_convolution(
+        batch in 1usize..4, h in 1usize..14, w in 1usize..14, channels in 2usize..50, kernel in 1usize..6,
+        stride in 1usize..4, padding in 0usize..3,
+    ) {
+        prop_assume!(h + 2 * padding >= kernel && w + 2 * padding >= kernel);
+        let spec = ConvSpec::new(channels, channels, kernel)
+            .stride(stride).padding(padding).groups(channels);
+        conv_case(batch, h, w, spec, 1e-5);
+    }
+
+    /// Wide enough for Winograd's way, with tiles that reach beyond the image.
+    #[test]
+    fn any_winograd_convolution(
+        batch in 1usize..4, h in 3usize..14, w in 3usize..14, inputs in 16usize..40, outputs in 16usize..40,
+        padding in 0usize..3,
+    ) {
+        prop_assume!(h + 2 * padding >= 5 && w + 2 * padding >= 5);
+        conv_case(batch, h, w, ConvSpec::new(inputs, outputs, 3).padding(padding), 3e-5);
+    }
 }
 
 #[test]

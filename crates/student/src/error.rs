@@ -127,6 +127,24 @@ pub enum StudentError {
     /// From a layer.
     #[error(transparent)]
     Layers(#[from] logitcask_layers::Error),
+    /// `init_from` names no file of weights.
+    #[error("`{path}` is not a safetensors file")]
+    WeightsFile {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// `init_from` names the weights of another network.
+    #[error("the weights in `{path}` are not this student's")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor differs.
+        #[source]
+        source: logitcask_layers::Error,
+    },
     /// From the tensor library.
     #[error("the tensor library reports: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -164,6 +182,11 @@ impl StudentError {
             StudentError::Checkpoint { .. } => {
                 Some("pass `--fresh` to start this run again from the first epoch".to_owned())
             }
+            StudentError::WeightsFile { .. } => Some(
+                "convert a PyTorch file with `safetensors.torch.save_file(torch.load(\"x.pth\")[\"model\"], \
+                 \"x.safetensors\")`"
+                    .to_owned(),
+            ),
             StudentError::Calibration(_) => Some(
                 "train with `train.held_out = 500`, say: so many training images are then kept for this".to_owned(),
             ),

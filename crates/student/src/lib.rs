@@ -17,6 +17,7 @@ mod ensemble;
 mod error;
 mod evaluate;
 mod export_onnx;
+mod init_from;
 mod models;
 mod network;
 mod onnx_file;

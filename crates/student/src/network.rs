@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use logitcask_layers::{FeatureMap, Mode, Params};
@@ -13,6 +14,9 @@ use crate::{Checkpoint, StudentError};
 pub struct StudentSpec {
     /// A name of the zoo: `logitcask list students`.
     pub name: String,
+    /// A safetensors file of weights to start from, under PyTorch's names; fresh ones where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// Channel means of the student's own normalisation, in units of 0..1; the first teacher's where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f32>>,
@@ -94,6 +98,12 @@ impl Network {
         let network = Self::build(name, *image, *n_classes, 0, device)?;
         network.load(&checkpoint.student())?;
         Ok(network)
+    }
+
+    /// Whether a parameter belongs to the last layer, whose size is the number of classes.
+    pub(crate) fn is_of_head(&self, name: &str) -> bool {
+        let inside = name.strip_prefix(self.student.head().name());
+        inside.is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// The student's name in the zoo.

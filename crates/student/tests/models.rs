@@ -9,7 +9,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use logitcask_layers::Mode;
-use logitcask_student::{ImageShape, Network, StudentError, find_model, models};
+use logitcask_student::{ImageShape, Network, StudentError, find_model, models, to_safetensors};
 use serde_json::Value;
 
 const BATCH: usize = 4;
@@ -174,6 +174,48 @@ fn each_student_is_the_same_after_saving_and_loading() {
         assert_eq!(logits(&saved), logits(&loaded), "{}", row.name);
     }
     std::fs::remove_dir(&folder).unwrap();
+}
+
+/// Fine-tuning: the same network for other classes keeps all but its head. Another network is refused.
+#[test]
+fn weights_from_elsewhere_fit_or_are_refused() {
+    let folder = std::env::temp_dir().join(format!("logitcask-init-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("theirs.safetensors");
+    let image = square(3, 32);
+    let build =
+        |name, classes, seed| Network::build(name, image, classes, seed, &Device::Cpu).unwrap();
+    let state = |network: &Network| -> HashMap<String, Vec<f64>> {
+        let state = network.state().unwrap();
+        state.into_iter().map(|(n, t)| (n, values(&t))).collect()
+    };
+    let theirs = build("resnet20", 100, 1);
+    std::fs::write(&path, to_safetensors(&theirs).unwrap()).unwrap();
+
+    let same = build("resnet20", 100, 2);
+    assert_eq!(same.init_from(&path).unwrap(), [""; 0]);
+    assert_eq!(state(&same), state(&theirs));
+
+    let fewer_classes = build("resnet20", 10, 2);
+    let before = state(&fewer_classes);
+    assert_eq!(
+        fewer_classes.init_from(&path).unwrap(),
+        ["fc.weight", "fc.bias"]
+    );
+    for (name, values) in state(&fewer_classes) {
+        let from = match name.starts_with("fc.") {
+            true => &before,
+            false => &state(&theirs),
+        };
+        assert_eq!(values, from[&name], "{name}");
+    }
+
+    let error = build("resnet32", 100, 2).init_from(&path).unwrap_err();
+    assert!(matches!(error, StudentError::Weights { .. }), "{error}");
+    std::fs::write(&path, "no weights").unwrap();
+    let error = same.init_from(&path).unwrap_err();
+    assert!(matches!(error, StudentError::WeightsFile { .. }), "{error}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

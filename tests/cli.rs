@@ -233,3 +233,19 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
 }
+
+#[test]
+fn a_measurement_of_what_there_is_not_is_refused() {
+    let bench = Bench::new("no_step");
+    let refused = |args: &[&str], words: &[&str]| {
+        check(
+            bench.run_plain(&[&["bench", "step"][..], args].concat()),
+            2,
+            words,
+        );
+    };
+    refused(&["--student", "resnet8_4"], &["`resnet8x4`"]);
+    refused(&["--loss", "kdd"], &["`kd`"]);
+    refused(&["--loss", "{ name = 3 }"], &["hint"]);
+    refused(&["--batch-size", "1"], &["2 images"]);
+}

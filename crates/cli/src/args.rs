@@ -121,6 +121,17 @@ pub(crate) struct Student {
     /// Compute threads; all cores where absent
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Write what the first steps see, and what comes of it, for another framework to repeat
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dump_batches: Option<PathBuf>,
+    /// How many steps `--dump-batches` writes
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        requires = "dump_batches"
+    )]
+    pub(crate) dump_steps: usize,
 }
 
 #[derive(Debug, Args)]
@@ -508,6 +519,8 @@ pub(crate) struct DatasetGet {
 pub(crate) enum Bench {
     /// A whole capture (decode, views, files) beside the same sessions on ready tensors, in turns
     Capture(BenchCapture),
+    /// Seconds per training step of a student, on random data
+    Step(BenchStep),
 }
 
 #[derive(Debug, Args)]
@@ -525,6 +538,71 @@ pub(crate) struct BenchCapture {
     /// About how long each measurement takes
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     pub(crate) seconds: f64,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask bench step --student resnet8x4 --loss ce --loss kd --threads 1 --json"
+)]
+pub(crate) struct BenchStep {
+    /// `logitcask list students`
+    #[arg(long, value_name = "NAME", default_value = "resnet8x4")]
+    pub(crate) student: String,
+    /// Images per step
+    #[arg(long, value_name = "B", default_value_t = 64)]
+    pub(crate) batch_size: usize,
+    /// Classes; those of the published student where absent
+    #[arg(long, value_name = "C")]
+    pub(crate) classes: Option<usize>,
+    /// Height and width of the images; those of the published student where absent
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image_size: Option<usize>,
+    /// `logitcask list losses`, or an entry as a recipe has it: `{ name = "kd", temperature = 2 }` (repeatable: the sum)
+    #[arg(long = "loss", value_name = "LOSS", default_value = "ce")]
+    pub(crate) losses: Vec<String>,
+    /// Compute threads; all cores where absent
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// What the student computes in
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) precision: Precision,
+    /// The most that kernels may use; the best that this processor has where absent
+    #[arg(long, value_name = "SET")]
+    pub(crate) instructions: Option<InstructionSet>,
+    /// Steps that are measured
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) steps: usize,
+    /// Steps before them
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) warmup: usize,
+    /// Begin each measured step when a line arrives on stdin, and answer it with one: to take turns with other programs
+    #[arg(long)]
+    pub(crate) paced: bool,
+    /// As one JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A student's arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+}
+
+impl Precision {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+        }
+    }
+}
+
+/// Sets of instructions that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum InstructionSet {
+    Avx512,
+    Avx2,
+    Portable,
 }
 
 #[derive(Debug, Args)]

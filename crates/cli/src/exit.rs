@@ -81,6 +81,12 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<candle_core::Error> for Failure {
+    fn from(error: candle_core::Error) -> Self {
+        logitcask_student::StudentError::from(error).into()
+    }
+}
+
 /// Each crate's error already knows its remedy.
 macro_rules! failure_from {
     ($($error:ty),* $(,)?) => {$(

@@ -12,7 +12,7 @@ use logitcask_teacher::{
 };
 use serde_json::json;
 
-use super::median;
+use super::{cpu_seconds, median, peak_rss_bytes};
 use crate::args::BenchCapture;
 use crate::commands::teacher_logits::check_has_teacher;
 use crate::exit::{Failure, Outcome};
@@ -159,19 +159,6 @@ fn per_cpu_second(images: u64, before: Option<f64>) -> Option<f64> {
     (used > 0.0).then(|| images as f64 / used)
 }
 
-/// Processor time of this process so far; `None` where there is no /proc. Linux counts it in hundredths of a second.
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    Some(
-        ticks
-            .filter_map(|field| field.parse::<f64>().ok())
-            .sum::<f64>()
-            / 100.0,
-    )
-}
-
 fn print(args: &BenchCapture, teacher: &Teacher, batch_size: &BatchSize, rounds: &[Round]) {
     let of = |value: fn(&Round) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
     let capture = of(|round| round.capture.per_s);
@@ -226,12 +213,4 @@ fn print(args: &BenchCapture, teacher: &Teacher, batch_size: &BatchSize, rounds:
     if let Some(peak) = peak_rss_bytes() {
         println!("memory at most {}", bytes(peak));
     }
-}
-
-/// The most memory that this process ever held; `None` where there is no /proc.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }

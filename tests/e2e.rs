@@ -287,3 +287,85 @@ fn training_refuses_the_cache_of_other_labels() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("labels"), "{}", run.stderr);
 }
+
+/// Each loss of the zoo's kinds: none of the teacher, its rows, a bank of them.
+#[test]
+fn a_step_is_measured_for_any_loss() {
+    let bench = Bench::new("step");
+    for losses in [
+        &["ce"][..],
+        &["ce", "{ name = \"kd\", temperature = 2 }"],
+        &["mcld"],
+    ] {
+        let mut args =
+            "bench step --student resnet8 --batch-size 4 --classes 10 --steps 2 --warmup 1 --json"
+                .split(' ')
+                .collect::<Vec<_>>();
+        args.extend(losses.iter().flat_map(|loss| ["--loss", *loss]));
+        let row = json(&bench.run_plain(&args).ok().stdout);
+        let of = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"));
+        assert!(0.0 < of("min_s") && of("min_s") <= of("median_s"));
+        let parts = ["gather_s", "forward_s", "loss_s", "backward_s", "step_s"];
+        assert!(parts.iter().all(|part| of(part) >= 0.0));
+    }
+}
+
+/// The dump holds the run's own weights, rows and losses: the first step's cross-entropy is computed again from it.
+#[test]
+fn dumped_batches_are_those_of_the_run() {
+    let bench = Bench::new("dump");
+    let recipe = bench.recipe(short);
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let [out, dump] = ["out", "dump"].map(|name| bench.folder.join(name));
+    let [out_arg, dump_arg] = [&out, &dump].map(|path| path.to_str().unwrap());
+    let args = [
+        "student",
+        &recipe,
+        "--out",
+        out_arg,
+        "--dump-batches",
+        dump_arg,
+        "--dump-steps",
+        "3",
+    ];
+    bench.run(&args).ok();
+
+    let names: Vec<String> = contents(&dump).into_keys().collect();
+    let batches = (1..=3).map(|i| format!("batch-{i:05}.safetensors"));
+    let expected = batches.chain(["initial.safetensors".to_owned(), "steps.jsonl".to_owned()]);
+    assert_eq!(names, expected.collect::<Vec<_>>());
+
+    let load = |name: &str| {
+        candle_core::safetensors::load(dump.join(name), &candle_core::Device::Cpu).unwrap()
+    };
+    let batch = load("batch-00001.safetensors");
+    let network = logitcask_student::Network::build(
+        "resnet8",
+        logitcask_student::ImageShape {
+            channels: 1,
+            height: 8,
+            width: 8,
+        },
+        10,
+        77,
+        &candle_core::Device::Cpu,
+    )
+    .unwrap();
+    network.load(&load("initial.safetensors")).unwrap();
+    let logits = network
+        .forward(&batch["pixels"], logitcask_layers::Mode::Train)
+        .unwrap();
+    let logits = logits.to_vec2::<f32>().unwrap();
+    let labels = batch["labels"].to_vec1::<i64>().unwrap();
+    let ce = logits.iter().zip(&labels).map(|(z, &label)| {
+        let sum: f64 = z.iter().map(|&z| f64::from(z).exp()).sum();
+        sum.ln() - f64::from(z[label as usize])
+    });
+    let ce = ce.sum::<f64>() / labels.len() as f64;
+    let steps = fs::read_to_string(dump.join("steps.jsonl")).unwrap();
+    let first = json(steps.lines().next().unwrap());
+    let noted = first["terms"][0]["value"].as_f64().unwrap();
+    assert_eq!(first["terms"][0]["name"], "ce");
+    assert!((noted - ce).abs() < 1e-5 * ce, "{noted}, expected {ce}");
+    assert_eq!(batch["teacher_logits"].dims(), [labels.len(), 10]);
+}

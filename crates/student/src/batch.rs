@@ -1,4 +1,4 @@
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use logitcask_cache::LogitCache;
 use logitcask_dataset::{Dataset, Loader, PixelBatch, PixelLayout};
 use logitcask_losses::{BankRows, LogitBatch, LossError, MixedLabels, Need, StrongView};
@@ -119,6 +119,7 @@ impl TeacherRows for CleanRows<'_> {
 }
 
 /// Pixels, labels and the teacher's rows of the same (sample, view) pairs.
+#[derive(Debug)]
 pub struct TrainBatch {
     /// (B, height, width, channels), normalised.
     pub pixels: Tensor,
@@ -211,6 +212,33 @@ impl TrainBatch {
             bank: Some((logits, labels)),
             ..self
         })
+    }
+
+    /// The batch as a safetensors file: `pixels` (B, height, width, channels), `labels` (B) as i64, and what else it has
+    /// under the names of its fields.
+    ///
+    /// # Errors
+    /// What Candle reports.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>, StudentError> {
+        let mut tensors = vec![
+            ("pixels", self.pixels.clone()),
+            ("labels", self.labels.to_dtype(DType::I64)?),
+        ];
+        tensors.extend(self.teacher_logits.clone().map(|z| ("teacher_logits", z)));
+        if let Some((partners, lambdas)) = &self.mixed {
+            tensors.push(("partner_labels", partners.to_dtype(DType::I64)?));
+            tensors.push(("lambdas", lambdas.clone()));
+        }
+        if let Some((pixels, logits)) = &self.strong {
+            tensors.push(("strong_pixels", pixels.clone()));
+            tensors.push(("strong_teacher_logits", logits.clone()));
+        }
+        if let Some((logits, labels)) = &self.bank {
+            tensors.push(("bank_teacher_logits", logits.clone()));
+            tensors.push(("bank_labels", labels.to_dtype(DType::I64)?));
+        }
+        let written = safetensors::serialize(tensors, None);
+        Ok(written.map_err(candle_core::Error::from)?)
     }
 
     /// The batch as losses see it, with the student's answers (B, C) to the views, and to the strong views if there are

@@ -130,6 +130,17 @@ pub enum Event<'a> {
     },
     /// Parameters that the first step's gradient does not reach: they will stay as they are.
     Unreached(&'a [String]),
+    /// A step is about to be made.
+    Batch {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step within the epoch, from 1.
+        step: usize,
+        /// The step's learning rate.
+        lr: f64,
+        /// What it trains on.
+        batch: &'a TrainBatch,
+    },
     /// A step was made.
     Step {
         /// Epoch, from 1.
@@ -245,6 +256,13 @@ fn train_epoch(
     let mut clock = Clock::start();
     for step in state.position.steps_done..n_steps {
         let batch = source.next(job, samples, n_bank, (epoch * n_steps + step) as u64)?;
+        let lr = learning_rate(job, epoch, step, n_steps);
+        events(Event::Batch {
+            epoch: epoch + 1,
+            step: step + 1,
+            lr,
+            batch: &batch,
+        });
         clock.lap(&mut times.data_seconds);
 
         let logits = state.network.forward(&batch.pixels, Mode::Train)?;
@@ -290,7 +308,6 @@ fn train_epoch(
         if epoch + step == 0 {
             report_unreached(&gradients, state, events);
         }
-        let lr = learning_rate(job, epoch, step, n_steps);
         let is_whole = (step + 1) % job.spec.accumulate == 0 || step + 1 == n_steps;
         if is_whole && let Some(mean) = gradients.take(&state.parameters, job.spec.clip_norm)? {
             state.optimizer.step(&mean, lr)?;

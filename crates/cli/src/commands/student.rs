@@ -1,3 +1,5 @@
+mod dump;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use crate::experiment::{Experiment, hex, student_preprocess};
 use crate::progress::{Progress, duration, say};
 use crate::recipe::{Recipe, collect_leaves};
 use crate::teachers::{Rows, Teachers, rows, without_dropout};
+use dump::Dump;
 
 pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
@@ -50,6 +53,17 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         width: size.width,
     };
     let network = Network::build(row.name, image, n_classes, recipe.seed, &device)?;
+
+    if let Some(path) = &student.init_from {
+        let fresh = network.init_from(path)?;
+        if !fresh.is_empty() {
+            say(format!(
+                "note: {} start anew, because `{}` has another number of classes",
+                fresh.join(" and "),
+                path.display()
+            ));
+        }
+    }
 
     let run = run_folder(args, &recipe)?;
     let run_digest = run_digest(&recipe, &experiment, &caches)?;
@@ -115,8 +129,20 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         device,
     };
     let show = Show::new(&network, spec.epochs);
-    let outcome = train(&job, &network, &objective, stop, &|event| show.event(event));
+    let dump = match &args.dump_batches {
+        Some(folder) => Some(Dump::new(folder, args.dump_steps, &network)?),
+        None => None,
+    };
+    let outcome = train(&job, &network, &objective, stop, &|event| {
+        if let Some(dump) = &dump {
+            dump.event(&event);
+        }
+        show.event(event);
+    });
     show.bar.finish();
+    if let Some(dump) = dump {
+        dump.finish()?;
+    }
     if let Err(error @ StudentError::NonFinite { .. }) = &outcome {
         last_words(&run, error)?;
     }
@@ -265,10 +291,15 @@ fn run_folder(args: &Student, recipe: &Recipe) -> Outcome<PathBuf> {
     Ok(Path::new("data/runs").join(format!("{parent}-{stem}-s{}-{}", recipe.seed, &digest[..6])))
 }
 
-/// BLAKE3 over what decides a run's outcome: the recipe, the images and labels, and the caches.
+/// BLAKE3 over what decides a run's outcome: the recipe, the weights it starts from, the images and labels, and the
+/// caches.
 fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Teachers) -> Outcome<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(recipe.to_toml()?.as_bytes());
+    if let Some(path) = recipe.student.as_ref().and_then(|s| s.init_from.as_ref()) {
+        let cannot = |error| Failure::work(format!("cannot read `{}`: {error}", path.display()));
+        hasher.update(&std::fs::read(path).map_err(cannot)?);
+    }
     let splits = [Some(&experiment.train), experiment.eval.as_ref()];
     for split in splits.into_iter().flatten() {
         hasher.update(&split.fingerprint.images);
@@ -550,6 +581,7 @@ impl Show {
                 ),
                 [] => return,
             }),
+            Event::Batch { .. } => {}
             Event::Step {
                 epoch,
                 step,

@@ -30,6 +30,7 @@ chmod 600 "$work/munge.key"
 munged --foreground --force --key-file="$work/munge.key" --socket="$work/munge.socket" --pid-file="$work/munge.pid" \
     --log-file="$work/logs/munge" --seed-file="$work/munge.seed" >"$work/logs/munged" 2>&1 &
 started+=($!)
+disown # or bash would report its end
 export SLURM_CONF="$work/slurm.conf"
 host=$(hostname)
 cat >"$SLURM_CONF" <<CONF
@@ -64,11 +65,13 @@ CONF
 
 node() {
     slurmd -D -N "$1" >"$work/logs/$1" 2>&1 &
-    started+=($!)
     pid=$!
+    started+=("$pid")
+    disown
 }
 slurmctld -D >"$work/logs/slurmctld" 2>&1 &
 started+=($!)
+disown
 node n1
 node n2
 n2=$pid

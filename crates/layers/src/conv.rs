@@ -5,9 +5,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor, Var};
 
 use crate::{
-    Error, FeatureMap, Init, Result, Scope,
+    Error, FeatureMap, Init, Params, Precision, Result, Scope,
     buffer::Buffer,
-    kernels::{self, ConvShape},
+    kernels::{self, ConvShape, bf16},
     tape::{self, Backward, Slot, with_values},
     trace::{Op, note_maps},
 };
@@ -71,6 +71,7 @@ impl ConvSpec {
 pub struct Conv2d {
     name: String,
     spec: ConvSpec,
+    params: Params,
     weight: Var,
     bias: Option<Var>,
 }
@@ -131,6 +132,7 @@ impl Conv2d {
         Ok(Self {
             name: scope.name().into(),
             spec,
+            params: scope.params().clone(),
             weight,
             bias,
         })
@@ -140,9 +142,14 @@ impl Conv2d {
     /// If `x` has other channels than this convolution, or is smaller than its kernel.
     pub fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
         let shape = self.shape(x)?;
+        let precision = self.params.precision();
         let mut y = Buffer::for_overwrite(shape.y_len());
         with_values(&self.weight, |weight| {
-            kernels::conv_forward(&shape, &x.values, weight, &mut y)
+            let compute = match precision {
+                Precision::F32 => kernels::conv_forward,
+                Precision::Bf16 => bf16::forward,
+            };
+            compute(&shape, &x.values, weight, &mut y)
         })?;
         if let Some(bias) = &self.bias {
             with_values(bias, |bias| kernels::add_bias(bias, &mut y))?;
@@ -150,6 +157,7 @@ impl Conv2d {
         let tracked = if x.keeps() {
             let op = ConvBackward {
                 shape,
+                precision,
                 x: Arc::clone(&x.values),
                 weight: self.weight.as_detached_tensor(),
                 bias: self.bias.is_some(),
@@ -210,6 +218,7 @@ impl Conv2d {
 
 struct ConvBackward {
     shape: ConvShape,
+    precision: Precision,
     x: Arc<Buffer>,
     weight: Tensor,
     bias: bool,
@@ -224,7 +233,11 @@ impl Backward for ConvBackward {
     fn backward(self: Box<Self>, dy: Buffer) -> Result<Vec<Tensor>> {
         let shape = self.shape;
         let mut dw = vec![0.0; shape.weight_len()];
-        kernels::conv_backward_weight(&shape, &self.x, &dy, &mut dw);
+        let compute = match self.precision {
+            Precision::F32 => kernels::conv_backward_weight,
+            Precision::Bf16 => bf16::backward_weight,
+        };
+        compute(&shape, &self.x, &dy, &mut dw);
         let mut gradients = vec![Tensor::from_vec(dw, self.weight.shape(), &Device::Cpu)?];
         if self.bias {
             let db = kernels::sum_pixels(shape.co, &dy);
@@ -233,7 +246,11 @@ impl Backward for ConvBackward {
         if let Some(slot) = self.dx {
             let mut dx = Buffer::for_overwrite(shape.x_len());
             with_values(&self.weight, |weight| {
-                kernels::conv_backward_input(&shape, &dy, weight, &mut dx)
+                let compute = match self.precision {
+                    Precision::F32 => kernels::conv_backward_input,
+                    Precision::Bf16 => bf16::backward_input,
+                };
+                compute(&shape, &dy, weight, &mut dx)
             })?;
             slot.put(dx);
         }

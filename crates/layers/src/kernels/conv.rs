@@ -32,7 +32,7 @@ pub(crate) fn conv_backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw:
     compute(Level::current(), shape, x, dy, dw);
 }
 
-enum Way {
+pub(super) enum Way {
     /// 3x3 kernels of stride 1, where channels outweigh the transforms and tiles are not mostly padding.
     Winograd,
     /// Every channel on its own.
@@ -41,7 +41,7 @@ enum Way {
 }
 
 impl Way {
-    fn of(shape: &ConvShape) -> Self {
+    pub(super) fn of(shape: &ConvShape) -> Self {
         let &ConvShape {
             kernel,
             stride,

@@ -78,10 +78,7 @@ pub(crate) fn forward(level: Level, shape: &ConvShape, x: &[f32], weight: &[f32]
     });
 }
 
-/// `dx`, the gradient of the input.
-///
-/// With stride s, the pixels of `dx` fall into s * s classes by their position modulo s. The pixels of one class see
-/// the same taps, at fixed distances in `dy`: each class is a convolution of `dy` of its own.
+/// `dx`, the gradient of the input: a convolution of dy for each class of pixels, see [`InputPlan`].
 pub(crate) fn backward_input(
     level: Level,
     shape: &ConvShape,
@@ -92,72 +89,28 @@ pub(crate) fn backward_input(
     let shape = &shape.flat();
     let (inputs, outputs) = shape.per_group();
     let lanes = level.lanes();
-    let axis = |len: usize| -> Vec<Class> {
-        (0..shape.stride.min(len))
-            .map(|first| Class::new(shape, first, len))
-            .collect()
-    };
-    let (classes_y, classes_x) = (axis(shape.h), axis(shape.w));
-    // How far any class reaches beyond dy, on either side.
-    let reach = |classes: &[Class], len: usize| {
-        let low = classes
-            .iter()
-            .map(|class| -class.low())
-            .max()
-            .unwrap_or(0)
-            .max(0) as usize;
-        let high = classes
-            .iter()
-            .map(|class| class.high() - (len as isize - 1))
-            .max()
-            .unwrap_or(0)
-            .max(0) as usize;
-        (low, high)
-    };
-    let ((top, bottom), (left, right)) = (reach(&classes_y, shape.oh), reach(&classes_x, shape.ow));
-    let width = shape.ow + left + right;
-
-    struct Part {
-        y: Class,
-        x: Class,
-        taps: Vec<usize>,
-        packed: Buffer,
-        group_len: usize,
-    }
-    let pairs: Vec<(&Class, &Class)> = classes_y
-        .iter()
-        .flat_map(|y| classes_x.iter().map(move |x| (y, x)))
-        .collect();
-    let parts: Vec<Part> = pairs
-        .into_par_iter()
-        .map(|(y, x)| {
-            let mut taps = vec![];
-            let mut kernel_taps = vec![];
-            for &(ky, oy) in &y.taps {
-                for &(kx, ox) in &x.taps {
-                    let (oy, ox) = ((oy + top as isize) as usize, (ox + left as isize) as usize);
-                    taps.push((oy * width + ox) * shape.co);
-                    kernel_taps.push(ky * shape.kernel + kx);
-                }
-            }
-            let rows = taps.len() * outputs;
+    let InputPlan {
+        margin: sides,
+        width,
+        parts,
+    } = InputPlan::new(shape);
+    let packed: Vec<(Buffer, usize)> = parts
+        .par_iter()
+        .map(|part| {
+            let rows = part.taps.len() * outputs;
             let group_len = tile::packed_len(lanes, rows, inputs);
             let mut packed = Buffer::for_overwrite(group_len * shape.groups);
             for group in 0..shape.groups {
                 // Row (tap, o) of this panel are the weights from every input to output o.
                 let row = |k: usize| {
-                    kernel_taps[k / outputs] * inputs * shape.co + group * outputs + k % outputs
+                    part.kernel_taps[k / outputs] * inputs * shape.co
+                        + group * outputs
+                        + k % outputs
                 };
                 let packed = &mut packed[group * group_len..][..group_len];
                 tile::pack(lanes, rows, inputs, weight, shape.co, row, packed);
             }
-            Part {
-                y: y.clone(),
-                x: x.clone(),
-                taps,
-                packed,
-                group_len,
-            }
+            (packed, group_len)
         })
         .collect();
 
@@ -166,13 +119,8 @@ pub(crate) fn backward_input(
         .zip(dy.par_chunks(shape.oh * shape.ow * shape.co));
     images.for_each(|(dx, dy)| {
         let mut margin = None;
-        let dy = with_margin(
-            dy,
-            [shape.oh, shape.ow, shape.co],
-            [top, bottom, left, right],
-            &mut margin,
-        );
-        for part in &parts {
+        let dy = with_margin(dy, [shape.oh, shape.ow, shape.co], sides, &mut margin);
+        for (part, (packed, group_len)) in parts.iter().zip(&packed) {
             for group in 0..shape.groups {
                 dispatch(
                     level,
@@ -183,7 +131,7 @@ pub(crate) fn backward_input(
                         x_step: shape.co,
                         taps: &part.taps,
                         depth: outputs,
-                        packed: &part.packed[group * part.group_len..][..part.group_len],
+                        packed: &packed[group * group_len..][..*group_len],
                         y: &mut *dx,
                         y_start: (part.y.first * shape.w + part.x.first) * shape.ci
                             + group * inputs,
@@ -199,12 +147,89 @@ pub(crate) fn backward_input(
     });
 }
 
+/// How the gradient of the input is computed.
+///
+/// With stride s, the pixels of `dx` fall into s * s classes by their position modulo s. The pixels of one class see
+/// the same taps, at fixed distances in `dy`: each class is a convolution of `dy` of its own.
+pub(super) struct InputPlan {
+    /// Zeros that dy needs, `[top, bottom, left, right]`, and the pixels of a line with them.
+    pub(super) margin: [usize; 4],
+    width: usize,
+    pub(super) parts: Vec<InputPart>,
+}
+
+/// One class of pixels.
+pub(super) struct InputPart {
+    pub(super) y: Class,
+    pub(super) x: Class,
+    /// Where each tap reads, from the place of the class's first pixel in dy and its margin.
+    pub(super) taps: Vec<usize>,
+    /// Which tap of the kernel that is.
+    pub(super) kernel_taps: Vec<usize>,
+}
+
+impl InputPlan {
+    pub(super) fn new(shape: &ConvShape) -> Self {
+        let axis = |len: usize| -> Vec<Class> {
+            (0..shape.stride.min(len))
+                .map(|first| Class::new(shape, first, len))
+                .collect()
+        };
+        let (classes_y, classes_x) = (axis(shape.h), axis(shape.w));
+        // How far any class reaches beyond dy, on either side.
+        let reach = |classes: &[Class], len: usize| {
+            let low = classes
+                .iter()
+                .map(|class| -class.low())
+                .max()
+                .unwrap_or(0)
+                .max(0) as usize;
+            let high = classes
+                .iter()
+                .map(|class| class.high() - (len as isize - 1))
+                .max()
+                .unwrap_or(0)
+                .max(0) as usize;
+            (low, high)
+        };
+        let ((top, bottom), (left, right)) =
+            (reach(&classes_y, shape.oh), reach(&classes_x, shape.ow));
+        let width = shape.ow + left + right;
+        let mut parts = vec![];
+        for y in &classes_y {
+            for x in &classes_x {
+                let mut taps = vec![];
+                let mut kernel_taps = vec![];
+                for &(ky, oy) in &y.taps {
+                    for &(kx, ox) in &x.taps {
+                        let (oy, ox) =
+                            ((oy + top as isize) as usize, (ox + left as isize) as usize);
+                        taps.push((oy * width + ox) * shape.co);
+                        kernel_taps.push(ky * shape.kernel + kx);
+                    }
+                }
+                parts.push(InputPart {
+                    y: y.clone(),
+                    x: x.clone(),
+                    taps,
+                    kernel_taps,
+                });
+            }
+        }
+        Self {
+            margin: [top, bottom, left, right],
+            width,
+            parts,
+        }
+    }
+}
+
 /// One class of positions `first + stride * j` of an axis of `dx`: which kernel taps reach it, and from where in `dy`
 /// for j = 0.
 #[derive(Clone)]
-struct Class {
-    first: usize,
-    len: usize,
+pub(super) struct Class {
+    pub(super) first: usize,
+    pub(super) len: usize,
     taps: Vec<(usize, isize)>,
 }
 

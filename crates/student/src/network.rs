@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use logitcask_layers::{FeatureMap, Mode, Params};
+use logitcask_layers::{FeatureMap, Mode, Params, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ImageShape, Student, find};
@@ -23,6 +23,22 @@ pub struct StudentSpec {
     /// Channel standard deviations, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
+    /// How training multiplies: "f32", or "bf16" for rounded factors with sums, weights, statistics, losses and updates in
+    /// f32. Evaluation is in f32 either way, so that it says what a checkpoint or an export will say.
+    #[serde(default, with = "PrecisionName", skip_serializing_if = "is_f32")]
+    pub precision: Precision,
+}
+
+fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
+}
+
+/// The names of precisions in recipes.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Precision", rename_all = "lowercase")]
+enum PrecisionName {
+    F32,
+    Bf16,
 }
 
 /// What a checkpoint says about its student, so that the student can be built again without the recipe.
@@ -39,6 +55,7 @@ pub struct StudentShape {
 /// A student with its parameters.
 pub struct Network {
     shape: StudentShape,
+    precision: Precision,
     params: Params,
     student: Box<dyn Student>,
 }
@@ -64,9 +81,24 @@ impl Network {
                 image,
                 n_classes,
             },
+            precision: Precision::F32,
             params,
             student,
         })
+    }
+
+    /// The same network, which from here on trains in this precision.
+    ///
+    /// # Errors
+    /// If the device has no such precision.
+    pub fn with_precision(self, precision: Precision) -> Result<Self, StudentError> {
+        if precision == Precision::Bf16 && !self.params.device().is_cpu() {
+            return Err(StudentError::Setting {
+                setting: "student.precision",
+                problem: "is bf16, which students have on the cpu only".into(),
+            });
+        }
+        Ok(Self { precision, ..self })
     }
 
     /// Logits (B, classes) for pixels (B, height, width, channels).
@@ -74,6 +106,7 @@ impl Network {
     /// # Errors
     /// What Candle reports.
     pub fn forward(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
+        self.multiply_for(mode);
         Ok(self.student.forward(&FeatureMap::new(pixels)?, mode)?)
     }
 
@@ -82,7 +115,15 @@ impl Network {
     /// # Errors
     /// What Candle reports.
     pub fn features(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
+        self.multiply_for(mode);
         Ok(self.student.features(&FeatureMap::new(pixels)?, mode)?)
+    }
+
+    fn multiply_for(&self, mode: Mode) {
+        self.params.set_precision(match mode {
+            Mode::Train => self.precision,
+            Mode::Eval => Precision::F32,
+        });
     }
 
     /// The student of a checkpoint, to evaluate and export: the moving average of its weights where there is one.

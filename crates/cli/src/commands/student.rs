@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use logitcask_durable::{Lock, LockError};
+use logitcask_layers::{Precision, bf16_is_native};
 use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
     Checkpoint, CleanRows, EpochRecord, Evaluation, Event, ImageShape, Job, Network, Patient,
@@ -52,7 +53,15 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         height: size.height,
         width: size.width,
     };
-    let network = Network::build(row.name, image, n_classes, recipe.seed, &device)?;
+    let network = Network::build(row.name, image, n_classes, recipe.seed, &device)?
+        .with_precision(student.precision)
+        .map_err(|error| Failure::from(error).as_asked())?;
+    if uses_bf16(&recipe) && !bf16_is_native() {
+        say(
+            "note: this processor has no AVX512-BF16; bf16 is imitated in f32, which is slower than \
+             `precision = \"f32\"`",
+        );
+    }
 
     if let Some(path) = &student.init_from {
         let fresh = network.init_from(path)?;
@@ -490,13 +499,18 @@ fn finished(run: &Path, run_digest: &str) -> Outcome<Option<RunRecord>> {
     }
 }
 
+fn uses_bf16(recipe: &Recipe) -> bool {
+    let student = recipe.student.as_ref();
+    student.is_some_and(|student| student.precision == Precision::Bf16)
+}
+
 fn provenance(
     recipe: &Recipe,
     experiment: &Experiment,
     run_digest: &str,
 ) -> BTreeMap<String, String> {
     let losses: Vec<&str> = recipe.loss.iter().map(|loss| loss.name.as_str()).collect();
-    BTreeMap::from([
+    let mut recorded = BTreeMap::from([
         ("run_digest".to_owned(), run_digest.to_owned()),
         ("tool".to_owned(), crate::VERSION.to_owned()),
         ("losses".to_owned(), losses.join(" + ")),
@@ -511,7 +525,18 @@ fn provenance(
                 experiment.train.dataset.len()
             ),
         ),
-    ])
+    ]);
+    if uses_bf16(recipe) {
+        let by = match bf16_is_native() {
+            true => "by AVX512-BF16",
+            false => "imitated in f32",
+        };
+        recorded.insert(
+            "arithmetic".to_owned(),
+            format!("Arithmetic: bf16 factors in training, {by}; evaluation in f32."),
+        );
+    }
+    recorded
 }
 
 /// Turns events into a bar, and a line per epoch.

@@ -320,7 +320,7 @@ impl Page {
             }
         };
         for run in &self.runs {
-            for key in ["data", "teacher", "cache", "notes"] {
+            for key in ["data", "teacher", "cache", "arithmetic", "notes"] {
                 add(run.recorded(key).to_owned());
             }
             add(format!(

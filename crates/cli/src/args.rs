@@ -587,12 +587,15 @@ pub(crate) struct BenchStep {
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Precision {
     F32,
+    /// As `precision = "bf16"` of a recipe
+    Bf16,
 }
 
 impl Precision {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
         }
     }
 }

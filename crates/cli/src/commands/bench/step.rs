@@ -17,7 +17,7 @@ use logitcask_student::{
 use serde_json::json;
 
 use super::{cpu_seconds, median, peak_rss_bytes};
-use crate::args::{BenchStep, InstructionSet};
+use crate::args::{BenchStep, InstructionSet, Precision};
 use crate::exit::{Failure, Outcome};
 use crate::progress::bytes;
 
@@ -115,6 +115,10 @@ impl Bench {
             width: size,
         };
         let device = Device::Cpu;
+        let precision = match args.precision {
+            Precision::F32 => logitcask_layers::Precision::F32,
+            Precision::Bf16 => logitcask_layers::Precision::Bf16,
+        };
         let setup = Setup {
             n_classes,
             epochs: 1,
@@ -124,7 +128,8 @@ impl Bench {
         let losses = args.losses.iter().map(|text| loss_spec(text));
         let objective = Objective::new(&losses.collect::<Outcome<Vec<_>>>()?, &setup)
             .map_err(|error| Failure::from(error).as_asked())?;
-        let network = Network::build(row.name, image, n_classes, SEED, &device)?;
+        let network =
+            Network::build(row.name, image, n_classes, SEED, &device)?.with_precision(precision)?;
         let mut parameters = network.params().parameters();
         parameters.extend(objective.parameters());
         // The recipe of the papers.

@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels::{self, Affine, Gate, Moments, Slope},
     tape::{self, Backward, Slot, with_values},
+    tensors,
     trace::{Op, note_maps},
 };
 
@@ -66,9 +67,10 @@ impl BatchNorm {
             )?,
             running_var: scope
                 .buffer("running_var", &Tensor::ones(channels, DType::F32, device)?)?,
+            // Book-keeping, which stays on the host: reading it on a GPU would wait for the whole queue.
             n_batches: scope.buffer(
                 "num_batches_tracked",
-                &Tensor::zeros((), DType::I64, device)?,
+                &Tensor::zeros((), DType::I64, &Device::Cpu)?,
             )?,
         })
     }
@@ -83,6 +85,52 @@ impl BatchNorm {
         residual: Option<&FeatureMap>,
     ) -> Result<FeatureMap> {
         self.check(x, mode, residual)?;
+        let made = match &x.tensor {
+            None => self.by_kernels(x, mode, activation, residual)?,
+            Some(values) => self.by_tensors((x, values), mode, activation, residual)?,
+        };
+        let op = || Op::BatchNorm {
+            layer: self.name.clone(),
+            activation,
+            eps: EPS,
+        };
+        let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
+        note_maps(op, &inputs, &made);
+        Ok(made)
+    }
+
+    fn by_tensors(
+        &self,
+        x: (&FeatureMap, &Tensor),
+        mode: Mode,
+        activation: Activation,
+        residual: Option<&FeatureMap>,
+    ) -> Result<FeatureMap> {
+        let norm = tensors::Norm {
+            gamma: &self.gamma,
+            beta: &self.beta,
+            running_mean: &self.running_mean,
+            running_var: &self.running_var,
+            eps: EPS,
+            momentum: MOMENTUM,
+        };
+        let residual = match residual {
+            Some(map) => Some((map, map.expect_tensor()?)),
+            None => None,
+        };
+        if mode == Mode::Train {
+            self.count_batch()?;
+        }
+        tensors::batch_norm(&norm, x, mode, activation, residual)
+    }
+
+    fn by_kernels(
+        &self,
+        x: &FeatureMap,
+        mode: Mode,
+        activation: Activation,
+        residual: Option<&FeatureMap>,
+    ) -> Result<FeatureMap> {
         let moments = match mode {
             Mode::Train => {
                 let moments = kernels::norm_moments(self.channels, &x.values);
@@ -122,13 +170,6 @@ impl BatchNorm {
             let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
             made = made.with_tracked(tape::record(&inputs, &[&self.gamma, &self.beta], op)?);
         }
-        let op = || Op::BatchNorm {
-            layer: self.name.clone(),
-            activation,
-            eps: EPS,
-        };
-        let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
-        note_maps(op, &inputs, &made);
         Ok(made)
     }
 
@@ -157,6 +198,10 @@ impl BatchNorm {
         };
         mix(&self.running_mean, &moments.mean, 1.0)?;
         mix(&self.running_var, &moments.var, unbias)?;
+        self.count_batch()
+    }
+
+    fn count_batch(&self) -> Result<()> {
         let n_batches = self.n_batches.to_scalar::<i64>()? + 1;
         Ok(self.n_batches.set(&Tensor::new(n_batches, &Device::Cpu)?)?)
     }
@@ -164,7 +209,7 @@ impl BatchNorm {
     fn check(&self, x: &FeatureMap, mode: Mode, residual: Option<&FeatureMap>) -> Result<()> {
         let expected = if x.dims()[3] != self.channels {
             format!("{} channels", self.channels)
-        } else if mode == Mode::Train && x.values.len() <= self.channels {
+        } else if mode == Mode::Train && x.dims()[..3].iter().product::<usize>() <= 1 {
             "more than one value per channel to learn from".into()
         } else if let Some(residual) = residual.filter(|residual| residual.dims() != x.dims()) {
             format!(

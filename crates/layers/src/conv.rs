@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels::{self, ConvShape, bf16},
     tape::{self, Backward, Slot, with_values},
+    tensors,
     trace::{Op, note_maps},
 };
 
@@ -142,6 +143,55 @@ impl Conv2d {
     /// If `x` has other channels than this convolution, or is smaller than its kernel.
     pub fn forward(&self, x: &FeatureMap) -> Result<FeatureMap> {
         let shape = self.shape(x)?;
+        let made = match &x.tensor {
+            None => self.by_kernels(x, shape)?,
+            Some(values) => {
+                self.refuse_bf16()?;
+                tensors::conv2d(x, values, shape, &self.weight, self.bias.as_ref())?
+            }
+        };
+        let op = || Op::Conv {
+            layer: self.name.clone(),
+            spec: self.spec,
+        };
+        note_maps(op, &[x], &made);
+        Ok(made)
+    }
+
+    /// What a convolution made by [`Conv2d::fully_connected`] makes of `(B, I)`, as part of Candle's graph.
+    pub(crate) fn of_rows(&self, x: &Tensor) -> Result<Tensor> {
+        let ConvSpec {
+            in_channels,
+            out_channels,
+            ..
+        } = self.spec;
+        if x.dims()[1] != in_channels {
+            return Err(Error::Shape {
+                layer: self.name.clone(),
+                expected: format!("(batch, {in_channels})"),
+                found: format!("{:?}", x.dims()),
+            });
+        }
+        self.refuse_bf16()?;
+        let y = x.matmul(&self.weight.reshape((in_channels, out_channels))?)?;
+        Ok(match &self.bias {
+            None => y,
+            Some(bias) => y.broadcast_add(bias)?,
+        })
+    }
+
+    /// Tensors have no bf16 yet, and nothing falls back in silence.
+    fn refuse_bf16(&self) -> Result<()> {
+        match self.params.precision() {
+            Precision::F32 => Ok(()),
+            Precision::Bf16 => Err(Error::Unsupported {
+                supported: "f32 on cuda",
+                found: "`precision = \"bf16\"`".into(),
+            }),
+        }
+    }
+
+    fn by_kernels(&self, x: &FeatureMap, shape: ConvShape) -> Result<FeatureMap> {
         let precision = self.params.precision();
         let mut y = Buffer::for_overwrite(shape.y_len());
         with_values(&self.weight, |weight| {
@@ -171,13 +221,7 @@ impl Conv2d {
             None
         };
         let dims = [shape.batch, shape.oh, shape.ow, shape.co];
-        let made = FeatureMap::made(y, dims, tracked, x.keeps());
-        let op = || Op::Conv {
-            layer: self.name.clone(),
-            spec: self.spec,
-        };
-        note_maps(op, &[x], &made);
-        Ok(made)
+        Ok(FeatureMap::made(y, dims, tracked, x.keeps()))
     }
 
     fn shape(&self, x: &FeatureMap) -> Result<ConvShape> {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::{
-    Error, Result,
+    Backend, Error, Result,
     buffer::Buffer,
     tape::{self, Tracked},
     trace::{Op, Value, note},
@@ -14,7 +14,10 @@ use crate::{
 /// Activations as `(B, H, W, C)`. Cloning is cheap: clones share the values.
 #[derive(Clone, Debug)]
 pub struct FeatureMap {
+    /// What kernels compute with; empty where tensors compute. Its address tells maps apart.
     pub(crate) values: Arc<Buffer>,
+    /// Where tensors compute: `(B, H, W, C)`, contiguous, no part of Candle's graph.
+    pub(crate) tensor: Option<Tensor>,
     pub(crate) dims: [usize; 4],
     tracked: Option<Tracked>,
     keep: bool,
@@ -27,7 +30,7 @@ impl FeatureMap {
     /// first layer is spared that work.
     ///
     /// # Errors
-    /// If `tensor` has not four dimensions or is no f32 tensor on the CPU.
+    /// If `tensor` has not four dimensions or is no f32 tensor on the CPU or a CUDA device.
     pub fn new(tensor: &Tensor) -> Result<Self> {
         let tracked = tape::enter(tensor)?;
         Self::of_tensor(tensor, tracked, true)
@@ -55,7 +58,10 @@ impl FeatureMap {
     }
 
     pub(crate) fn to_tensor_shaped(&self, dims: &[usize]) -> Result<Tensor> {
-        tape::leave(&self.values, dims, self.tracked.as_ref())
+        match &self.tensor {
+            None => tape::leave(&self.values, dims, self.tracked.as_ref()),
+            Some(tensor) => tape::leave_tensor(tensor, dims, self.tracked.as_ref()),
+        }
     }
 
     /// The result of a layer: `tracked` is what [`tape::record`] answered.
@@ -67,10 +73,30 @@ impl FeatureMap {
     ) -> Self {
         Self {
             values: Arc::new(values),
+            tensor: None,
             dims,
             tracked,
             keep,
         }
+    }
+
+    /// The values where the other map of the same operation is a tensor.
+    pub(crate) fn expect_tensor(&self) -> Result<&Tensor> {
+        self.tensor.as_ref().ok_or_else(|| Error::Unsupported {
+            supported: "maps of one backend",
+            found: "one of tensors beside one of kernels".into(),
+        })
+    }
+
+    /// The same where tensors compute. `tensor` is `(B, H, W, C)`.
+    pub(crate) fn of_values(tensor: &Tensor, tracked: Option<Tracked>, keep: bool) -> Result<Self> {
+        Ok(Self {
+            values: Arc::new(Buffer::for_overwrite(0)),
+            tensor: Some(tensor.detach().contiguous()?),
+            dims: tensor.dims4()?.into(),
+            tracked,
+            keep,
+        })
     }
 
     pub(crate) fn with_tracked(self, tracked: Option<Tracked>) -> Self {
@@ -101,8 +127,21 @@ impl FeatureMap {
                 found: format!("{:?}", tensor.dims()),
             });
         };
-        let values = tape::with_values(&tensor.contiguous()?, Buffer::copy_of)?;
-        let made = Self::made(values, [b, h, w, c], tracked, keep);
+        let made = match Backend::of(tensor.device()) {
+            Backend::Kernels => {
+                let values = tape::with_values(&tensor.contiguous()?, Buffer::copy_of)?;
+                Self::made(values, [b, h, w, c], tracked, keep)
+            }
+            Backend::Tensors if tensor.dtype() == DType::F32 => {
+                Self::of_values(tensor, tracked, keep)?
+            }
+            Backend::Tensors => {
+                return Err(Error::Unsupported {
+                    supported: "f32 tensors",
+                    found: format!("{:?}", tensor.dtype()),
+                });
+            }
+        };
         note(|| Op::ToMap, &[Value::Tensor(tensor)], Value::Map(&made));
         Ok(made)
     }

@@ -1,4 +1,4 @@
-//! Trainable layers for Candle that are fast on a CPU.
+//! Trainable layers for Candle that are fast on a CPU, and that run on CUDA too.
 //!
 //! What flows through a network is a [`FeatureMap`]: activations as `(B, H, W, C)`, channels last, because every
 //! kernel here wants the channels of a pixel side by side. A network is a few lines of plain calls:
@@ -41,13 +41,16 @@
 //!   [`FeatureMap::to_tensor`] leads to Candle's own operations and [`FeatureMap::new`] back, gradients and all.
 //! - [`Velocity`] is stochastic gradient descent with momentum, one pass over each parameter.
 //! - [`trace`] writes down a forward pass, for exporters.
+//! - [`Backend`] chooses by device: `kernels` on the CPU, `tensors` on CUDA (Cargo feature `cuda`).
 //! - `kernels` holds what computes: plain functions of slices. [`instructions`] tells what they are compiled for here.
+//! - `tensors` holds the same layers in Candle's operations, convolutions through cuDNN.
 //!
 //! # Threads
 //! Kernels run on the rayon pool that they are called from, and give the same bits whatever its size. Call the whole
 //! training step inside the pool (`pool.install(|| ...)`): from outside, each parallel loop waits for a thread to wake
 //! up, and a step of a small network has hundreds of them.
 
+mod backend;
 mod batch_norm;
 mod buffer;
 mod conv;
@@ -61,8 +64,12 @@ mod params;
 mod pool;
 mod sgd;
 mod tape;
+mod tensors;
 pub mod trace;
 
+pub use backend::Backend;
+#[cfg(feature = "cuda")]
+pub use backend::allow_tf32;
 pub use batch_norm::{Activation, BatchNorm, Mode};
 pub use buffer::release_memory;
 pub use conv::{Conv2d, ConvSpec};

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 
 use crate::trace::{Op, Value, note};
-use crate::{Conv2d, ConvSpec, Error, FeatureMap, Init, Result, Scope};
+use crate::{Backend, Conv2d, ConvSpec, Error, FeatureMap, Init, Result, Scope};
 
 /// `y = x @ weight^T + bias`: `(B, I)` to `(B, O)`. It is a 1x1 convolution of images of one pixel, so that it shares
-/// kernels, gradients and their independence of the number of threads.
+/// kernels, gradients and their independence of the number of threads. Where tensors compute, it is Candle's matrix product.
 #[derive(Clone, Debug)]
 pub struct Linear {
     name: String,
@@ -41,10 +41,14 @@ impl Linear {
                 found: format!("{:?}", x.dims()),
             });
         };
-        let y = self
-            .conv
-            .forward(&FeatureMap::new(&x.reshape((batch, 1, 1, features))?)?)?;
-        let made = y.to_tensor_shaped(&[batch, y.dims()[3]])?;
+        let made = match Backend::of(x.device()) {
+            Backend::Kernels => {
+                let x = FeatureMap::new(&x.reshape((batch, 1, 1, features))?)?;
+                let y = self.conv.forward(&x)?;
+                y.to_tensor_shaped(&[batch, y.dims()[3]])?
+            }
+            Backend::Tensors => self.conv.of_rows(x)?,
+        };
         let op = || Op::Linear {
             layer: self.name.clone(),
         };

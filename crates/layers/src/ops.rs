@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels,
     tape::{self, Backward, Slot},
+    tensors,
     trace::{Op, note_maps},
 };
 
@@ -21,10 +22,14 @@ impl FeatureMap {
         if self.dims() != other.dims() {
             return Err(misfit("add", format!("{:?}", self.dims()), other));
         }
-        let mut y = Buffer::for_overwrite(self.values.len());
-        kernels::add(&self.values, &other.values, &mut y);
-        let op = AddBackward([self.slot(), other.slot()]);
-        let made = self.then(y, self.dims(), &[self, other], op)?;
+        let made = if let Some(values) = &self.tensor {
+            tensors::add(self, other, [values, other.expect_tensor()?])?
+        } else {
+            let mut y = Buffer::for_overwrite(self.values.len());
+            kernels::add(&self.values, &other.values, &mut y);
+            let op = AddBackward([self.slot(), other.slot()]);
+            self.then(y, self.dims(), &[self, other], op)?
+        };
         note_maps(|| Op::Add, &[self, other], &made);
         Ok(made)
     }
@@ -34,6 +39,11 @@ impl FeatureMap {
     /// # Errors
     /// None of its own.
     pub fn relu(&self) -> Result<Self> {
+        if let Some(values) = &self.tensor {
+            let made = tensors::relu(self, values)?;
+            note_maps(|| Op::Relu, &[self], &made);
+            return Ok(made);
+        }
         let mut y = Buffer::for_overwrite(self.values.len());
         kernels::relu(&self.values, &mut y);
         let made = Self::made(y, self.dims(), None, self.keeps());
@@ -71,6 +81,12 @@ impl FeatureMap {
                 other,
             ));
         }
+        if first.tensor.is_some() {
+            let values = maps.iter().map(|map| map.expect_tensor());
+            let made = tensors::concat(maps, &values.collect::<Result<Vec<_>>>()?)?;
+            note_maps(|| Op::ConcatChannels, maps, &made);
+            return Ok(made);
+        }
         let channels: usize = maps.iter().map(|map| map.dims()[3]).sum();
         let mut y = Buffer::for_overwrite(b * h * w * channels);
         let mut from = 0;
@@ -105,15 +121,19 @@ impl FeatureMap {
                 self,
             ));
         }
-        let mut y = Buffer::for_overwrite(b * h * w * width);
-        kernels::copy_channels((&self.values, channels, first), (&mut y, width, 0), width);
-        let op = ChannelsBackward {
-            channels,
-            first,
-            width,
-            dx: self.slot(),
+        let made = if let Some(values) = &self.tensor {
+            tensors::channels(self, values, first, width)?
+        } else {
+            let mut y = Buffer::for_overwrite(b * h * w * width);
+            kernels::copy_channels((&self.values, channels, first), (&mut y, width, 0), width);
+            let op = ChannelsBackward {
+                channels,
+                first,
+                width,
+                dx: self.slot(),
+            };
+            self.then(y, [b, h, w, width], &[self], op)?
         };
-        let made = self.then(y, [b, h, w, width], &[self], op)?;
         note_maps(|| Op::Channels { first, width }, &[self], &made);
         Ok(made)
     }
@@ -131,14 +151,18 @@ impl FeatureMap {
                 self,
             ));
         }
-        let mut y = Buffer::for_overwrite(self.values.len());
-        kernels::shuffle_channels(&self.values, channels, groups, &mut y);
-        let op = ShuffleBackward {
-            channels,
-            groups,
-            dx: self.slot(),
+        let made = if let Some(values) = &self.tensor {
+            tensors::shuffle_channels(self, values, groups)?
+        } else {
+            let mut y = Buffer::for_overwrite(self.values.len());
+            kernels::shuffle_channels(&self.values, channels, groups, &mut y);
+            let op = ShuffleBackward {
+                channels,
+                groups,
+                dx: self.slot(),
+            };
+            self.then(y, self.dims(), &[self], op)?
         };
-        let made = self.then(y, self.dims(), &[self], op)?;
         note_maps(|| Op::ShuffleChannels { groups }, &[self], &made);
         Ok(made)
     }

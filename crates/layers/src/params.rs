@@ -82,11 +82,16 @@ impl Params {
     /// An empty set. `seed` decides every initial value.
     ///
     /// # Errors
-    /// If the layers cannot compute in `dtype` on `device`: today that is f32 on the CPU.
+    /// If the layers cannot compute in `dtype` on `device`: today that is f32 on the CPU, and on CUDA where this crate was
+    /// built with its feature `cuda`.
     pub fn new(seed: u64, dtype: DType, device: &Device) -> Result<Self> {
-        if dtype != DType::F32 || !device.is_cpu() {
+        let can_compute = device.is_cpu() || (cfg!(feature = "cuda") && device.is_cuda());
+        if dtype != DType::F32 || !can_compute {
             return Err(Error::Unsupported {
-                supported: "f32 on the cpu",
+                supported: match cfg!(feature = "cuda") {
+                    true => "f32 on the cpu or on cuda",
+                    false => "f32 on the cpu",
+                },
                 found: format!("{dtype:?} on {:?}", device.location()),
             });
         }
@@ -202,7 +207,7 @@ impl Params {
             }
             let value = tensor
                 .to_dtype(entry.var.dtype())?
-                .to_device(&self.device)?;
+                .to_device(entry.var.device())?;
             values.push((&entry.var, entry.layout.of_torch(&value)?));
         }
         for (var, value) in values {

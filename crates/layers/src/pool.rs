@@ -9,6 +9,7 @@ use crate::{
     buffer::Buffer,
     kernels::{self, PoolShape},
     tape::{self, Backward, Slot},
+    tensors,
     trace::{Op, Value, note, note_maps},
 };
 
@@ -23,6 +24,20 @@ pub fn max_pool2d(
     padding: usize,
 ) -> Result<FeatureMap> {
     let shape = shape("max_pool2d", x, kernel, stride, padding)?;
+    let made = match &x.tensor {
+        None => max_pool(x, shape)?,
+        Some(values) => tensors::max_pool(x, values, shape)?,
+    };
+    let op = || Op::MaxPool {
+        kernel,
+        stride,
+        padding,
+    };
+    note_maps(op, &[x], &made);
+    Ok(made)
+}
+
+fn max_pool(x: &FeatureMap, shape: PoolShape) -> Result<FeatureMap> {
     let dims = out_dims(x, shape);
     let mut y = Buffer::for_overwrite(dims.iter().product());
     let mut winner = vec![0; y.len()];
@@ -40,14 +55,7 @@ pub fn max_pool2d(
         )?,
         None => None,
     };
-    let made = FeatureMap::made(y, dims, tracked, x.keeps());
-    let op = || Op::MaxPool {
-        kernel,
-        stride,
-        padding,
-    };
-    note_maps(op, &[x], &made);
-    Ok(made)
+    Ok(FeatureMap::made(y, dims, tracked, x.keeps()))
 }
 
 /// The mean of each window; padding counts as zeros, PyTorch's default.
@@ -60,7 +68,11 @@ pub fn avg_pool2d(
     stride: usize,
     padding: usize,
 ) -> Result<FeatureMap> {
-    let made = avg_pool(x, shape("avg_pool2d", x, kernel, stride, padding)?)?;
+    let shape = shape("avg_pool2d", x, kernel, stride, padding)?;
+    let made = match &x.tensor {
+        None => avg_pool(x, shape)?,
+        Some(values) => tensors::avg_pool(x, values, shape)?,
+    };
     let op = || Op::AvgPool {
         kernel,
         stride,
@@ -93,7 +105,10 @@ pub fn global_avg_pool(x: &FeatureMap) -> Result<Tensor> {
         padding: 0,
         share,
     };
-    let pooled = avg_pool(x, shape)?;
+    let pooled = match &x.tensor {
+        None => avg_pool(x, shape)?,
+        Some(values) => tensors::global_avg_pool(x, values)?,
+    };
     let made = pooled.to_tensor_shaped(&[batch, channels])?;
     note(|| Op::GlobalAvgPool, &[Value::Map(x)], Value::Tensor(&made));
     Ok(made)

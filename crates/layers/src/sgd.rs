@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Tensor, Var, backprop::GradStore};
 use rayon::prelude::*;
 
-use crate::{Error, Result, tape::with_values};
+use crate::{Backend, Error, Result, tape::with_values};
 
 /// `v = momentum * v + g + weight_decay * p`, then `p -= lr * v`, or `p -= lr * (g + weight_decay * p + momentum * v)`
 /// with Nesterov's momentum.
@@ -31,14 +31,25 @@ pub struct Velocity {
 struct Parameter {
     name: String,
     var: Var,
-    velocity: Vec<f32>,
+    velocity: State,
+}
+
+/// Where it lies depends on what computes.
+#[derive(Clone, Debug)]
+enum State {
+    Kernels(Vec<f32>),
+    /// `None` for zero: before the first step.
+    Tensors(Option<Tensor>),
 }
 
 impl Velocity {
     /// For these parameters, in this order: usually [`crate::Params::parameters`], and those of the losses.
     pub fn new(parameters: Vec<(String, Var)>) -> Self {
         let still = |(name, var): (String, Var)| Parameter {
-            velocity: vec![0.0; var.elem_count()],
+            velocity: match Backend::of(var.device()) {
+                Backend::Kernels => State::Kernels(vec![0.0; var.elem_count()]),
+                Backend::Tensors => State::Tensors(None),
+            },
             name,
             var,
         };
@@ -50,18 +61,18 @@ impl Velocity {
     /// One step. A parameter without a gradient stays as it is, as in PyTorch.
     ///
     /// # Errors
-    /// If a parameter or its gradient is no f32 tensor on the CPU.
+    /// If a parameter or its gradient is no f32 tensor, or they lie on different devices.
     pub fn step(&mut self, gradients: &GradStore, spec: SgdSpec) -> Result<()> {
         for Parameter { var, velocity, .. } in &mut self.of {
-            if let Some(gradient) = gradients.get(var) {
-                let gradient = gradient.contiguous()?;
-                var.inplace_op2(
-                    &gradient,
-                    &Step {
-                        spec,
-                        velocity: RefCell::new(velocity),
-                    },
-                )?;
+            let Some(gradient) = gradients.get(var) else {
+                continue;
+            };
+            match velocity {
+                State::Kernels(velocity) => {
+                    let velocity = RefCell::new(velocity);
+                    var.inplace_op2(&gradient.contiguous()?, &Step { spec, velocity })?;
+                }
+                State::Tensors(velocity) => step_tensors(var, gradient, velocity, spec)?,
             }
         }
         Ok(())
@@ -70,10 +81,14 @@ impl Velocity {
     /// The velocities by parameter name, for a checkpoint. Each has the shape that its parameter has inside.
     pub fn to_tensors(&self) -> Result<Vec<(String, Tensor)>> {
         let tensor = |p: &Parameter| {
-            Ok((
-                p.name.clone(),
-                Tensor::from_slice(&p.velocity, p.var.shape(), &Device::Cpu)?,
-            ))
+            let velocity = match &p.velocity {
+                State::Kernels(values) => Tensor::from_slice(values, p.var.shape(), &Device::Cpu)?,
+                State::Tensors(Some(tensor)) => tensor.to_device(&Device::Cpu)?,
+                State::Tensors(None) => {
+                    Tensor::zeros(p.var.shape(), candle_core::DType::F32, &Device::Cpu)?
+                }
+            };
+            Ok((p.name.clone(), velocity))
         };
         self.of.iter().map(tensor).collect()
     }
@@ -102,12 +117,46 @@ impl Velocity {
                     found: tensor.dims().to_vec(),
                 });
             }
-            with_values(&tensor.contiguous()?, |values| {
-                velocity.copy_from_slice(values)
-            })?;
+            match velocity {
+                State::Kernels(velocity) => with_values(&tensor.contiguous()?, |values| {
+                    velocity.copy_from_slice(values)
+                })?,
+                State::Tensors(velocity) => *velocity = Some(tensor.to_device(var.device())?),
+            }
         }
         Ok(())
     }
+}
+
+/// The same in Candle's operations.
+fn step_tensors(
+    var: &Var,
+    gradient: &Tensor,
+    velocity: &mut Option<Tensor>,
+    spec: SgdSpec,
+) -> Result<()> {
+    let SgdSpec {
+        lr,
+        momentum,
+        weight_decay,
+        nesterov,
+    } = spec;
+    let value = var.as_detached_tensor();
+    // Each operation is a kernel of its own, and most parameters are small: one that changes nothing is left out.
+    let gradient = match weight_decay {
+        0.0 => gradient.detach(),
+        decay => (gradient.detach() + value.affine(decay, 0.0)?)?,
+    };
+    let moved = match velocity.take() {
+        Some(velocity) if momentum != 0.0 => (velocity.affine(momentum, 0.0)? + &gradient)?,
+        _ => gradient.clone(),
+    };
+    let step = match nesterov {
+        true => (gradient + moved.affine(momentum, 0.0)?)?,
+        false => moved.clone(),
+    };
+    *velocity = Some(moved);
+    Ok(var.set(&(value - step.affine(lr, 0.0)?)?)?)
 }
 
 struct Step<'a> {

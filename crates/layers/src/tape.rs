@@ -9,21 +9,32 @@
 //! with a fresh tensor of zeros and an addition, on one thread: 200 MB of writing in a step of resnet8x4 at batch 64,
 //! and no gradient can be changed in place. A tape of our own would need its own sorting, its own store of parameter
 //! gradients and a bridge to Candle's losses; tokens get all three from Candle for a microsecond per layer.
+//!
+//! Where [`crate::Backend::Tensors`] computes, the same walk carries tensors in place of buffers: a token lies on the
+//! device of its parameters, a slot holds a tensor, and what a layer does on the way back is a closure over tensors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::{
+    CudaStorage,
+    backend::{BackendDevice, BackendStorage},
+};
 
 use crate::{Error, Result, buffer::Buffer, feature_map::FeatureMap, kernels};
 
-/// Where the gradient of a feature map is gathered.
+/// Where the gradient of a feature map is gathered: a buffer where kernels compute, a tensor where tensors do.
 #[derive(Debug, Default)]
-pub(crate) struct Slot(Mutex<Option<Buffer>>);
+pub(crate) struct Slot {
+    buffer: Mutex<Option<Buffer>>,
+    tensor: Mutex<Option<Tensor>>,
+}
 
 impl Slot {
     /// Adds to what is there; the first gradient is moved in, not copied.
     pub(crate) fn put(&self, gradient: Buffer) {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.buffer);
         match slot.as_mut() {
             None => *slot = Some(gradient),
             Some(sum) => kernels::add_to(sum, &gradient),
@@ -31,8 +42,27 @@ impl Slot {
     }
 
     pub(crate) fn take(&self) -> Option<Buffer> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.buffer).take()
     }
+
+    /// Likewise for a tensor.
+    pub(crate) fn put_tensor(&self, gradient: Tensor) -> Result<()> {
+        let mut slot = lock(&self.tensor);
+        *slot = Some(match slot.take() {
+            None => gradient,
+            Some(sum) => (sum + gradient)?,
+        });
+        Ok(())
+    }
+
+    fn take_tensor(&self) -> Option<Tensor> {
+        lock(&self.tensor).take()
+    }
+}
+
+/// A panic elsewhere cannot leave these half changed, so a poisoned lock is as good as a clean one.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The end of a gradient's way: a feature map that wants one.
@@ -51,11 +81,47 @@ pub(crate) trait Backward: Send + Sync {
     fn backward(self: Box<Self>, gradient: Buffer) -> Result<Vec<Tensor>>;
 }
 
+/// The same where tensors compute: from the gradient of the output to those of the parameters.
+pub(crate) type TensorBackward = Box<dyn FnOnce(Tensor) -> Result<Vec<Tensor>> + Send + Sync>;
+
+enum Way {
+    Kernels(Box<dyn Backward>),
+    Tensors(TensorBackward),
+}
+
 /// Records a layer: `inputs` are its feature maps, `parameters` (at most two) its tensors, `output` what it made.
 pub(crate) fn record(
     inputs: &[&FeatureMap],
     parameters: &[&Tensor],
     backward: impl Backward + 'static,
+) -> Result<Option<Tracked>> {
+    let name = backward.name();
+    record_way(
+        inputs,
+        parameters,
+        name,
+        Way::Kernels(Box::new(backward)),
+        &Device::Cpu,
+    )
+}
+
+/// Records a layer of tensors on `device`.
+pub(crate) fn record_tensors(
+    inputs: &[&FeatureMap],
+    parameters: &[&Tensor],
+    name: &'static str,
+    device: &Device,
+    backward: TensorBackward,
+) -> Result<Option<Tracked>> {
+    record_way(inputs, parameters, name, Way::Tensors(backward), device)
+}
+
+fn record_way(
+    inputs: &[&FeatureMap],
+    parameters: &[&Tensor],
+    name: &'static str,
+    way: Way,
+    device: &Device,
 ) -> Result<Option<Tracked>> {
     let mut token: Option<Tensor> = None;
     for tracked in inputs.iter().filter_map(|input| input.tracked()) {
@@ -71,12 +137,13 @@ pub(crate) fn record(
     let node = Node {
         wants_token: token.is_some(),
         slot: Arc::clone(&slot),
-        name: backward.name(),
-        backward: Mutex::new(Some(Box::new(backward))),
+        name,
+        way: Mutex::new(Some(way)),
+        device: device.clone(),
     };
     let token = match token {
         Some(token) => token,
-        None => zero()?,
+        None => zero(device)?,
     };
     let token = match *parameters {
         [] => token.apply_op1(node)?,
@@ -110,26 +177,45 @@ pub(crate) fn leave(values: &[f32], dims: &[usize], tracked: Option<&Tracked>) -
     Ok(tensor)
 }
 
+/// The same for a map that is a tensor.
+pub(crate) fn leave_tensor(
+    values: &Tensor,
+    dims: &[usize],
+    tracked: Option<&Tracked>,
+) -> Result<Tensor> {
+    let map = values.shape().clone();
+    let values = values.reshape(dims)?;
+    match tracked {
+        None => Ok(values),
+        Some(Tracked { token, slot }) => Ok(token.apply_op1(TensorExit {
+            map,
+            // The copy that enters Candle's graph is of the whole storage.
+            values: match values.layout().start_offset() {
+                0 => values,
+                _ => values.force_contiguous()?,
+            },
+            slot: Arc::clone(slot),
+        })?),
+    }
+}
+
 struct Node {
     wants_token: bool,
     slot: Arc<Slot>,
     name: &'static str,
-    backward: Mutex<Option<Box<dyn Backward>>>,
+    way: Mutex<Option<Way>>,
+    device: Device,
 }
 
 impl Node {
     fn walk(&self) -> candle_core::Result<(Option<Tensor>, Vec<Tensor>)> {
-        let backward = self
-            .backward
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let (Some(backward), Some(gradient)) = (backward, self.slot.take()) else {
-            return Err(Error::Spent(self.name).into());
+        let spent = || Error::Spent(self.name);
+        let parameters = match lock(&self.way).take().ok_or_else(spent)? {
+            Way::Kernels(backward) => backward.backward(self.slot.take().ok_or_else(spent)?)?,
+            Way::Tensors(backward) => backward(self.slot.take_tensor().ok_or_else(spent)?)?,
         };
-        let parameters = backward.backward(gradient)?;
         let token = if self.wants_token {
-            Some(zero()?)
+            Some(zero(&self.device)?)
         } else {
             None
         };
@@ -144,6 +230,11 @@ impl CustomOp1 for Node {
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok(token())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, s: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        cuda_token(s)
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -164,6 +255,17 @@ impl CustomOp2 for Node {
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok(token())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        cuda_token(s)
     }
 
     fn bwd(
@@ -196,6 +298,19 @@ impl CustomOp3 for Node {
         Ok(token())
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        cuda_token(s)
+    }
+
     fn bwd(
         &self,
         _: &Tensor,
@@ -221,7 +336,15 @@ impl CustomOp1 for Entrance {
         Ok(token())
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, s: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        cuda_token(s)
+    }
+
     fn bwd(&self, tensor: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        if let Some(gradient) = self.0.take_tensor() {
+            return Ok(Some(gradient));
+        }
         let gradient = self.0.take().ok_or(Error::Spent("feature_map"))?;
         Tensor::from_slice(&gradient, tensor.shape(), &Device::Cpu).map(Some)
     }
@@ -240,11 +363,7 @@ impl CustomOp1 for Exit {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let values = self
-            .values
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let values = lock(&self.values).take();
         let values = values.ok_or(Error::Spent("to_tensor"))?;
         Ok((CpuStorage::F32(values), self.shape.clone()))
     }
@@ -257,7 +376,48 @@ impl CustomOp1 for Exit {
     ) -> candle_core::Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
         with_values(&gradient, |values| self.slot.put(Buffer::copy_of(values)))?;
-        zero().map(Some)
+        zero(&Device::Cpu).map(Some)
+    }
+}
+
+struct TensorExit {
+    /// Contiguous, from the start of its storage.
+    values: Tensor,
+    /// The map's own shape, where the tensor that left has another.
+    map: Shape,
+    slot: Arc<Slot>,
+}
+
+impl CustomOp1 for TensorExit {
+    fn name(&self) -> &'static str {
+        "to_tensor"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let values = with_values(&self.values, <[f32]>::to_vec)?;
+        Ok((CpuStorage::F32(values), self.values.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (storage, layout) = self.values.storage_and_layout();
+        match &*storage {
+            candle_core::Storage::Cuda(storage) => {
+                Ok((storage.try_clone(layout)?, layout.shape().clone()))
+            }
+            _ => candle_core::bail!("a token and its map lie on different devices"),
+        }
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        self.slot
+            .put_tensor(gradient.contiguous()?.reshape(&self.map)?)?;
+        zero(gradient.device()).map(Some)
     }
 }
 
@@ -288,6 +448,15 @@ fn token() -> (CpuStorage, Shape) {
     (CpuStorage::F32(vec![0.0]), Shape::from(()))
 }
 
-fn zero() -> candle_core::Result<Tensor> {
-    Tensor::new(0f32, &Device::Cpu)
+#[cfg(feature = "cuda")]
+fn cuda_token(storage: &CudaStorage) -> candle_core::Result<(CudaStorage, Shape)> {
+    let shape = Shape::from(());
+    let token = storage
+        .device()
+        .zeros_impl(&shape, candle_core::DType::F32)?;
+    Ok((token, shape))
+}
+
+fn zero(device: &Device) -> candle_core::Result<Tensor> {
+    Tensor::zeros((), candle_core::DType::F32, device)
 }

@@ -24,6 +24,8 @@ pub(crate) fn tensor(values: &[f64], dims: &[usize]) -> Tensor {
 
 pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     tensor
+        .to_device(&Device::Cpu)
+        .unwrap()
         .flatten_all()
         .unwrap()
         .to_dtype(DType::F64)

@@ -11,10 +11,11 @@ RUNTIME  := $(if $(filter cpu,$(PROVIDER)),cpu,cuda)
 BIN      := $(or $(CARGO_TARGET_DIR),target)/release/logitcask
 DIGITS   := pipelines/digits/resnet-resnet8
 DEMO     := $(DIGITS)/ce.toml $(DIGITS)/kd.toml $(DIGITS)/mcld.toml
+FEATURES := $(if $(filter cuda%,$(DEVICE)),--features cuda)
 SETS     := $(foreach assignment,$(SET),--set '$(assignment)')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime build teacher-logits student report next-teacher demo test test-full check bench gpu-check
+.PHONY: help setup runtime build teacher-logits student report next-teacher demo test test-full check bench cuda-build gpu-check
 
 help: ## this text
 	@echo "logitcask: distil image classifiers from cached teacher logits"
@@ -29,7 +30,7 @@ runtime:
 	@python3 pipelines/runtime/fetch.py $(RUNTIME)
 
 build:
-	@cargo build --release --bin logitcask
+	@$(if $(FEATURES),eval "$$(pipelines/runtime/toolkit.sh)" &&) cargo build --release -p logitcask-cli --bin logitcask $(FEATURES)
 
 teacher-logits: setup ## stage one: run the recipe's teachers over its views, into a cache
 	@$(BIN) teacher-logits $(RECIPE) --provider $(PROVIDER) $(SETS) $(ARGS)
@@ -67,6 +68,10 @@ check: ## formatting and lints, as before each commit
 bench: runtime ## benchmarks; the tables they feed are under docs/
 	@cargo bench --workspace
 
-gpu-check: ## on a machine with an NVIDIA GPU: capture by CUDA and compare with the CPU
+cuda-build: ## on any machine: build for CUDA with a real toolkit, which is fetched (1.1 GB, 15 minutes)
+	@tests/cuda_build.sh
+
+gpu-check: ## on a machine with an NVIDIA GPU: capture and train by CUDA, compare with the CPU, time steps
 	@$(MAKE) --no-print-directory setup PROVIDER=cuda
 	@tests/gpu_check.sh
+	@tests/gpu_check_students.sh

@@ -180,6 +180,19 @@ fn a_student_without_its_cache_says_what_to_type() {
 }
 
 #[test]
+fn a_device_that_this_build_lacks_is_refused_with_the_build_to_make() {
+    let bench = Bench::new("device");
+    let recipe = "pipelines/digits/resnet-resnet8/ce.toml";
+    let run = |device: &[&str]| bench.run(&[&["student", recipe], device].concat());
+    if !cfg!(feature = "cuda") {
+        let words = ["no CUDA for students", "make build DEVICE=cuda"];
+        check(run(&["--device", "cuda"]), 2, &words);
+    }
+    check(run(&["--device", "gpu"]), 2, &["`gpu`", "`cuda`"]);
+    check(run(&["--tf32"]), 2, &["--tf32", "--device cuda"]);
+}
+
+#[test]
 fn a_recipe_that_is_not_there_and_one_that_is_no_toml_are_refused() {
     let bench = Bench::new("no_recipe");
     check(

@@ -20,6 +20,9 @@ recipe=pipelines/quick.toml
 "$binary" report "$work/run" --out "$work/report"
 "$binary" export "$work/run" --onnx "$work/zoo/run.onnx" --with-normalisation --check
 
+echo "== CUDA students on a GPU of the mind"
+tests/fake_gpu/run.sh
+
 echo "== readers: pyarrow, pandas, polars, DuckDB"
 python=.runtime/python/bin/python
 [ -x "$python" ] || python3 -m venv .runtime/python

@@ -115,9 +115,12 @@ pub(crate) struct Student {
     /// Refuse any cache of the training split but the one with this id
     #[arg(long, value_name = "CACHE_ID")]
     pub(crate) expect: Option<String>,
-    /// Where the student computes
+    /// Where the student computes: `cpu`, or `cuda` (`cuda:1` for the second GPU) in a build for CUDA
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
+    /// Let CUDA round the inputs of convolutions to TensorFloat-32: faster, three decimal digits
+    #[arg(long)]
+    pub(crate) tf32: bool,
     /// Compute threads; all cores where absent
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -566,6 +569,12 @@ pub(crate) struct BenchStep {
     /// What the student computes in
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub(crate) precision: Precision,
+    /// Where the student computes: `cpu`, or `cuda` in a build for CUDA
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Let CUDA round the inputs of convolutions to TensorFloat-32
+    #[arg(long)]
+    pub(crate) tf32: bool,
     /// The most that kernels may use; the best that this processor has where absent
     #[arg(long, value_name = "SET")]
     pub(crate) instructions: Option<InstructionSet>,

@@ -17,6 +17,7 @@ macro_rules! println {
 mod args;
 mod board;
 mod commands;
+mod device;
 mod exit;
 mod experiment;
 mod machine;

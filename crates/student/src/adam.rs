@@ -46,6 +46,9 @@ impl Moments {
 
     /// `w -= lr * weight_decay * w`, then `w -= lr * m' / (sqrt(v') + eps)` with the moments freed of their start at
     /// zero. Bias corrections are computed in f64, everything else in f32, as PyTorch does.
+    ///
+    /// It is computed on the host, also for parameters on a GPU: of the largest student that is 23 MB each way per step,
+    /// as much time as a dozen operations for each of its 150 parameters would take to start.
     pub(crate) fn step(
         &mut self,
         gradients: &GradStore,

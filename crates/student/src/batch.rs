@@ -118,7 +118,8 @@ impl TeacherRows for CleanRows<'_> {
     }
 }
 
-/// Pixels, labels and the teacher's rows of the same (sample, view) pairs.
+/// Pixels, labels and the teacher's rows of the same (sample, view) pairs. Pixels go to the student's device; the rest
+/// stays on the host, where losses are computed.
 #[derive(Debug)]
 pub struct TrainBatch {
     /// (B, height, width, channels), normalised.
@@ -151,7 +152,7 @@ impl TrainBatch {
         let host_labels = labels_of(&pixels.requests, dataset);
         let teacher_logits = match teacher {
             None => None,
-            Some(teacher) => Some(teacher_logits(pixels, dataset, teacher, device)?),
+            Some(teacher) => Some(teacher_logits(pixels, dataset, teacher)?),
         };
         let mixed = match pixels.mixed.is_empty() {
             true => None,
@@ -160,15 +161,15 @@ impl TrainBatch {
                 let partners: Vec<u32> = mixed().map(|mixed| mixed.partner_label).collect();
                 let lambdas: Vec<f32> = mixed().map(|mixed| mixed.lambda).collect();
                 Some((
-                    Tensor::new(partners, device)?,
-                    Tensor::new(lambdas, device)?,
+                    Tensor::new(partners, &Device::Cpu)?,
+                    Tensor::new(lambdas, &Device::Cpu)?,
                 ))
             }
         };
         Ok(Self {
             mixed,
             pixels: pixel_tensor(pixels, device)?,
-            labels: Tensor::from_slice(&host_labels, host_labels.len(), device)?,
+            labels: Tensor::from_slice(&host_labels, host_labels.len(), &Device::Cpu)?,
             teacher_logits,
             strong: None,
             bank: None,
@@ -187,7 +188,7 @@ impl TrainBatch {
         teacher: &dyn TeacherRows,
         device: &Device,
     ) -> Result<Self, StudentError> {
-        let logits = teacher_logits(pixels, dataset, teacher, device)?;
+        let logits = teacher_logits(pixels, dataset, teacher)?;
         Ok(Self {
             strong: Some((pixel_tensor(pixels, device)?, logits)),
             ..self
@@ -203,11 +204,10 @@ impl TrainBatch {
         pairs: &[(u32, u32)],
         dataset: &Dataset,
         teacher: &dyn TeacherRows,
-        device: &Device,
     ) -> Result<Self, StudentError> {
         let gather = |logits: &mut [f32], labels: &mut [u32]| teacher.bank(pairs, logits, labels);
-        let logits = gathered(pairs, dataset, teacher.n_classes(), device, gather)?;
-        let labels = Tensor::new(labels_of(pairs, dataset), device)?;
+        let logits = gathered(pairs, dataset, teacher.n_classes(), gather)?;
+        let labels = Tensor::new(labels_of(pairs, dataset), &Device::Cpu)?;
         Ok(Self {
             bank: Some((logits, labels)),
             ..self
@@ -295,11 +295,10 @@ fn teacher_logits(
     pixels: &PixelBatch,
     dataset: &Dataset,
     teacher: &dyn TeacherRows,
-    device: &Device,
 ) -> Result<Tensor, StudentError> {
     let n_classes = teacher.n_classes();
     let gather = |logits: &mut [f32], labels: &mut [u32]| teacher.rows(pixels, logits, labels);
-    gathered(&pixels.requests, dataset, n_classes, device, gather)
+    gathered(&pixels.requests, dataset, n_classes, gather)
 }
 
 /// (rows, C) of what `gather` writes, once its labels have turned out to be the dataset's.
@@ -307,7 +306,6 @@ fn gathered(
     pairs: &[(u32, u32)],
     dataset: &Dataset,
     n_classes: usize,
-    device: &Device,
     gather: impl FnOnce(&mut [f32], &mut [u32]) -> Result<(), StudentError>,
 ) -> Result<Tensor, StudentError> {
     let mut logits = vec![0.0; pairs.len() * n_classes];
@@ -315,7 +313,11 @@ fn gathered(
     gather(&mut logits, &mut labels)?;
     let expected = labels_of(pairs, dataset);
     match expected.iter().zip(&labels).position(|(a, b)| a != b) {
-        None => Ok(Tensor::from_vec(logits, (pairs.len(), n_classes), device)?),
+        None => Ok(Tensor::from_vec(
+            logits,
+            (pairs.len(), n_classes),
+            &Device::Cpu,
+        )?),
         Some(row) => Err(StudentError::Label {
             sample: pairs[row].0,
             dataset: expected[row],

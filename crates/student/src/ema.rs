@@ -79,7 +79,7 @@ impl Ema {
         };
         self.n_steps = find(&N_STEPS.to_owned())?.to_scalar()?;
         for (name, average) in &mut self.of {
-            *average = find(name)?;
+            *average = find(name)?.to_device(average.device())?;
         }
         Ok(())
     }

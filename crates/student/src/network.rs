@@ -101,13 +101,17 @@ impl Network {
         Ok(Self { precision, ..self })
     }
 
-    /// Logits (B, classes) for pixels (B, height, width, channels).
+    /// Logits (B, classes), on the host, for pixels (B, height, width, channels) on the network's device.
+    ///
+    /// Losses and metrics are computed on the host whatever the device: they are a walk over B x C numbers, which travel
+    /// there and back in less time than a GPU takes to start the dozens of small operations that a loss consists of.
     ///
     /// # Errors
     /// What Candle reports.
     pub fn forward(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
         self.multiply_for(mode);
-        Ok(self.student.forward(&FeatureMap::new(pixels)?, mode)?)
+        let logits = self.student.forward(&FeatureMap::new(pixels)?, mode)?;
+        Ok(logits.to_device(&Device::Cpu)?)
     }
 
     /// What the last layer sees, (B, features), for pixels (B, height, width, channels).

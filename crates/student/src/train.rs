@@ -404,7 +404,7 @@ impl Source {
             let own: Vec<u32> = pixels.requests.iter().map(|&(sample, _)| sample).collect();
             let n_views = teacher.captured_views(job.views.n_views);
             let pairs = bank::draw(job.seed, step, n_bank, samples, n_views, &own)?;
-            batch = batch.with_bank(&pairs, &job.train, teacher, &job.device)?;
+            batch = batch.with_bank(&pairs, &job.train, teacher)?;
         }
         self.views.recycle(pixels);
         Ok(batch)

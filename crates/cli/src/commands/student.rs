@@ -18,6 +18,7 @@ use logitcask_student::{
 };
 
 use crate::args::Student;
+use crate::device;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{Experiment, hex, student_preprocess};
 use crate::progress::{Progress, duration, say};
@@ -28,7 +29,7 @@ use dump::Dump;
 pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     let (student, spec) = sections(&recipe)?;
-    let device = student_device(&args.device)?;
+    let device = device::open(&args.device, args.tf32)?;
     compute_on(args.threads)?;
     // Wrong names are refused before anything is read.
     let row = logitcask_student::find_model(&student.name)
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         n_classes,
         epochs: spec.epochs as u32,
         dtype: DType::F32,
-        device: &device,
+        device: &Device::Cpu, // where losses are computed
     };
     let objective =
         Objective::new(&recipe.loss, &setup).map_err(|error| Failure::from(error).as_asked())?;
@@ -162,6 +163,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     for symptom in symptoms(&run, recipe.seed)? {
         say(format!("note: {symptom}\n  hint: {}", symptom.remedy()));
     }
+    let computed_on = device::describe(&job.device, args.tf32);
     record.recorded = provenance(&recipe, &experiment, &run_digest);
     if let (Some(taught), Some(cached)) = (taught, cached) {
         let seconds = caches.seconds().to_string();
@@ -173,6 +175,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         let of_teacher = of_teacher.map(|(key, value)| (key.to_owned(), value));
         record.recorded.extend(of_teacher);
     }
+    record.recorded.insert("device".to_owned(), computed_on);
     if !notes.is_empty() {
         record.recorded.insert("notes".to_owned(), notes.join(" "));
     }
@@ -216,16 +219,6 @@ fn compute_on(threads: Option<usize>) -> Outcome {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
     let made = pool.use_current_thread().build_global();
     made.map_err(|error| Failure::work(format!("cannot start the compute threads: {error}")))
-}
-
-pub(crate) fn student_device(name: &str) -> Outcome<Device> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        other => Err(
-            Failure::asked(format!("no student can compute on `{other}` in this build"))
-                .hint("use `--device cpu`"),
-        ),
-    }
 }
 
 fn open_caches(experiment: &Experiment, args: &Student) -> Outcome<Teachers> {

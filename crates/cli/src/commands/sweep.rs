@@ -14,7 +14,8 @@ use logitcask_student::{EpochRecord, RunRecord};
 
 use crate::args;
 use crate::board::{Board, Entry};
-use crate::commands::student::{RECIPE, sections, student_device};
+use crate::commands::student::{RECIPE, sections};
+use crate::device;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::Experiment;
 use crate::progress::{duration, on_terminal, say};
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
         return Err(Failure::asked("`--jobs 0` would run nothing"));
     }
     for device in &args.devices {
-        student_device(device)?;
+        device::open(device, false)?;
     }
     if !args.show {
         let out = args.out.clone();

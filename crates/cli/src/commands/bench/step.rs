@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::{cpu_seconds, median, peak_rss_bytes};
 use crate::args::{BenchStep, InstructionSet, Precision};
+use crate::device;
 use crate::exit::{Failure, Outcome};
 use crate::progress::bytes;
 
@@ -114,7 +115,7 @@ impl Bench {
             height: size,
             width: size,
         };
-        let device = Device::Cpu;
+        let device = device::open(&args.device, args.tf32)?;
         let precision = match args.precision {
             Precision::F32 => logitcask_layers::Precision::F32,
             Precision::Bf16 => logitcask_layers::Precision::Bf16,
@@ -123,7 +124,7 @@ impl Bench {
             n_classes,
             epochs: 1,
             dtype: DType::F32,
-            device: &device,
+            device: &Device::Cpu, // where losses are computed
         };
         let losses = args.losses.iter().map(|text| loss_spec(text));
         let objective = Objective::new(&losses.collect::<Outcome<Vec<_>>>()?, &setup)
@@ -158,7 +159,7 @@ impl Bench {
             objective,
             optimizer: Optimizer::new(parameters, &optimizer),
             pixels: Tensor::from_vec(pixels, shape, &device)?,
-            labels: Tensor::from_slice(&host_labels, host_labels.len(), &device)?,
+            labels: Tensor::from_slice(&host_labels, host_labels.len(), &Device::Cpu)?,
             host_labels,
             cache,
             order: Stream::new(SEED, Purpose::Bench, [1, 0, 0]),
@@ -219,6 +220,8 @@ impl Bench {
         if let Some(gradients) = gradients.take(&parameters, None)? {
             self.optimizer.step(&gradients, 0.05)?;
         }
+        // A GPU is told what to do and does it later.
+        self.pixels.device().synchronize()?;
         self.steps_done += 1;
         lap(&mut split.update);
         Ok(split)
@@ -343,6 +346,8 @@ fn print(
             "loss": args.losses,
             "threads": rayon::current_num_threads(),
             "precision": args.precision.name(),
+            "device": args.device,
+            "tf32": args.tf32,
             "instructions": format!("{:?}", instructions()).to_lowercase(),
             "steps": args.steps,
             "median_s": median(&totals),

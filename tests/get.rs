@@ -2,6 +2,8 @@
 //! connections, knows no ranges, lies about lengths or says no. What bears the dataset's name afterwards is whole, or is
 //! not there.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod bench;
 
 use std::fs;
@@ -629,7 +631,8 @@ fn archives_stay_inside_their_folder() {
         );
     }
     let plain = zip::write::SimpleFileOptions::default();
-    let zipped = |fill: &dyn Fn(&mut zip::ZipWriter<std::io::Cursor<Vec<u8>>>)| {
+    type Writer = zip::ZipWriter<std::io::Cursor<Vec<u8>>>;
+    let zipped = |fill: &dyn Fn(&mut Writer)| {
         let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
         fill(&mut writer);
         writer.finish().unwrap().into_inner()

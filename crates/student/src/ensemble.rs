@@ -402,7 +402,10 @@ mod tests {
     fn impossible_classes_keep_finite_logits() {
         let [a, b] = [[1e4, -1e4], [1e4, -1e4]].map(|row| Fixed(row.to_vec()));
         let ensemble = Ensemble::new(vec![&a, &b], &spec(Combine::Probabilities), 1).unwrap();
-        assert_eq!(answer(&ensemble, 0), [0.0, -2e4]);
+        // The two halves add up to one but for the last digits of their logarithms: 1.7e-13 was measured.
+        let found = answer(&ensemble, 0);
+        assert!(found[0].abs() < 1e-12, "{found:?}");
+        assert_eq!(found[1], -2e4);
     }
 
     #[test]

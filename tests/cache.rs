@@ -4,6 +4,7 @@
 mod bench;
 
 use std::fs;
+use std::process::Stdio;
 
 use bench::Bench;
 use serde_json::Value;
@@ -248,4 +249,52 @@ fn a_name_that_fits_nothing_or_too_much_is_refused() {
     let run = bench.run(&["cache", "show", "digits"]);
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("fits 2 caches"), "{}", run.stderr);
+}
+
+#[test]
+fn parts_that_run_at_once_make_the_cache_that_one_run_makes() {
+    let sets = ["teacher.0.chunk_rows=128", "teacher.0.batch_size=64"];
+    let sets = sets.map(|set| ["--set", set]).concat();
+    let edit = |text: String| text.replace("count = 9", "count = 2");
+    let whole = Bench::new("not-divided");
+    let recipe = whole.recipe(edit);
+    whole
+        .run(&[&["teacher-logits", &recipe], &sets[..]].concat())
+        .ok();
+
+    let divided = Bench::new("divided");
+    let recipe = divided.recipe(edit);
+    let cache_dir = divided.cache_dir();
+    let running: Vec<_> = ["1/3", "2/3", "3/3"]
+        .map(|part| {
+            let args = ["teacher-logits", &recipe, "--part", part, "--cache-dir"];
+            let args = [&args[..], &[cache_dir.to_str().unwrap()], &sets[..]].concat();
+            let mut command = divided.command(&args);
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .into();
+    for part in running {
+        let output = part.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+    }
+    let ids = |bench: &Bench| -> Vec<String> {
+        let listed = bench.run(&["cache", "ls", "--json"]).ok().stdout;
+        let names = listed.lines().map(|line| json(line)["name"].clone());
+        names
+            .map(|name| {
+                let shown = bench.run(&["cache", "show", name.as_str().unwrap(), "--json"]);
+                let shown = json(&shown.ok().stdout);
+                format!(
+                    "{} {} {}",
+                    name,
+                    shown["views"].as_array().unwrap().len(),
+                    shown["id"]
+                )
+            })
+            .collect()
+    };
+    assert_eq!(ids(&divided), ids(&whole));
+    assert_eq!(ids(&whole).len(), 2);
 }

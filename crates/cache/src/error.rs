@@ -216,6 +216,16 @@ pub enum CacheError {
         #[source]
         source: LockError,
     },
+    /// A chunk that this writer must not write.
+    #[error(
+        "chunk {chunk} of view {view} is not to be written here: it is of another part, or the view is finished"
+    )]
+    NotOurs {
+        /// The view.
+        view: u32,
+        /// The chunk.
+        chunk: u32,
+    },
     /// The view still lacks chunks.
     #[error("view {view} cannot be finished: {missing} of {n_chunks} chunks are missing")]
     Unfinished {

@@ -23,6 +23,15 @@ pub(crate) fn chunk_name(chunk: u32) -> String {
     format!("part-{chunk:05}.arrow")
 }
 
+/// Whether [`chunk_name`] gives this name for some chunk.
+pub(crate) fn is_chunk_name(name: &str) -> bool {
+    let number = name
+        .strip_prefix("part-")
+        .and_then(|name| name.strip_suffix(".arrow"))
+        .and_then(|number| number.parse().ok());
+    number.is_some_and(|chunk| chunk_name(chunk) == name)
+}
+
 /// What [`find`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {

@@ -2,11 +2,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use logitcask_durable::Lock;
 use serde::Serialize;
 
-use crate::folder;
-use crate::{CacheError, Summary};
+use crate::{CacheError, Summary, folder, locks};
 
 /// What may go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,17 +72,15 @@ pub fn remove(path: &Path) -> Result<(), CacheError> {
             path: path.to_path_buf(),
         });
     }
-    let lock = Lock::acquire(&path.join(folder::LOCK)).map_err(|source| CacheError::Lock {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let door = locks::door(path)?;
+    locks::nobody_writes(path)?;
     // Without its manifest a folder is no cache, whatever else is still in it.
     fs::remove_file(&manifest).map_err(CacheError::io("remove", &manifest))?;
     for view in folder::view_folders(path)? {
         let view = folder::view_folder(path, view);
         fs::remove_dir_all(&view).map_err(CacheError::io("remove", &view))?;
     }
-    drop(lock);
+    drop(door);
     // Files that are not ours stay, and then the folder does.
     match fs::remove_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),

@@ -29,6 +29,7 @@ mod folder;
 mod gc;
 mod key;
 mod layouts;
+mod locks;
 mod manifest;
 mod reader;
 mod rework;

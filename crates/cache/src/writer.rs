@@ -8,23 +8,28 @@ use logitcask_durable::Lock;
 
 use crate::chunk::{self, Chunk, ChunkPlace, ChunkRows, NO_LABEL, Row};
 use crate::folder::{self, chunk_name, view_folder};
+use crate::locks;
 use crate::source::Io;
 use crate::view_file::{ChunkEntry, ViewFile};
 use crate::{CacheError, Encoding, Manifest};
 
-/// A cache being written.
+/// A cache being written, or some of its chunks.
 ///
 /// The unit of work is a chunk: it appears whole or not at all. A view exists once [`finish_view`](Self::finish_view)
 /// has written its `view.json`; until then its chunks are work that a later capture takes up where this one stopped.
-/// One process writes a cache at a time; within it, chunks may be written from many threads.
+/// A chunk is written by one process at a time, and never again once it is whole; several processes, on one host or
+/// many, may write different chunks at once. Within a process, chunks may be written from many threads.
 pub struct LogitWriter {
     path: PathBuf,
     manifest: Manifest,
     /// Circumstances of this run, which go into the views that it finishes.
-    recorded: Mutex<BTreeMap<String, String>>,
+    recorded: BTreeMap<String, String>,
+    /// The chunks that this writer may write, in every view.
+    chunks: Range<u32>,
     /// Chunks of unfinished views that are known to be whole.
     whole: Mutex<BTreeMap<u32, BTreeMap<u32, WholeChunk>>>,
-    _lock: Lock,
+    /// `None` where there are no chunks to write.
+    _lock: Option<Lock>,
 }
 
 /// A chunk that has been written or verified, and what `view.json` will say about it.
@@ -35,26 +40,35 @@ pub(crate) struct WholeChunk {
 }
 
 impl LogitWriter {
-    /// Makes the cache `root/<teacher>-<key12>/`, or takes up the one that is there.
+    /// Makes the cache `root/<teacher>-<key12>/`, or takes up the one that is there, to write any of its chunks.
     ///
     /// An existing cache keeps its manifest, chunk size included; what `manifest` records goes into the views that this
     /// writer finishes.
     ///
     /// # Errors
-    /// If the manifest is impossible, another process holds the lock, the folder cannot be written, or a cache with the
-    /// same key disagrees in its labels, its pixels or its shape.
+    /// If the manifest is impossible, another process is writing chunks of this cache, the folder cannot be written, or
+    /// a cache with the same key disagrees in its labels, its pixels or its shape.
     pub fn open(root: &Path, manifest: &Manifest) -> Result<LogitWriter, CacheError> {
+        LogitWriter::open_part(root, manifest, |n_chunks| 0..n_chunks)
+    }
+
+    /// The same, to write only the chunks that `part` picks, told how many there are. Other processes may hold other
+    /// parts at the same time.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), where only a process that writes one of the same chunks is in the way.
+    pub fn open_part(
+        root: &Path,
+        manifest: &Manifest,
+        part: impl FnOnce(u32) -> Range<u32>,
+    ) -> Result<LogitWriter, CacheError> {
         manifest.check()?;
         let path = match folder::find(root, &manifest.key)? {
             folder::Found::Hit(path) => path,
             folder::Found::Miss { .. } => root.join(manifest.folder_name()),
         };
         logitcask_durable::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
-        let lock = Lock::acquire(&path.join(folder::LOCK)).map_err(|source| CacheError::Lock {
-            path: path.clone(),
-            source,
-        })?;
-        remove_leftovers(&path)?;
+        let door = locks::door(&path)?;
         let existing = match Manifest::read(&path) {
             Ok(existing) => {
                 existing.check_agrees(manifest, &path)?;
@@ -66,10 +80,17 @@ impl LogitWriter {
             }
             Err(error) => return Err(error),
         };
+        let n_chunks = existing.n_chunks();
+        let chunks = part(n_chunks);
+        let chunks = chunks.start.min(n_chunks)..chunks.end.min(n_chunks);
+        let lock = locks::lock_chunks(&path, &chunks)?;
+        remove_leftovers(&path, &chunks)?;
+        drop(door);
         Ok(LogitWriter {
             path,
             manifest: existing,
-            recorded: Mutex::new(manifest.recorded.clone()),
+            recorded: manifest.recorded.clone(),
+            chunks,
             whole: Mutex::default(),
             _lock: lock,
         })
@@ -98,8 +119,18 @@ impl LogitWriter {
         folder::views_of(&self.path)
     }
 
-    /// The chunks of `view` that are still to be written, in order. Whole chunks that a killed run left behind are
-    /// verified, row by row, and kept; damaged ones count as missing.
+    /// What the manifest handed to [`open`](Self::open) recorded: the circumstances of this run.
+    pub fn recorded(&self) -> &BTreeMap<String, String> {
+        &self.recorded
+    }
+
+    /// The chunks that this writer may write, in every view.
+    pub fn chunks(&self) -> Range<u32> {
+        self.chunks.clone()
+    }
+
+    /// Those of this writer's chunks of `view` that are still to be written, in order. Whole chunks that a killed run
+    /// left behind are verified, row by row, and kept; damaged ones count as missing.
     ///
     /// # Errors
     /// If a file that is there cannot be read.
@@ -107,20 +138,37 @@ impl LogitWriter {
         if self.views()?.contains(&view) {
             return Ok(Vec::new());
         }
+        self.missing_of(view, self.chunks())
+    }
+
+    fn missing_of(&self, view: u32, chunks: Range<u32>) -> Result<Vec<u32>, CacheError> {
         let mut known = self.whole_of(view);
-        for chunk in 0..self.manifest.n_chunks() {
+        let mut missing = Vec::new();
+        for chunk in chunks {
             if known.contains_key(&chunk) {
                 continue;
             }
-            if let Some(whole) = self.take_up(view, chunk)? {
-                known.insert(chunk, whole);
+            match self.take_up(view, chunk)? {
+                Some(whole) => drop(known.insert(chunk, whole)),
+                None => missing.push(chunk),
             }
         }
-        let missing = (0..self.manifest.n_chunks())
-            .filter(|chunk| !known.contains_key(chunk))
-            .collect();
-        self.lock_whole().insert(view, known);
+        self.lock_whole().entry(view).or_default().extend(known);
         Ok(missing)
+    }
+
+    /// Refuses work that the disk cannot hold: this writer's missing chunks of `views`.
+    ///
+    /// # Errors
+    /// [`CacheError::DiskFull`] naming what is needed and what is there.
+    pub fn check_space(&self, views: &[u32]) -> Result<(), CacheError> {
+        let mut n_rows = 0;
+        for &view in views {
+            for chunk in self.missing_chunks(view)? {
+                n_rows += self.chunk_range(chunk)?.len() as u64;
+            }
+        }
+        crate::check_space(&self.path, &self.manifest, n_rows)
     }
 
     /// The samples that `chunk` covers.
@@ -131,10 +179,10 @@ impl LogitWriter {
         self.manifest.chunk_range(chunk)
     }
 
-    /// Writes one chunk. It is on the disk, whole, when this returns.
+    /// Writes one of this writer's chunks. It is on the disk, whole, when this returns.
     ///
     /// # Errors
-    /// Rows that do not fit the manifest, logits that are not finite or too large for the encoding (each names the
+    /// A chunk of another part, or of a view that is finished; rows that do not fit the manifest, logits that are not finite or too large for the encoding (each names the
     /// sample), or what the file system reports.
     pub fn write_chunk(
         &self,
@@ -157,6 +205,10 @@ impl LogitWriter {
     pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
+        // The lock guards these chunks and no others, and what `view.json` vouches for stays as it is.
+        if !self.chunks.contains(&chunk) || folder.join(folder::VIEW_MANIFEST).exists() {
+            return Err(CacheError::NotOurs { view, chunk });
+        }
         logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
         logitcask_durable::write_atomic(&path, |file| file.write_all(bytes))
             .map_err(CacheError::io("write", &path))?;
@@ -174,27 +226,21 @@ impl LogitWriter {
         Ok(())
     }
 
-    /// Notes a circumstance in the views finished from here on: what the teacher's time was, say.
-    pub fn record(&self, name: &str, value: impl Into<String>) {
-        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        recorded.insert(name.to_owned(), value.into());
-    }
-
-    /// Writes `view.json`: from here on the view exists.
+    /// Writes `view.json`, with what the manifest handed to [`open`](Self::open) recorded: from here on the view exists.
+    /// One that is finished already is left as it is.
     ///
     /// # Errors
-    /// If chunks are missing, or what the file system reports.
+    /// [`CacheError::Unfinished`] while chunks are missing, this writer's or another part's; or what the file system
+    /// reports.
     pub fn finish_view(&self, view: u32) -> Result<(), CacheError> {
-        let recorded = self
-            .recorded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        self.finish_view_as(view, recorded)
+        self.finish_view_as(view, self.recorded.clone())
     }
 
-    /// The same with other circumstances than this run's: those under which the rows were made.
-    pub(crate) fn finish_view_as(
+    /// The same with the circumstances under which this view's rows were made.
+    ///
+    /// # Errors
+    /// As [`finish_view`](Self::finish_view).
+    pub fn finish_view_as(
         &self,
         view: u32,
         recorded: BTreeMap<String, String>,
@@ -202,25 +248,49 @@ impl LogitWriter {
         if self.views()?.contains(&view) {
             return Ok(());
         }
-        let whole = self.whole_of(view);
+        // Chunks of other parts are verified here, once: what `view.json` vouches for, this process has read.
         let n_chunks = self.manifest.n_chunks();
-        if whole.len() != n_chunks as usize {
-            let missing = n_chunks as usize - whole.len();
+        let mut missing = self.absent_chunks(view)?;
+        if missing == 0 {
+            missing = self.missing_of(view, 0..n_chunks)?.len();
+        }
+        if missing > 0 {
             return Err(CacheError::Unfinished {
                 view,
                 missing,
                 n_chunks,
             });
         }
+        let whole = self.whole_of(view);
         let null_samples = whole
             .values()
             .flat_map(|chunk| chunk.null_samples.iter().copied())
             .collect();
         let chunks = whole.into_values().map(|chunk| chunk.entry).collect();
         let file = ViewFile::new(&self.manifest, view, chunks, null_samples, recorded);
-        file.write(&view_folder(&self.path, view).join(folder::VIEW_MANIFEST))?;
+        // Two parts can find the view whole at the same moment; the first one's file stays.
+        let _door = locks::door(&self.path)?;
+        if !self.views()?.contains(&view) {
+            file.write(&view_folder(&self.path, view).join(folder::VIEW_MANIFEST))?;
+        }
         self.lock_whole().remove(&view);
         Ok(())
+    }
+
+    /// How many chunks of `view` have no file yet, by the folder's names alone. Listing the folder, unlike asking for
+    /// each name, makes a network file system look again.
+    fn absent_chunks(&self, view: u32) -> Result<usize, CacheError> {
+        let folder = view_folder(&self.path, view);
+        let n_chunks = self.manifest.n_chunks() as usize;
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(n_chunks),
+            Err(error) => return Err(CacheError::io("read the folder", &folder)(error)),
+        };
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let names: BTreeSet<String> = names.filter_map(|name| name.into_string().ok()).collect();
+        let is_there = |chunk: &u32| names.contains(&chunk_name(*chunk));
+        Ok(n_chunks - (0..self.manifest.n_chunks()).filter(is_there).count())
     }
 
     /// Verifies a chunk file that is there; `None` where there is none, or where it is not whole.
@@ -290,19 +360,19 @@ pub(crate) fn summarise(
     })
 }
 
-/// Removes the temporary files of killed writers. The lock is ours, so no living writer's file is among them.
-fn remove_leftovers(cache: &Path) -> Result<(), CacheError> {
+/// Removes the temporary files of killed writers: of manifests and locks, which are written behind the door that we
+/// hold, and of the chunks that are ours.
+fn remove_leftovers(cache: &Path, chunks: &Range<u32>) -> Result<(), CacheError> {
+    let chunks: BTreeSet<String> = chunks.clone().map(chunk_name).collect();
+    let is_ours = |name: &str| !folder::is_chunk_name(name) || chunks.contains(name);
     let clean = |folder: &Path| {
-        logitcask_durable::remove_leftovers(folder)
+        logitcask_durable::remove_leftovers(folder, is_ours)
             .map(drop)
             .map_err(CacheError::io("clean", folder))
     };
     clean(cache)?;
-    let entries = std::fs::read_dir(cache).map_err(CacheError::io("read the folder", cache))?;
-    let folders: BTreeSet<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect();
-    folders.iter().try_for_each(|folder| clean(folder))
+    for view in folder::view_folders(cache)? {
+        clean(&view_folder(cache, view))?;
+    }
+    Ok(())
 }

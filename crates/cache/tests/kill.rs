@@ -8,10 +8,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use logitcask_cache::{Encoding, LogitCache, Manifest, OpenOptions};
-use support::{capture, files, label, logit, manifest};
+use logitcask_cache::{CacheError, Encoding, LogitCache, LogitWriter, Manifest, OpenOptions};
+use support::{files, label, logit, manifest, write_chunk};
 
 const FOLDER: &str = "LOGITCASK_KILL_TEST_FOLDER";
+const CHUNKS: &str = "LOGITCASK_KILL_TEST_CHUNKS";
 const N_VIEWS: u32 = 3;
 
 fn synthetic() -> Manifest {
@@ -21,17 +22,31 @@ fn synthetic() -> Manifest {
 /// Not a test of its own: what the child process runs.
 #[test]
 fn child_that_captures() {
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        capture(Path::new(&folder), &synthetic(), N_VIEWS, &[5, 77]);
+    let (Some(folder), Ok(chunks)) = (std::env::var_os(FOLDER), std::env::var(CHUNKS)) else {
+        return;
+    };
+    let (start, end) = chunks.split_once("..").unwrap();
+    let chunks = start.parse().unwrap()..end.parse().unwrap();
+    let writer = LogitWriter::open_part(Path::new(&folder), &synthetic(), |_| chunks).unwrap();
+    for view in 0..N_VIEWS {
+        for chunk in writer.missing_chunks(view).unwrap() {
+            write_chunk(&writer, view, chunk, &[5, 77]);
+        }
+        // Another part may have to complete it.
+        match writer.finish_view(view) {
+            Ok(()) | Err(CacheError::Unfinished { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
-fn child(folder: &Path) -> Child {
+fn child(folder: &Path, chunks: &str) -> Child {
     let me = std::env::current_exe().unwrap();
     let mut command = Command::new(me);
     command
         .args(["--exact", "child_that_captures"])
-        .env(FOLDER, folder);
+        .env(FOLDER, folder)
+        .env(CHUNKS, chunks);
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -60,10 +75,12 @@ fn check_what_is_there(root: &Path) {
     }
 }
 
-fn kill_and_resume(n_kills: u32) {
+/// Runs one process for each of `parts` at a time, kills them at random moments and starts them again until all have
+/// ended by themselves; over and over, until `n_kills` have been killed.
+fn kill_and_resume(parts: &[&'static str], n_kills: u32) {
     let whole = tempfile::tempdir().unwrap();
     let started = Instant::now();
-    assert!(child(whole.path()).wait().unwrap().success());
+    assert!(child(whole.path(), "0..10").wait().unwrap().success());
     let whole_time = started.elapsed();
     let cache = logitcask_cache::list(whole.path()).unwrap().remove(0);
     let expected = files(&cache.path);
@@ -71,35 +88,35 @@ fn kill_and_resume(n_kills: u32) {
     let (mut kills, mut round) = (0, 0u64);
     while kills < n_kills {
         let root = tempfile::tempdir().unwrap();
-        // The moments are spread over the whole run by the golden ratio; a run that ends before its moment starts anew.
-        loop {
+        // The moments are spread over the whole run by the golden ratio.
+        let mut start = |part: &'static str| {
             round += 1;
             let share = (round as f64 * 0.618_033_988_749_895).fract();
             let moment = Instant::now() + whole_time.mul_f64(share);
-            let mut child = child(root.path());
-            let ended = loop {
-                if let Some(status) = child.try_wait().unwrap() {
-                    break Some(status);
-                }
-                if Instant::now() >= moment {
-                    break None;
-                }
-                std::thread::sleep(Duration::from_micros(200));
-            };
-            match ended {
-                Some(status) if status.success() => break,
-                // Killed between making its lock and writing its name into it, a process leaves a lock that nobody can
-                // judge but by its age: for a minute it is refused.
+            (part, child(root.path(), part), moment)
+        };
+        let mut running: Vec<_> = parts.iter().map(|part| start(part)).collect();
+        while let Some((part, mut process, moment)) = running.pop() {
+            match process.try_wait().unwrap() {
+                Some(status) if status.success() => {}
+                // Killed while it took over a stale lock, a process leaves a guard that nobody can judge but by its age:
+                // for a minute it is refused.
                 Some(_) => {
                     std::thread::sleep(Duration::from_secs(61));
-                    continue;
+                    running.insert(0, start(part));
                 }
-                None => {}
+                None if Instant::now() < moment => {
+                    std::thread::sleep(Duration::from_micros(200));
+                    running.insert(0, (part, process, moment));
+                }
+                None => {
+                    process.kill().unwrap();
+                    process.wait().unwrap();
+                    kills += 1;
+                    check_what_is_there(root.path());
+                    running.insert(0, start(part));
+                }
             }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-            check_what_is_there(root.path());
         }
         let cache = logitcask_cache::list(root.path()).unwrap().remove(0);
         let found = files(&cache.path);
@@ -116,8 +133,20 @@ fn kill_and_resume(n_kills: u32) {
 }
 
 /// A dozen by default; `LOGITCASK_FULL=1` makes it two hundred.
+fn n_kills() -> u32 {
+    if std::env::var_os("LOGITCASK_FULL").is_some() {
+        200
+    } else {
+        12
+    }
+}
+
 #[test]
 fn a_killed_capture_loses_nothing_that_it_had_finished() {
-    let is_full = std::env::var_os("LOGITCASK_FULL").is_some();
-    kill_and_resume(if is_full { 200 } else { 12 });
+    kill_and_resume(&["0..10"], n_kills());
+}
+
+#[test]
+fn killed_parts_of_one_capture_lose_nothing_either() {
+    kill_and_resume(&["0..3", "3..10", "10..10"], n_kills());
 }

@@ -489,4 +489,72 @@ fn stored_feature(encoding: Encoding, value: f32) -> Vec<u8> {
         Encoding::F32 => value.to_le_bytes().to_vec(),
         _ => half::f16::from_f32(value).to_le_bytes().to_vec(),
     }
+
+#[test]
+fn parts_are_written_at_once_and_whoever_completes_a_view_makes_it_exist() {
+    let whole = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 40, 3, 4);
+    let (expected, _) = capture(whole.path(), &made, 2, &[7]);
+
+    let root = tempfile::tempdir().unwrap();
+    let part = |chunks: std::ops::Range<u32>| {
+        LogitWriter::open_part(root.path(), &made, |n_chunks| {
+            assert_eq!(n_chunks, 10);
+            chunks
+        })
+    };
+    let (first, second) = (part(0..4).unwrap(), part(4..10).unwrap());
+    let nobodys = part(4..4).unwrap();
+    for overlapping in [3..5, 0..10, 9..10, 0..4] {
+        let error = part(overlapping).err().unwrap();
+        assert!(matches!(error, CacheError::Lock { .. }), "{error}");
+    }
+    let error = logitcask_cache::remove(first.path()).unwrap_err();
+    assert!(matches!(error, CacheError::Lock { .. }), "{error}");
+    // What a part that was killed left behind goes with the next one that holds its chunks, and no sooner.
+    let leftover = first.path().join("view=0000/.part-00004.arrow.tmp-1");
+    std::fs::create_dir_all(leftover.parent().unwrap()).unwrap();
+    std::fs::write(&leftover, b"half").unwrap();
+
+    for view in 0..2 {
+        for chunk in second.missing_chunks(view).unwrap() {
+            write_chunk(&second, view, chunk, &[7]);
+        }
+        assert!(matches!(
+            second.finish_view(view),
+            Err(CacheError::Unfinished { missing: 4, .. })
+        ));
+    }
+    assert_eq!(first.missing_chunks(0).unwrap(), [0, 1, 2, 3]);
+    let refused = first.write_chunk(0, 5, &ChunkRows::default());
+    assert!(refused.is_err(), "chunk 5 is the other part's");
+    drop(part(0..0).unwrap());
+    assert!(leftover.exists());
+    drop(second);
+    drop(part(4..10).unwrap());
+    assert!(!leftover.exists());
+    for chunk in 0..4 {
+        write_chunk(&first, 0, chunk, &[7]);
+        write_chunk(&first, 1, chunk, &[7]);
+    }
+    first.finish_view(0).unwrap();
+    // The last part may die between its last chunk and the view's file: any other finishes the view.
+    nobodys.finish_view(1).unwrap();
+    nobodys.finish_view(0).unwrap();
+    drop((first, nobodys));
+    assert_eq!(files(&expected), {
+        let path = list(root.path()).unwrap().remove(0).path;
+        files(&path)
+    });
+}
+
+#[test]
+fn what_the_disk_cannot_hold_is_refused_before_the_work() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F32, u32::MAX, 1000, 1 << 19);
+    let writer = LogitWriter::open(root.path(), &made).unwrap();
+    let views: Vec<u32> = (0..256).collect();
+    let error = writer.check_space(&views).unwrap_err();
+    assert!(matches!(error, CacheError::DiskFull { .. }), "{error}");
+    writer.check_space(&[]).unwrap();
 }

@@ -3,6 +3,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A lock held by this process, given back when dropped.
@@ -70,11 +71,8 @@ impl Lock {
         let contents = me.to_string();
         // Two rounds: the second follows the removal of a stale lock. Whoever loses the race meets a living owner.
         for _ in 0..2 {
-            match OpenOptions::new().write(true).create_new(true).open(path) {
-                Ok(mut file) => {
-                    file.write_all(contents.as_bytes())
-                        .and_then(|()| file.sync_all())
-                        .map_err(io_error)?;
+            match create_whole(path, &contents) {
+                Ok(()) => {
                     return Ok(Lock {
                         path: path.into(),
                         contents,
@@ -178,6 +176,56 @@ impl std::error::Error for LockError {
     }
 }
 
+/// Creates the lock with its contents in one step, or says that it exists: a link to a file that is already written. A
+/// process killed between creating the lock and writing its name into it would leave one that nobody can judge.
+fn create_whole(path: &Path, contents: &str) -> io::Result<()> {
+    let linked = || {
+        let temporary = temporary_beside(path)?;
+        let written = write_new(&temporary, contents);
+        let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+        let _ = fs::remove_file(&temporary);
+        linked
+    };
+    let again = |error: io::Error| match error.kind() {
+        // Somebody who cleans the folder took it for a leftover.
+        io::ErrorKind::NotFound => linked(),
+        _ => Err(error),
+    };
+    match linked().or_else(again).or_else(again) {
+        // Some file systems know no links, and say so in either way.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            write_new(path, contents)
+        }
+        other => other,
+    }
+}
+
+fn write_new(path: &Path, contents: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(contents.as_bytes())?;
+    file.sync_all()
+}
+
+/// A name that no other process uses, not even one with the same number on another host or in another container, and
+/// that [`is_leftover`](crate::is_leftover) knows.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| {
+        let why = format!("`{}` has no file name", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let (pid, nanoseconds) = (std::process::id(), now.map_or(0, |now| now.as_nanos()));
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Ok(path.with_file_name(format!(".{name}.tmp-{pid}{nanoseconds}{count}")))
+}
+
 /// Removes a lock whose process is gone on this host; an error says who holds it otherwise.
 ///
 /// Judging and removing are two steps, and between them another process could have removed the stale lock and taken a
@@ -212,8 +260,8 @@ fn remove_if_stale(path: &Path, me: &Owner) -> Result<(), LockError> {
 fn is_stale(path: &Path, text: &str, me: &Owner) -> bool {
     match Owner::parse(text) {
         Some(owner) => owner.host == me.host && !owner.is_alive(),
-        // A lock created but not yet written belongs to somebody who died between the two steps, or who is just now
-        // writing; only age tells them apart. Any other text is not ours to remove.
+        // Where there are no links, a lock created but not yet written belongs to somebody who died between the two
+        // steps, or who is just now writing; only age tells them apart. Any other text is not ours to remove.
         None => text.is_empty() && older_than_a_minute(path),
     }
 }

@@ -52,25 +52,35 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
 
 /// True for the name of a temporary file that [`write_atomic`] makes.
 pub fn is_leftover(name: &str) -> bool {
-    name.starts_with('.')
-        && name
-            .rsplit_once(".tmp-")
-            .is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+    target_of(name).is_some()
 }
 
-/// Removes what killed writers left behind in `folder`, and returns how many files that were.
+/// The name that a temporary file was to have; `None` for any other file.
+fn target_of(name: &str) -> Option<&str> {
+    let (target, pid) = name.strip_prefix('.')?.rsplit_once(".tmp-")?;
+    let is_number = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(target)
+}
+
+/// Removes what killed writers left behind in `folder`, and returns how many files that were. `is_ours` is asked about
+/// the name that each was to have.
 ///
-/// Call it only while holding the [`Lock`](crate::Lock) that guards the folder: a living writer's file looks the same.
+/// A living writer's file looks the same: say yes only to names that a [`Lock`](crate::Lock) of yours guards.
 ///
 /// # Errors
 /// Whatever reading the folder or removing a file reports.
-pub fn remove_leftovers(folder: &Path) -> io::Result<usize> {
+pub fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_leftover) {
-            fs::remove_file(entry.path())?;
-            removed += 1;
+        let name = entry.file_name();
+        if name.to_str().and_then(target_of).is_some_and(&is_ours) {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => removed += 1,
+                // Its writer, or another cleaner, was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(removed)
@@ -131,15 +141,17 @@ mod tests {
         let folder = crate::lock::tests::Folder::new("leftovers");
         for name in [
             ".part-00000.arrow.tmp-123",
+            ".part-00001.arrow.tmp-123",
             "part-00000.arrow",
             ".keep",
             "x.tmp-1",
         ] {
             fs::write(folder.join(name), b"").unwrap();
         }
-        assert_eq!(remove_leftovers(&folder).unwrap(), 1);
+        let is_ours = |name: &str| name == "part-00000.arrow";
+        assert_eq!(remove_leftovers(&folder, is_ours).unwrap(), 1);
         assert!(!folder.join(".part-00000.arrow.tmp-123").exists());
-        assert_eq!(fs::read_dir(&*folder).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(&*folder).unwrap().count(), 4);
     }
 
     #[test]

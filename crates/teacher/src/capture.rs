@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use logitcask_cache::{ChunkRows, LogitWriter};
+use logitcask_cache::{CacheError, ChunkRows, LogitWriter};
 use logitcask_dataset::{BadSample, ImageSize, PixelBatch, render};
 
 use crate::error::TeacherError;
 use crate::event::{Event, Plan, Progress, Shares};
 use crate::gate::spread;
-use crate::part::Part;
 use crate::pipeline::{self, Answered, Pixels, Step, Task, Times};
 use crate::teacher::Teacher;
 
@@ -22,8 +21,6 @@ pub struct Job<'a> {
     pub pixels: Pixels<'a>,
     /// The views that the cache is to hold afterwards. Those already there are not captured again.
     pub views: &'a [u32],
-    /// Which part of the chunks is ours.
-    pub part: Part,
     /// Images in one run of the teacher; must be the same for all that goes into one cache.
     pub batch_size: usize,
     /// Threads that decode and augment.
@@ -70,6 +67,8 @@ pub struct CaptureReport {
     pub shares: Shares,
     /// Views that are part of the cache now and were not before.
     pub finished_views: Vec<u32>,
+    /// Views of which other parts of the capture have not written all their chunks yet.
+    pub waiting_views: Vec<u32>,
     /// Samples without a row.
     pub bad_samples: BTreeSet<u32>,
     /// Probabilities that had to be clipped before the logarithm was taken, out of `values`.
@@ -100,7 +99,10 @@ impl CaptureReport {
     }
 }
 
-/// Captures what is missing of `job` into `writer`'s cache. Events arrive on the calling thread.
+/// Captures what is missing of `job` into `writer`'s cache: of the chunks that the writer was opened for. Events arrive
+/// on the calling thread.
+///
+/// Other processes may capture other chunks at the same time; whichever completes a view makes it exist.
 ///
 /// Chunks are the unit of loss: whatever ends this early, finished chunks stay and only they count. Batches never
 /// straddle chunks and always start at a chunk's first sample, so that an interrupted capture, a divided one and one in
@@ -118,7 +120,7 @@ pub fn capture(
         batch_size: job.batch_size.max(1),
         ..CaptureReport::default()
     };
-    let mut teacher_seconds_told = 0.0;
+    let mut spent = Spent::default();
     loop {
         let missing = plan(job, writer)?;
         let batch_size = report.batch_size;
@@ -143,7 +145,7 @@ pub fn capture(
             meter: Meter::new(start, images),
             times: &times,
             sessions: teacher.sessions().0 as f64,
-            teacher_seconds_told: &mut teacher_seconds_told,
+            spent: &mut spent,
         };
         let outcome = pipeline::run(
             teacher,
@@ -155,6 +157,9 @@ pub fn capture(
             &mut |step| sink.take(step),
         );
         let all_done = sink.remaining.values().all(|chunks| *chunks == 0);
+        if outcome.is_ok() && all_done {
+            sink.finish_the_rest(job.views)?;
+        }
         match outcome {
             // Batches of a chunk must all have met the same number of neighbours, so its finished part is dropped too.
             Err(TeacherError::OutOfMemory { rows, .. }) if report.batch_size > 1 && rows > 1 => {
@@ -189,13 +194,8 @@ struct Missing {
 /// The missing chunks of every view, in order: what is done first is on disk first.
 fn plan(job: &Job<'_>, writer: &LogitWriter) -> Result<Vec<Missing>, TeacherError> {
     let mut missing = Vec::new();
-    let ours = job.part.range(writer.manifest().n_chunks());
     for &view in job.views {
-        for chunk in writer
-            .missing_chunks(view)?
-            .into_iter()
-            .filter(|chunk| ours.contains(chunk))
-        {
+        for chunk in writer.missing_chunks(view)? {
             missing.push(Missing {
                 view,
                 chunk,
@@ -275,7 +275,16 @@ struct Sink<'a> {
     meter: Meter,
     times: &'a Times,
     sessions: f64,
-    teacher_seconds_told: &'a mut f64,
+    spent: &'a mut Spent,
+}
+
+/// What the teacher's work on each view cost this run.
+#[derive(Default)]
+struct Spent {
+    /// Seconds that have been put down to some view.
+    told: f64,
+    /// Seconds and chunks.
+    views: BTreeMap<u32, (f64, usize)>,
 }
 
 /// A chunk that is being filled.
@@ -389,40 +398,60 @@ impl Sink<'_> {
             self.report.correct.0 += u64::from(argmax(row) == *label as usize);
             self.report.correct.1 += 1;
         }
+        self.spent.views.entry(view).or_default().1 += 1;
         if let Some(remaining) = self.remaining.get_mut(&view) {
             *remaining -= 1;
-            if *remaining == 0 && self.writer.missing_chunks(view)?.is_empty() {
-                self.note_circumstances();
-                self.writer.finish_view(view)?;
-                self.report.finished_views.push(view);
-                (self.events)(Event::ViewFinished { view });
+            if *remaining == 0 {
+                // Views overlap in time, so each is given the teacher's time since the one before it.
+                let seconds = self.times.teacher_seconds() / self.sessions;
+                self.spent.views.entry(view).or_default().0 += seconds - self.spent.told;
+                self.spent.told = seconds;
+                self.finish(view)?;
             }
         }
         Ok(())
     }
-}
 
-impl Sink<'_> {
-    /// What a view carries about its making besides what the whole cache does. Views overlap in time, so each is given
-    /// the teacher's time since the one before it.
-    fn note_circumstances(&mut self) {
-        let seconds = self.times.teacher_seconds() / self.sessions;
-        self.writer.record(
-            "teacher_seconds",
-            format!("{:.3}", seconds - *self.teacher_seconds_told),
-        );
-        *self.teacher_seconds_told = seconds;
-        self.writer
-            .record("batch_size", self.report.batch_size.to_string());
-        if self.report.clipped > 0 {
-            self.writer.record(
-                "clipped",
-                format!(
-                    "{} of {} values so far",
-                    self.report.clipped, self.report.values
-                ),
-            );
+    /// Makes the view exist if its chunks are all there, those of other parts included.
+    fn finish(&mut self, view: u32) -> Result<bool, TeacherError> {
+        match self.writer.finish_view_as(view, self.circumstances(view)) {
+            Ok(()) => {
+                self.report.finished_views.push(view);
+                (self.events)(Event::ViewFinished { view });
+                Ok(true)
+            }
+            Err(CacheError::Unfinished { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Finishes views whose last chunk another part wrote just before it ended, or this one just before it was killed.
+    fn finish_the_rest(&mut self, views: &[u32]) -> Result<(), TeacherError> {
+        let there = self.writer.views()?;
+        for &view in views.iter().filter(|view| !there.contains(view)) {
+            if !self.finish(view)? {
+                self.report.waiting_views.push(view);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a view carries about its making.
+    fn circumstances(&self, view: u32) -> BTreeMap<String, String> {
+        let mut recorded = self.writer.recorded().clone();
+        let mut record = |name: &str, value| recorded.insert(name.to_owned(), value);
+        record("batch_size", self.report.batch_size.to_string());
+        // Other parts and earlier runs made the other chunks, at the same price.
+        if let Some(&(seconds, n_chunks)) = self.spent.views.get(&view) {
+            let whole = f64::from(self.writer.manifest().n_chunks());
+            let seconds = seconds * whole / n_chunks as f64;
+            record("teacher_seconds", format!("{seconds:.3}"));
+        }
+        if self.report.clipped > 0 {
+            let (clipped, values) = (self.report.clipped, self.report.values);
+            record("clipped", format!("{clipped} of {values} values so far"));
+        }
+        recorded
     }
 }
 

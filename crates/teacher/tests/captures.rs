@@ -73,12 +73,13 @@ fn run_with(
     let mut manifest = Manifest::new("teacher", key, Encoding::F32, N_SAMPLES, N_CLASSES)
         .with_features(teacher.feature_len());
     manifest.chunk_rows = 128;
-    let writer = LogitWriter::open(&root.join("cache"), &manifest)?;
+    let writer = LogitWriter::open_part(&root.join("cache"), &manifest, |n_chunks| {
+        cut.part.range(n_chunks)
+    })?;
     let stop = AtomicBool::new(false);
     let job = Job {
         pixels,
         views: &VIEWS,
-        part: cut.part,
         batch_size: 48,
         decoders: cut.decoders,
         images,

@@ -86,7 +86,7 @@ pub fn files(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
             // Names that begin with a dot are no part of a cache; temporary files must be gone all the same.
             if path
                 .file_name()
-                .is_some_and(|name| name == ".lock.takeover")
+                .is_some_and(|name| name.to_string_lossy().ends_with(".takeover"))
             {
                 continue;
             }

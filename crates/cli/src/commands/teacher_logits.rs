@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use logitcask_cache::{Found, LogitCache, LogitWriter, OpenOptions};
+use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions};
 use logitcask_dataset::{Preprocess, Role};
 use logitcask_teacher::{
     Accuracy, BatchSize, CaptureReport, Event, Job, Part, Pixels, Teacher, TeacherSpec, capture,
@@ -142,22 +142,20 @@ impl Stage<'_> {
             }
         }
         manifest.recorded.extend(provenance(teacher, batch_size));
-        let writer = LogitWriter::open(&self.args.recipe.cache_dir, &manifest)?;
+        let (cache_dir, part) = (&self.args.recipe.cache_dir, self.part);
+        let writer = LogitWriter::open_part(cache_dir, &manifest, |n_chunks| part.range(n_chunks))?;
         // Another part may have made the cache meanwhile; then its batch size holds for all.
-        let recorded = writer.manifest().recorded.get("batch_size");
-        let batch_size = recorded
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(batch_size);
+        let batch_size = batch_size_of(writer.manifest()).unwrap_or(batch_size);
         if let Some(stated) = self.spec.batch_size.filter(|stated| *stated != batch_size) {
             say(format!(
                 "the recipe says batch_size = {stated}; this cache was begun with {batch_size}, which holds for all of it"
             ));
         }
         let views: Vec<u32> = (0..want.split.n_views).collect();
+        writer.check_space(&views)?;
         let job = Job {
             pixels,
             views: &views,
-            part: self.part,
             batch_size,
             decoders: self.args.machine.threads(),
             images,
@@ -429,10 +427,13 @@ fn recorded_batch_size(found: &Found) -> Outcome<Option<usize>> {
         Found::Miss { .. } => Ok(None),
         Found::Hit(path) => {
             let cache = LogitCache::open(path, OpenOptions::default())?;
-            let recorded = cache.manifest().recorded.get("batch_size");
-            Ok(recorded.and_then(|text| text.parse().ok()))
+            Ok(batch_size_of(cache.manifest()))
         }
     }
+}
+
+fn batch_size_of(manifest: &Manifest) -> Option<usize> {
+    manifest.recorded.get("batch_size")?.parse().ok()
 }
 
 /// Seconds that the teacher computed for the views of a cache, over all its captures.

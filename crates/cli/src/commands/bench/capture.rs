@@ -49,7 +49,6 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
     let job = Job {
         pixels,
         views: &extent.views,
-        part: extent.part,
         batch_size: batch_size.rows,
         decoders: args.machine.threads(),
         images,
@@ -60,7 +59,7 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
     ));
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
-        let round = Round::run(args, &mut teacher, &job, &manifest, stop)?;
+        let round = Round::run(args, &mut teacher, &job, extent.part, &manifest, stop)?;
         if stop.load(Ordering::Relaxed) {
             return Err(Failure::work("stopped before every round was measured"));
         }
@@ -123,6 +122,7 @@ impl Round {
         args: &BenchCapture,
         teacher: &mut Teacher,
         job: &Job,
+        part: Part,
         manifest: &Manifest,
         stop: &AtomicBool,
     ) -> Outcome<Round> {
@@ -134,7 +134,7 @@ impl Round {
         };
         // On the disk where caches go, under a name that no listing takes for a cache.
         let folder = scratch(&args.recipe.cache_dir)?;
-        let writer = LogitWriter::open(folder.path(), manifest)?;
+        let writer = LogitWriter::open_part(folder.path(), manifest, |n| part.range(n))?;
         let before = cpu_seconds();
         let report = capture(teacher, job, &writer, stop, &|_| {})?;
         let capture = Rate {

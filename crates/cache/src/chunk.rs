@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow::buffer::MutableBuffer;
-use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::encodings::{Codec, Column, MAX_COLUMNS, TopKRow};
 use crate::layouts::arrow_ipc::{self, ChunkColumns, ChunkLayout};
+use crate::row_check::{head, row_check};
 use crate::source::{Io, Source};
 use crate::{CacheError, Manifest};
 
@@ -65,21 +65,6 @@ impl ChunkPlace {
     }
 }
 
-/// CRC-32C over sample (u64), view and label (u32 each), all little-endian, and the row's bytes column by column. A row
-/// that is not there has no bytes.
-pub(crate) fn row_check(sample: u32, view: u32, label: u32, columns: &[&[u8]]) -> u32 {
-    let mut head = [0; 16];
-    head[..8].copy_from_slice(&u64::from(sample).to_le_bytes());
-    head[8..12].copy_from_slice(&view.to_le_bytes());
-    head[12..].copy_from_slice(&label.to_le_bytes());
-    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    digest.update(&head);
-    for bytes in columns {
-        digest.update(bytes);
-    }
-    digest.finalize() as u32
-}
-
 /// Encodes the rows of one chunk into the bytes of its file.
 ///
 /// # Errors
@@ -117,7 +102,7 @@ pub(crate) fn encode(
             })
             .collect();
         if !rows.valid.is_empty() && !rows.valid[row] {
-            checks.push(row_check(sample, place.view, label, &[]));
+            checks.push(row_check(head(sample, place.view, label), &[]));
             continue;
         }
         let logits = &rows.logits[row * manifest.n_classes..][..manifest.n_classes];
@@ -143,7 +128,7 @@ pub(crate) fn encode(
             })?;
         }
         let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
-        checks.push(row_check(sample, place.view, label, &slices));
+        checks.push(row_check(head(sample, place.view, label), &slices));
     }
     let valid = if rows.valid.is_empty() {
         vec![true; n_rows]
@@ -342,7 +327,7 @@ impl Chunk {
         self.compare(
             sample,
             check,
-            row_check(sample, self.place.view, label, columns),
+            row_check(head(sample, self.place.view, label), columns),
         )?;
         Ok(if is_there {
             Row::There(label, decode(columns))
@@ -374,7 +359,7 @@ impl Chunk {
             }
         }
         let columns: Vec<&[u8]> = columns.iter().map(AsRef::as_ref).collect();
-        let computed = row_check(sample, self.place.view, label, &columns);
+        let computed = row_check(head(sample, self.place.view, label), &columns);
         Ok(self
             .compare(sample, check, computed)
             .map(|()| match is_there {
@@ -383,15 +368,15 @@ impl Chunk {
             }))
     }
 
-    /// Asks the memory for the row of `sample`, without waiting for it.
+    /// Where the row of `sample` lies; `None` where the file is not mapped.
     #[inline]
-    pub(crate) fn prefetch(&self, sample: u32) {
-        let row = (sample - self.place.samples.start) as usize;
-        self.source.prefetch(self.layout.label(row));
-        self.source.prefetch(self.layout.check(row));
-        for range in self.layout.encoded(row) {
-            self.source.prefetch(range);
-        }
+    pub(crate) fn locate(&self, sample: u32) -> Option<Located<'_>> {
+        Some(Located {
+            chunk: self,
+            bytes: self.source.mapped()?,
+            sample,
+            row: (sample - self.place.samples.start) as usize,
+        })
     }
 
     /// What the `sample` column says about each row. Gathers do not read it: position is arithmetic.
@@ -421,6 +406,57 @@ impl Chunk {
             found,
             computed,
         })
+    }
+}
+
+/// A row of a mapped file, found but not read yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Located<'a> {
+    pub(crate) chunk: &'a Chunk,
+    bytes: &'a [u8],
+    pub(crate) sample: u32,
+    row: usize,
+}
+
+impl<'a> Located<'a> {
+    /// Asks the memory for the row, without waiting for it.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        let layout = &self.chunk.layout;
+        crate::source::prefetch(self.bytes, layout.label(self.row));
+        crate::source::prefetch(self.bytes, layout.check(self.row));
+        for range in layout.encoded(self.row) {
+            crate::source::prefetch(self.bytes, range);
+        }
+    }
+
+    /// The label and the check that stand in the file.
+    #[inline]
+    pub(crate) fn label_and_check(&self) -> (u32, u32) {
+        let layout = &self.chunk.layout;
+        (
+            number(self.bytes, layout.label(self.row)),
+            number(self.bytes, layout.check(self.row)),
+        )
+    }
+
+    /// What the check begins with.
+    #[inline]
+    pub(crate) fn head(&self, label: u32) -> [u8; 16] {
+        head(self.sample, self.chunk.place.view, label)
+    }
+
+    /// Whether the sample could be decoded.
+    #[inline]
+    pub(crate) fn is_there(&self) -> bool {
+        let validity = self.chunk.layout.validity(self.row);
+        validity.is_none_or(|(byte, bit)| self.bytes[byte] & bit != 0)
+    }
+
+    /// The row's bytes in the encoding's column `column`.
+    #[inline]
+    pub(crate) fn column(&self, column: usize) -> &'a [u8] {
+        &self.bytes[self.chunk.layout.encoded_in(column, self.row)]
     }
 }
 

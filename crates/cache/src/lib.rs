@@ -33,6 +33,7 @@ mod locks;
 mod manifest;
 mod reader;
 mod rework;
+mod row_check;
 mod sealed;
 mod source;
 mod space;

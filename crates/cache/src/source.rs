@@ -75,31 +75,6 @@ impl Source {
         }
     }
 
-    /// Asks the memory for the bytes at `range`, where the file is mapped. Nothing happens if they are not there.
-    #[inline]
-    pub(crate) fn prefetch(&self, range: Range<usize>) {
-        const LINE: usize = 64;
-        let Some(bytes) = self.mapped().and_then(|bytes| bytes.get(range)) else {
-            return;
-        };
-        // A row begins anywhere in a cache line, so it may reach into one more than its length says.
-        for byte in bytes.iter().step_by(LINE).chain(bytes.last()) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a prefetch is a hint. It reads nothing that the program could see and faults on no address, and
-            // this one is that of a byte of a live slice.
-            #[expect(
-                unsafe_code,
-                reason = "the hint has no safe name in stable Rust; loads instead of it wait for memory"
-            )]
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = byte;
-        }
-    }
-
     /// The bytes at `range`, borrowed where the file is mapped.
     ///
     /// # Errors
@@ -122,6 +97,31 @@ impl Source {
                 Ok(Cow::Owned(bytes))
             }
         }
+    }
+}
+
+/// Asks the memory for the bytes at `range`. Nothing happens if they are not there.
+#[inline]
+pub(crate) fn prefetch(bytes: &[u8], range: Range<usize>) {
+    const LINE: usize = 64;
+    let Some(bytes) = bytes.get(range) else {
+        return;
+    };
+    // A row begins anywhere in a cache line, so it may reach into one more than its length says.
+    for byte in bytes.iter().step_by(LINE).chain(bytes.last()) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint. It reads nothing that the program could see and faults on no address, and
+        // this one is that of a byte of a live slice.
+        #[expect(
+            unsafe_code,
+            reason = "the hint has no safe name in stable Rust; loads instead of it wait for memory"
+        )]
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = byte;
     }
 }
 

@@ -4,6 +4,7 @@
 //! At 100 classes this is smaller than the top 32 classes with their indices, and far closer.
 
 use super::{Codec, Column, Element, vectorised};
+use crate::row_check::ABREAST;
 
 pub(super) struct AffineU8 {
     pub(super) n_classes: usize,
@@ -49,13 +50,24 @@ impl Codec for AffineU8 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        let (scale, minimum) = (float(&columns[0][..4]), float(&columns[0][4..]));
-        let codes = columns[1];
+        vectorised(move || widen(columns[0], columns[1], logits));
+    }
+
+    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
         vectorised(move || {
-            for (z, &code) in logits.iter_mut().zip(codes) {
-                *z = minimum + scale * f32::from(code);
+            let rows = logits.chunks_exact_mut(self.n_classes);
+            for ((logits, affine), codes) in rows.zip(columns[0]).zip(columns[1]) {
+                widen(affine, codes, logits);
             }
         });
+    }
+}
+
+#[inline(always)]
+fn widen(affine: &[u8], codes: &[u8], logits: &mut [f32]) {
+    let (scale, minimum) = (float(&affine[..4]), float(&affine[4..]));
+    for (z, &code) in logits.iter_mut().zip(codes) {
+        *z = minimum + scale * f32::from(code);
     }
 }
 

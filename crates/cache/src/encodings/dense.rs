@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::{Codec, Column, Element, vectorised};
+use crate::row_check::ABREAST;
 
 /// 32-bit floats.
 pub(super) struct F32 {
@@ -40,12 +41,21 @@ impl Codec for F32 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        let stored = columns[0].as_chunks().0;
+        vectorised(move || take(columns[0], logits));
+    }
+
+    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
         vectorised(move || {
-            for (z, bytes) in logits.iter_mut().zip(stored) {
-                *z = f32::from_le_bytes(*bytes);
-            }
+            let rows = logits.chunks_exact_mut(self.n_classes).zip(columns[0]);
+            rows.for_each(|(logits, stored)| take(stored, logits));
         });
+    }
+}
+
+#[inline(always)]
+fn take(stored: &[u8], logits: &mut [f32]) {
+    for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
+        *z = f32::from_le_bytes(*bytes);
     }
 }
 
@@ -72,12 +82,21 @@ impl Codec for F16 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        let stored = columns[0].as_chunks().0;
+        vectorised(move || widen_all(columns[0], logits));
+    }
+
+    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
         vectorised(move || {
-            for (z, bytes) in logits.iter_mut().zip(stored) {
-                *z = widen(u16::from_le_bytes(*bytes));
-            }
+            let rows = logits.chunks_exact_mut(self.n_classes).zip(columns[0]);
+            rows.for_each(|(logits, stored)| widen_all(stored, logits));
         });
+    }
+}
+
+#[inline(always)]
+fn widen_all(stored: &[u8], logits: &mut [f32]) {
+    for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
+        *z = widen(u16::from_le_bytes(*bytes));
     }
 }
 
@@ -116,12 +135,21 @@ impl Codec for Bf16 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        let stored = columns[0].as_chunks().0;
+        vectorised(move || shift_all(columns[0], logits));
+    }
+
+    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
         vectorised(move || {
-            for (z, bytes) in logits.iter_mut().zip(stored) {
-                *z = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-            }
+            let rows = logits.chunks_exact_mut(self.n_classes).zip(columns[0]);
+            rows.for_each(|(logits, stored)| shift_all(stored, logits));
         });
+    }
+}
+
+#[inline(always)]
+fn shift_all(stored: &[u8], logits: &mut [f32]) {
+    for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
+        *z = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
     }
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::CacheError;
+use crate::row_check::ABREAST;
 
 pub use top_k::{REST_TEMPERATURES, TopKRow};
 
@@ -257,6 +258,9 @@ pub(crate) trait Codec: Send + Sync {
     /// Decodes one row; the reverse of [`encode`](Codec::encode). A class whose logit the row does not hold is minus
     /// infinity: enough to count hits, and never handed out as a logit.
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]);
+
+    /// Decodes several rows at once, the columns of each side by side, into as many rows of `logits` as it holds.
+    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]);
 
     /// Decodes a row of the k largest; `None` from a dense encoding.
     fn decode_top_k(&self, _columns: &[&[u8]]) -> Option<TopKRow> {

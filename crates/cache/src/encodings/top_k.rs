@@ -7,6 +7,7 @@
 use half::f16;
 
 use super::{Codec, Column, Element};
+use crate::row_check::ABREAST;
 
 /// The temperatures at which the rest is kept. Another one cannot be had from a stored row.
 pub const REST_TEMPERATURES: [f32; 3] = [1.0, 2.0, 4.0];
@@ -150,6 +151,13 @@ impl Codec for TopK {
             if let Some(logit) = logits.get_mut(*class as usize) {
                 *logit = *z;
             }
+        }
+    }
+
+    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
+        for (row, logits) in logits.chunks_exact_mut(self.n_classes).enumerate() {
+            let own: Vec<&[u8]> = columns.iter().map(|column| column[row]).collect();
+            self.decode(&own, logits);
         }
     }
 

@@ -89,10 +89,15 @@ impl ChunkLayout {
 
     /// Where `row` lies in each of the encoding's columns.
     pub(crate) fn encoded(&self, row: usize) -> impl Iterator<Item = Range<usize>> {
-        self.encoded.iter().map(move |&(start, row_bytes)| {
-            let start = start + row * row_bytes;
-            start..start + row_bytes
-        })
+        (0..self.encoded.len()).map(move |column| self.encoded_in(column, row))
+    }
+
+    /// Where `row` lies in one of the encoding's columns.
+    #[inline]
+    pub(crate) fn encoded_in(&self, column: usize, row: usize) -> Range<usize> {
+        let (start, row_bytes) = self.encoded[column];
+        let start = start + row * row_bytes;
+        start..start + row_bytes
     }
 }
 

@@ -24,6 +24,23 @@ pub struct LogitBatch<'a> {
     pub strong: Option<StrongView<'a>>,
     /// Further teacher rows from the whole cache, shared by the batch; see [`bank`](crate::bank).
     pub bank: Option<BankRows<'a>>,
+    /// What the cache holds in place of `teacher_logits` where rows are the k largest.
+    pub top_k: Option<&'a TopKLogits>,
+}
+
+/// The teacher's k largest logits of each sample, and what the other classes add up to. On the host, row by row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopKLogits {
+    /// k, below C.
+    pub k: usize,
+    /// (B, k): which classes, none twice in a row.
+    pub classes: Vec<u32>,
+    /// (B, k): their logits, raw.
+    pub logits: Vec<f32>,
+    /// The temperatures T at which `rest` is known.
+    pub temperatures: Vec<f32>,
+    /// (B, temperatures): log of the sum of exp(logit / T) over the classes that are not listed.
+    pub rest: Vec<f32>,
 }
 
 /// What mixup and cutmix add: sample i counts as `lambda_i` of its label and `1 - lambda_i` of its partner.
@@ -67,6 +84,7 @@ impl<'a> LogitBatch<'a> {
             mixed: None,
             strong: None,
             bank: None,
+            top_k: None,
         }
     }
 
@@ -149,7 +167,71 @@ impl<'a> LogitBatch<'a> {
             mixed,
             strong,
             bank,
+            top_k: match self.top_k {
+                Some(top_k) => Some(top_k.checked(n_rows, n_classes)?),
+                None => None,
+            },
         })
+    }
+}
+
+impl TopKLogits {
+    /// A copy, once shapes, classes and numbers have turned out to be right.
+    fn checked(&self, n_rows: usize, n_classes: usize) -> Result<TopKLogits, LossError> {
+        let lengths = [
+            ("classes of the top k", self.classes.len(), self.k),
+            ("teacher logits of the top k", self.logits.len(), self.k),
+            (
+                "rest of the top k",
+                self.rest.len(),
+                self.temperatures.len(),
+            ),
+        ];
+        for (what, found, each) in lengths {
+            if found != n_rows * each || each == 0 {
+                return Err(LossError::Shape {
+                    what,
+                    expected: format!("({n_rows}, {each}) with at least one column"),
+                    found: format!("{found} numbers"),
+                });
+            }
+        }
+        let mut last_row = vec![usize::MAX; n_classes];
+        for (row, classes) in self.classes.chunks_exact(self.k).enumerate() {
+            for &label in classes {
+                // A class listed twice is refused like one that does not exist.
+                let seen = last_row.get_mut(label as usize);
+                match seen.filter(|seen| **seen != row) {
+                    Some(seen) => *seen = row,
+                    None => {
+                        return Err(LossError::Label {
+                            what: "class of the top k",
+                            label,
+                            row,
+                            n_classes,
+                        });
+                    }
+                }
+            }
+        }
+        let all = self.logits.chunks_exact(self.k);
+        let all = all.zip(self.rest.chunks_exact(self.temperatures.len()));
+        for (row, (logits, rest)) in all.enumerate() {
+            if !logits.iter().chain(rest).all(|z| z.is_finite()) {
+                let what = "teacher logits of the top k";
+                return Err(LossError::NotFinite { what, row });
+            }
+        }
+        Ok(self.clone())
+    }
+
+    /// The classes and logits of a row.
+    pub(crate) fn listed(&self, row: usize) -> impl Iterator<Item = (usize, f64)> + Clone {
+        let span = row * self.k..(row + 1) * self.k;
+        let classes = self.classes[span.clone()].iter();
+        classes
+            .zip(&self.logits[span])
+            .map(|(class, z)| (*class as usize, f64::from(*z)))
     }
 }
 
@@ -162,6 +244,7 @@ pub struct PreparedBatch {
     pub(crate) mixed: Option<(Vec<u32>, Vec<f64>)>,
     pub(crate) strong: Option<(Tensor, Tensor)>,
     pub(crate) bank: Option<(Tensor, Vec<u32>)>,
+    pub(crate) top_k: Option<TopKLogits>,
 }
 
 impl PreparedBatch {

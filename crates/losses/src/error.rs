@@ -97,13 +97,15 @@ pub enum LossError {
 }
 
 /// Something that a loss needs and may not get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Need {
     /// The teacher's logits.
     Teacher,
     /// The teacher's logit of every class.
     DenseLogits,
+    /// The log-sum-exp of the classes that are not listed, at this temperature.
+    RestAt(f64),
     /// Logits as the network gave them, not up to an added constant.
     AbsoluteLogits,
     /// One label per sample.
@@ -121,6 +123,10 @@ impl fmt::Display for Need {
         match self {
             Need::Teacher => f.write_str("teacher logits"),
             Need::DenseLogits => f.write_str("the teacher's logit of every class"),
+            Need::RestAt(temperature) => write!(
+                f,
+                "what the unlisted classes add up to at temperature {temperature}"
+            ),
             Need::AbsoluteLogits => {
                 f.write_str("absolute logits (it is not invariant to adding a constant)")
             }
@@ -150,6 +156,7 @@ impl LossError {
                 match needs {
                     Need::Teacher => "name a [[teacher]] in the recipe",
                     Need::DenseLogits => "capture with a dense encoding (f16, f32)",
+                    Need::RestAt(_) => "set the loss's `temperature` to 1, 2 or 4, or capture with a dense encoding (f16, u8)",
                     Need::AbsoluteLogits => "use a teacher that gives logits, or set `accept_shift = true` on the loss",
                     Need::SingleLabel => "leave mixup and cutmix out of [views], or choose a loss that mixes or ignores labels",
                     Need::StrongView => "add [views.strong] to the recipe and capture it",

@@ -25,7 +25,7 @@ mod objective;
 mod ops;
 mod options;
 
-pub use batch::{BankRows, LogitBatch, MixedLabels, PreparedBatch, StrongView};
+pub use batch::{BankRows, LogitBatch, MixedLabels, PreparedBatch, StrongView, TopKLogits};
 pub use error::{LossError, Need};
 pub use loss::{
     Build, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup,

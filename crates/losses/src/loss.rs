@@ -180,7 +180,7 @@ impl Warmup {
 }
 
 /// What a method cannot do without.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Needs {
     /// What it reads of the teacher.
     pub teacher: TeacherNeed,
@@ -196,13 +196,16 @@ pub struct Needs {
 }
 
 /// What a method reads of the teacher.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TeacherNeed {
     /// Nothing.
     Nothing,
-    /// The largest few logits do, together with this statistic of the rest.
-    TopK(&'static str),
+    /// The largest few logits do, together with what the other classes add up to.
+    TopK {
+        /// The temperature at which the log-sum-exp of the others is needed.
+        temperature: f64,
+    },
     /// The logit of every class.
     Dense,
 }

@@ -101,6 +101,8 @@ pub struct Supply {
     pub teacher: bool,
     /// Whether every class's logit is there (and not only the top k).
     pub dense: bool,
+    /// Where only the top k are there: the temperatures at which the log-sum-exp of the others is.
+    pub rest_temperatures: &'static [f32],
     /// Whether rows are the network's own logits (and not recovered from probabilities).
     pub absolute_logits: bool,
     /// Whether views mix samples, so that labels come in pairs.
@@ -193,7 +195,8 @@ impl Objective {
 
     /// Refuses losses that a run's caches and views cannot serve, before the first step.
     ///
-    /// Returns a sentence for each loss that is served only because of its `accept_shift`, for the report.
+    /// Returns a sentence, for the report, for each loss that is served from the top k, or only because of its
+    /// `accept_shift`.
     ///
     /// # Errors
     /// [`LossError::Unserved`] for the first loss that needs what there is not.
@@ -213,6 +216,28 @@ impl Objective {
             }
             if needs.teacher == TeacherNeed::Dense && !supply.dense {
                 return refuse(Need::DenseLogits, "the cache holds the top k");
+            }
+            if let TeacherNeed::TopK { temperature } = needs.teacher
+                && !supply.dense
+            {
+                let is_kept = |kept: &f32| f64::from(*kept) == temperature;
+                if !supply.rest_temperatures.iter().any(is_kept) {
+                    return refuse(
+                        Need::RestAt(temperature),
+                        "the cache holds the top k and the rest at other temperatures",
+                    );
+                }
+                if !entry.is_unweighted() {
+                    return refuse(
+                        Need::DenseLogits,
+                        "the cache holds the top k, which do not tell how a sample is weighted",
+                    );
+                }
+                notes.push(format!(
+                    "`{}` is computed from a top-k cache: over the teacher's k largest classes and one bucket for the \
+                     rest. Over these it is exact; it is not the loss over all classes.",
+                    entry.label
+                ));
             }
             if needs.absolute_logits && !supply.absolute_logits {
                 if !entry.accept_shift {
@@ -257,12 +282,7 @@ impl Objective {
             all.strong_view |= needs.strong_view;
             all.bank = all.bank.max(needs.bank);
         }
-        if self
-            .entries
-            .iter()
-            .flat_map(|entry| &entry.weighted)
-            .any(|weighted| !weighted.adaptive.is_unweighted())
-        {
+        if !self.entries.iter().all(Entry::is_unweighted) {
             all.teacher = TeacherNeed::Dense;
             all.labels = LabelNeed::Single;
         }
@@ -284,6 +304,14 @@ impl Objective {
 }
 
 impl Entry {
+    /// Whether no component looks at the teacher to weigh samples.
+    fn is_unweighted(&self) -> bool {
+        let weighted = self.weighted.iter();
+        weighted
+            .map(|weighted| &weighted.adaptive)
+            .all(Adaptive::is_unweighted)
+    }
+
     fn new(spec: &LossSpec, label: String, setup: &Setup<'_>) -> Result<Self, LossError> {
         let row = methods::find(&spec.name)?;
         let mut options = Options::new(&spec.name, spec.options.clone());

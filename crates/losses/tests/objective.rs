@@ -166,6 +166,7 @@ fn options_out_of_range_say_what_they_may_be() {
 const EVERYTHING: Supply = Supply {
     teacher: true,
     dense: true,
+    rest_temperatures: &[],
     absolute_logits: true,
     mixed_labels: false,
     strong_view: true,
@@ -213,9 +214,28 @@ fn what_a_run_cannot_serve_is_refused_before_it_starts() {
     }
     let top_k = Supply {
         dense: false,
+        rest_temperatures: &[1.0, 2.0, 4.0],
         ..EVERYTHING
     };
-    assert_eq!(refused(json!({ "name": "kd" }), top_k), None);
+    for temperature in [1, 2, 4] {
+        let entry = json!({ "name": "kd", "temperature": temperature });
+        assert_eq!(refused(entry, top_k), None);
+    }
+    assert_eq!(
+        refused(json!({ "name": "kd", "temperature": 3 }), top_k),
+        Some(Need::RestAt(3.0))
+    );
+    for option in ["standardize", "sample_weight"] {
+        let value = if option == "standardize" {
+            json!(true)
+        } else {
+            json!("confidence")
+        };
+        let entry = json!({ "name": "kd", "temperature": 2, (option): value });
+        assert_eq!(refused(entry, top_k), Some(Need::DenseLogits), "{option}");
+    }
+    let notes = objective(json!([{ "name": "kd" }])).unwrap().check(&top_k);
+    assert!(notes.unwrap()[0].contains("one bucket for the rest"));
     assert_eq!(
         refused(json!({ "name": "dkd" }), top_k),
         Some(Need::DenseLogits)

@@ -1,7 +1,9 @@
 use candle_core::{DType, Device, Tensor};
-use logitcask_cache::LogitCache;
+use logitcask_cache::{Encoding, LogitCache, REST_TEMPERATURES};
 use logitcask_dataset::{Dataset, Loader, PixelBatch, PixelLayout};
-use logitcask_losses::{BankRows, LogitBatch, LossError, MixedLabels, Need, StrongView};
+use logitcask_losses::{
+    BankRows, LogitBatch, LossError, MixedLabels, Need, StrongView, TopKLogits,
+};
 
 use crate::StudentError;
 
@@ -49,6 +51,16 @@ pub trait TeacherRows: Sync {
         let _ = step;
     }
 
+    /// What there is of the rows of the batch in place of [`rows`](Self::rows) where only the k largest logits are kept,
+    /// and their labels; `None` where every class's logit is.
+    ///
+    /// # Errors
+    /// If a row is absent or damaged.
+    fn top_k(&self, pixels: &PixelBatch) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+        let _ = pixels;
+        Ok(None)
+    }
+
     /// How many of a sample's `n_views` views have rows of their own.
     fn captured_views(&self, n_views: u32) -> u32 {
         n_views
@@ -77,6 +89,32 @@ impl TeacherRows for LogitCache {
     ) -> Result<(), StudentError> {
         Ok(LogitCache::rows(self, pairs, logits, labels)?)
     }
+
+    fn top_k(&self, pixels: &PixelBatch) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+        top_k_of(self, &pixels.requests)
+    }
+}
+
+fn top_k_of(
+    cache: &LogitCache,
+    pairs: &[(u32, u32)],
+) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+    let Encoding::TopK(k) = cache.encoding() else {
+        return Ok(None);
+    };
+    let mut all = TopKLogits {
+        k: k as usize,
+        temperatures: REST_TEMPERATURES.to_vec(),
+        ..TopKLogits::default()
+    };
+    let mut labels = Vec::with_capacity(pairs.len());
+    for (label, row) in cache.top_k_rows(pairs)? {
+        labels.push(label);
+        all.classes.extend(row.classes);
+        all.logits.extend(row.logits);
+        all.rest.extend(row.rest);
+    }
+    Ok(Some((all, labels)))
 }
 
 /// `inconsistent = true`: whatever view the student sees, the teacher's row is that of the clean image.
@@ -113,6 +151,11 @@ impl TeacherRows for CleanRows<'_> {
         self.0.begin_step(step);
     }
 
+    fn top_k(&self, pixels: &PixelBatch) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+        let clean: Vec<(u32, u32)> = pixels.requests.iter().map(|&(s, _)| (s, 0)).collect();
+        top_k_of(self.0, &clean)
+    }
+
     fn captured_views(&self, _: u32) -> u32 {
         1
     }
@@ -128,6 +171,8 @@ pub struct TrainBatch {
     pub labels: Tensor,
     /// (B, C), raw; absent where no loss asks for a teacher.
     pub teacher_logits: Option<Tensor>,
+    /// What there is in its place where the cache keeps the k largest.
+    pub top_k: Option<TopKLogits>,
     /// (B) labels of the partners and (B) shares of the samples themselves, where views are mixed.
     pub mixed: Option<(Tensor, Tensor)>,
     /// The strong views of the same samples: (B, height, width, channels) and (B, C).
@@ -150,10 +195,18 @@ impl TrainBatch {
         device: &Device,
     ) -> Result<Self, StudentError> {
         let host_labels = labels_of(&pixels.requests, dataset);
-        let teacher_logits = match teacher {
-            None => None,
-            Some(teacher) => Some(teacher_logits(pixels, dataset, teacher)?),
-        };
+        let (mut teacher_logits, mut top_k) = (None, None);
+        if let Some(teacher) = teacher {
+            match teacher.top_k(pixels)? {
+                None => {
+                    teacher_logits = Some(self::teacher_logits(pixels, dataset, teacher)?);
+                }
+                Some((rows, labels)) => {
+                    check_labels(&pixels.requests, &host_labels, &labels)?;
+                    top_k = Some(rows);
+                }
+            }
+        }
         let mixed = match pixels.mixed.is_empty() {
             true => None,
             false => {
@@ -171,6 +224,7 @@ impl TrainBatch {
             pixels: pixel_tensor(pixels, device)?,
             labels: Tensor::from_slice(&host_labels, host_labels.len(), &Device::Cpu)?,
             teacher_logits,
+            top_k,
             strong: None,
             bank: None,
             host_labels,
@@ -261,6 +315,7 @@ impl TrainBatch {
                 teacher_logits,
                 labels,
             }),
+            top_k: self.top_k.as_ref(),
             ..LogitBatch::new(student_logits, self.teacher_logits.as_ref(), &self.labels)
         }
     }
@@ -311,17 +366,22 @@ fn gathered(
     let mut logits = vec![0.0; pairs.len() * n_classes];
     let mut labels = vec![0; pairs.len()];
     gather(&mut logits, &mut labels)?;
-    let expected = labels_of(pairs, dataset);
-    match expected.iter().zip(&labels).position(|(a, b)| a != b) {
-        None => Ok(Tensor::from_vec(
-            logits,
-            (pairs.len(), n_classes),
-            &Device::Cpu,
-        )?),
+    check_labels(pairs, &labels_of(pairs, dataset), &labels)?;
+    Ok(Tensor::from_vec(
+        logits,
+        (pairs.len(), n_classes),
+        &Device::Cpu,
+    )?)
+}
+
+/// Refuses rows whose labels are not the dataset's.
+fn check_labels(pairs: &[(u32, u32)], expected: &[u32], found: &[u32]) -> Result<(), StudentError> {
+    match expected.iter().zip(found).position(|(a, b)| a != b) {
+        None => Ok(()),
         Some(row) => Err(StudentError::Label {
             sample: pairs[row].0,
             dataset: expected[row],
-            cache: labels[row],
+            cache: found[row],
         }),
     }
 }

@@ -252,6 +252,11 @@ fn notes(
         dense: caches
             .captured()
             .all(|cache| cache.manifest().encoding.is_dense()),
+        // Rows of several teachers are combined class by class.
+        rest_temperatures: match caches.train.len() {
+            1 => &logitcask_cache::REST_TEMPERATURES,
+            _ => &[],
+        },
         absolute_logits: stay_absolute && caches.captured().all(|cache| cache.manifest().absolute),
         mixed_labels: experiment.train.family.mixes(),
         strong_view: experiment.strong.is_some(),
@@ -336,7 +341,7 @@ fn prepare(
     }
     refuse_foreign(run, recipe, run_digest)?;
     // Half a checkpoint of a run that was killed while saving.
-    logitcask_durable::remove_leftovers(run).map_err(|error| cannot(run, error))?;
+    logitcask_durable::remove_leftovers(run, |_| true).map_err(|error| cannot(run, error))?;
     match std::fs::remove_file(run.join(LAST_WORDS)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(cannot(&run.join(LAST_WORDS), error));

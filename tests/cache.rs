@@ -298,3 +298,198 @@ fn parts_that_run_at_once_make_the_cache_that_one_run_makes() {
     assert_eq!(ids(&divided), ids(&whole));
     assert_eq!(ids(&whole).len(), 2);
 }
+
+/// Two epochs of training on what [`captured`] captures.
+const SHORT: [&str; 2] = ["--set", "train.epochs=2"];
+
+/// Trains, and returns the run's record and what was said.
+fn trained(bench: &Bench, recipe: &str, name: &str, more: &[&str]) -> (Value, String) {
+    let out = bench.folder.join(name);
+    let out = ["--out", out.to_str().unwrap(), "--json"];
+    let args = [&["student", recipe], &SHORT[..], &out, more].concat();
+    let run = bench.run(&args).ok();
+    (json(&run.stdout), run.stderr)
+}
+
+#[test]
+fn an_archive_is_smaller_and_is_converted_once_when_it_is_needed() {
+    let (bench, recipe, [_, train]) = captured("archive");
+    let shown = json(&bench.run(&["cache", "show", &train, "--json"]).ok().stdout);
+    let pack = ["cache", "transcode", &train, "--layout", "parquet"];
+    let archive = bench.run(&pack).ok().stdout.trim().to_owned();
+    assert!(archive.ends_with(".parquet"), "{archive}");
+    fs::remove_dir_all(&train).unwrap();
+    let (record, said) = trained(&bench, &recipe, "first", &[]);
+    assert!(said.contains("converting it once"), "{said}");
+    let again = bench.run(&["cache", "show", &train, "--json"]).ok();
+    assert_eq!(json(&again.stdout)["id"], shown["id"]);
+    // From now on it is mapped, and read by position it is the same.
+    let (by_position, said) = trained(&bench, &recipe, "second", &["--io", "read"]);
+    assert!(!said.contains("converting"), "{said}");
+    assert_eq!(record["last"]["loss"], by_position["last"]["loss"]);
+    // A capture too takes the archive for what it is.
+    fs::remove_dir_all(&train).unwrap();
+    let hit = bench.run(&["teacher-logits", &recipe]).ok().stderr;
+    assert!(
+        hit.contains("converting it once") && hit.contains("already in cache"),
+        "{hit}"
+    );
+}
+
+#[test]
+fn another_cache_than_the_expected_one_is_refused() {
+    let (bench, recipe, [_, train]) = captured("expect");
+    let shown = json(&bench.run(&["cache", "show", &train, "--json"]).ok().stdout);
+    let id = shown["id"].as_str().unwrap();
+    let out = bench.folder.join("run");
+    let args = [
+        "student",
+        &recipe,
+        "--out",
+        out.to_str().unwrap(),
+        "--expect",
+    ];
+    for wrong in ["0123456789abcdef", &id[..7]] {
+        let run = bench.run(&[&args[..], &[wrong]].concat());
+        assert_eq!(run.code, 1);
+        assert!(
+            run.stderr.contains(id) && run.stderr.contains(wrong),
+            "{}",
+            run.stderr
+        );
+    }
+    bench
+        .run(&[&args[..], &[&id[..16]], &SHORT[..]].concat())
+        .ok();
+}
+
+#[test]
+fn top_k_serves_kd_at_the_temperatures_it_keeps_and_says_so() {
+    let bench = Bench::new("top-k");
+    let recipe = bench.recipe(|text| {
+        let text = text.replace("count = 9", "count = 2");
+        text.replace("encoding = \"f16\"", "encoding = \"top3\"")
+    });
+    let printed = bench.run(&["teacher-logits", &recipe]).ok().stdout;
+    // The evaluation split keeps every class, for accuracy and agreement.
+    let encodings: Vec<Value> = printed
+        .lines()
+        .map(|path| json(&bench.run(&["cache", "show", path, "--json"]).ok().stdout))
+        .map(|shown| shown["encoding"].clone())
+        .collect();
+    assert_eq!(encodings, ["f16", "top3"]);
+    let (record, said) = trained(&bench, &recipe, "served", &[]);
+    let notes = record["recorded"]["notes"].as_str().unwrap();
+    assert!(
+        notes.contains("`kd`") && notes.contains("one bucket for the rest"),
+        "{notes}"
+    );
+    assert!(said.contains(notes), "{said}");
+    assert!(
+        record["last"]["eval"]["agreement"].as_f64().is_some(),
+        "{record}"
+    );
+    let out = bench.folder.join("refused");
+    for (set, needs) in [
+        ("loss.1.temperature=3", "at temperature 3"),
+        ("loss.1.name=dkd", "every class"),
+    ] {
+        let run = bench.run(&[
+            "student",
+            &recipe,
+            "--out",
+            out.to_str().unwrap(),
+            "--set",
+            set,
+        ]);
+        assert_eq!(run.code, 1, "{}", run.stderr);
+        assert!(run.stderr.contains(needs), "{}", run.stderr);
+    }
+    // And it leaves as Parquet with what its rows hold.
+    let top_k = printed.lines().last().unwrap();
+    let folder = bench.folder.join("exported");
+    let args = ["cache", "export", top_k, "--out", folder.to_str().unwrap()];
+    bench.run(&args).ok();
+    assert!(
+        fs::read_to_string(folder.join("README.md"))
+            .unwrap()
+            .contains("`rest`")
+    );
+}
+
+#[test]
+fn an_export_is_a_folder_with_a_card() {
+    let (bench, _, [eval, _]) = captured("export");
+    let folder = bench.folder.join("exported");
+    let args = ["cache", "export", &eval, "--out", folder.to_str().unwrap()];
+    assert_eq!(
+        bench.run(&args).ok().stdout.trim(),
+        folder.to_str().unwrap()
+    );
+    let card = fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(
+        card.starts_with("---\n") && card.contains("Cache id"),
+        "{card}"
+    );
+    let data = fs::read_dir(folder.join("data")).unwrap().count();
+    assert!(data > 0);
+}
+
+#[test]
+fn statistics_leave_as_parquet_and_a_picture() {
+    let (bench, _, [eval, _]) = captured("stats-out");
+    let folder = bench.folder.join("stats");
+    let args = ["cache", "stats", &eval, "--out", folder.to_str().unwrap()];
+    bench.run(&args).ok();
+    let picture = fs::read_to_string(folder.join("stats.svg")).unwrap();
+    assert!(
+        picture.contains("accuracy by confidence"),
+        "no reliability plot"
+    );
+    let file = fs::File::open(folder.join("samples.parquet")).unwrap();
+    let rows = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file);
+    let batches = rows.unwrap().build().unwrap();
+    let (mut n_rows, mut n_contradicting) = (0, 0);
+    for batch in batches {
+        let batch = batch.unwrap();
+        n_rows += batch.num_rows();
+        let contradicts = batch.column_by_name("contradicts").unwrap();
+        n_contradicting += arrow::array::AsArray::as_boolean(contradicts).true_count();
+    }
+    assert_eq!((n_rows, n_contradicting), (596, 5));
+}
+
+#[test]
+fn a_plan_tells_bytes_and_the_teacher_s_time() {
+    let (bench, recipe, [_, train]) = captured("plan");
+    let planned = bench.run(&["cache", "plan", &recipe, "--json"]).ok().stdout;
+    let lines: Vec<Value> = planned.lines().map(json).collect();
+    assert_eq!(lines.len(), 3, "two splits and a teacher: {planned}");
+    let encodings = lines[1]["encodings"].as_array().unwrap();
+    let f16 = encodings
+        .iter()
+        .find(|row| row["encoding"] == "f16")
+        .unwrap();
+    let shown = json(&bench.run(&["cache", "show", &train, "--json"]).ok().stdout);
+    let (planned, found) = (
+        f16["bytes"].as_f64().unwrap(),
+        shown["bytes"].as_f64().unwrap(),
+    );
+    // Frames and manifests come on top; a cache this small has many of them for its rows.
+    assert!(
+        found > planned && found < 2.0 * planned,
+        "{planned} planned, {found} taken"
+    );
+    assert_eq!(lines[2]["images"], 596 + 2 * 1201);
+    assert!(lines[2]["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_listing_names_teacher_dataset_and_encoding() {
+    let (bench, _, _) = captured("ls");
+    let told = bench.run(&["cache", "ls"]).ok().stdout;
+    assert!(
+        told.contains("parquet, train split") && told.contains("f16"),
+        "{told}"
+    );
+}

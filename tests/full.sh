@@ -8,8 +8,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binary="${CARGO_TARGET_DIR:-target}/release/logitcask"
 
-echo "== long runs: hundreds of kills"
-LOGITCASK_FULL=1 LOGITCASK_ONNX_DIR="$work/zoo" cargo test --release --workspace
+python=.runtime/python/bin/python
+[ -x "$python" ] || python3 -m venv .runtime/python
+"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20" datasets tensorboard onnx
+
+echo "== long runs: hundreds of kills, and a reader written from the format page"
+LOGITCASK_FULL=1 LOGITCASK_PYTHON="$PWD/$python" LOGITCASK_ONNX_DIR="$work/zoo" cargo test --release --workspace
 
 echo "== a capture and a run to look at"
 cargo build --release --bin logitcask
@@ -23,11 +27,19 @@ recipe=pipelines/quick.toml
 echo "== CUDA students on a GPU of the mind"
 tests/fake_gpu/run.sh
 
-echo "== readers: pyarrow, pandas, polars, DuckDB"
-python=.runtime/python/bin/python
-[ -x "$python" ] || python3 -m venv .runtime/python
-"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20" tensorboard onnx
-"$python" tests/readers.py "$work/cache"
+echo "== readers: pyarrow, pandas, polars, DuckDB, Hugging Face datasets"
+readers="$work/readers"
+"$binary" teacher-logits "$recipe" --cache-dir "$readers" --set teacher.0.encoding=f32 --set views.count=2
+for cache in "$readers"/*; do
+    for encoding in f16 bf16 u8 top3; do
+        "$binary" cache transcode "$cache" --encoding $encoding --cache-dir "$readers"
+    done
+done
+for cache in "$readers"/*; do
+    "$binary" cache export "$cache" --out "$work/exports/$(basename "$cache")"
+    "$binary" cache transcode "$cache" --layout parquet --cache-dir "$readers"
+done
+HF_HOME="$work/hf" HF_HUB_OFFLINE=1 "$python" tests/readers.py "$readers" "$work/exports"
 
 echo "== TensorBoard, and onnx.checker over every student of the zoo"
 "$python" tests/read_events.py "$work/run"

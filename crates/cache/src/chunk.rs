@@ -306,10 +306,7 @@ impl Chunk {
                 .checked_row_by_reading(sample, row, decode)
                 .map_err(unreadable)?;
         };
-        let (label, check) = (
-            number(bytes, self.layout.label(row)),
-            number(bytes, self.layout.check(row)),
-        );
+        let (check, label) = check_and_label(&bytes[self.layout.check(row)]);
         let is_there = self
             .layout
             .validity(row)
@@ -344,10 +341,7 @@ impl Chunk {
         row: usize,
         decode: impl FnOnce(&[&[u8]]) -> T,
     ) -> io::Result<Result<Row<T>, CacheError>> {
-        let one = |range: Range<usize>| -> io::Result<u32> {
-            Ok(number(&self.source.bytes(range)?, 0..4))
-        };
-        let (label, check) = (one(self.layout.label(row))?, one(self.layout.check(row))?);
+        let (check, label) = check_and_label(&self.source.bytes(self.layout.check(row))?);
         let is_there = match self.layout.validity(row) {
             None => true,
             Some((byte, bit)) => self.source.bytes(byte..byte + 1)?[0] & bit != 0,
@@ -379,10 +373,14 @@ impl Chunk {
         })
     }
 
-    /// What the `sample` column says about each row. Gathers do not read it: position is arithmetic.
-    pub(crate) fn stored_sample(&self, sample: u32) -> io::Result<u32> {
+    /// What the columns `sample` and `label` say about a row. They are for other readers: to a gather position is
+    /// arithmetic, and the label stands beside the check.
+    pub(crate) fn stored_columns(&self, sample: u32) -> io::Result<(u32, u32)> {
         let row = (sample - self.place.samples.start) as usize;
-        Ok(number(&self.source.bytes(self.layout.sample(row))?, 0..4))
+        let one = |range: Range<usize>| -> io::Result<u32> {
+            Ok(number(&self.source.bytes(range)?, 0..4))
+        };
+        Ok((one(self.layout.sample(row))?, one(self.layout.label(row))?))
     }
 
     /// All bytes of the file.
@@ -423,21 +421,16 @@ impl<'a> Located<'a> {
     #[inline]
     pub(crate) fn prefetch(&self) {
         let layout = &self.chunk.layout;
-        crate::source::prefetch(self.bytes, layout.label(self.row));
         crate::source::prefetch(self.bytes, layout.check(self.row));
         for range in layout.encoded(self.row) {
             crate::source::prefetch(self.bytes, range);
         }
     }
 
-    /// The label and the check that stand in the file.
+    /// The check and the label that stand in the file.
     #[inline]
-    pub(crate) fn label_and_check(&self) -> (u32, u32) {
-        let layout = &self.chunk.layout;
-        (
-            number(self.bytes, layout.label(self.row)),
-            number(self.bytes, layout.check(self.row)),
-        )
+    pub(crate) fn check_and_label(&self) -> (u32, u32) {
+        check_and_label(&self.bytes[self.chunk.layout.check(self.row)])
     }
 
     /// What the check begins with.
@@ -458,6 +451,12 @@ impl<'a> Located<'a> {
     pub(crate) fn column(&self, column: usize) -> &'a [u8] {
         &self.bytes[self.chunk.layout.encoded_in(column, self.row)]
     }
+}
+
+/// The two numbers of the `check` column.
+#[inline]
+fn check_and_label(bytes: &[u8]) -> (u32, u32) {
+    (number(bytes, 0..4), number(bytes, 4..8))
 }
 
 /// The number at `range`, four bytes that [`arrow_ipc::locate`] has found to lie in the file.

@@ -54,6 +54,8 @@ pub struct Summary {
     pub path: PathBuf,
     /// The teacher's name.
     pub teacher: String,
+    /// Format and split, as recorded: `cifar10, train split`.
+    pub dataset: String,
     /// Samples of the split.
     pub n_samples: u32,
     /// Classes of a row.
@@ -114,6 +116,7 @@ pub fn list(root: &Path) -> Result<Vec<Summary>, CacheError> {
         match Manifest::read(&path).and_then(|manifest| Ok((views_of(&path)?.len(), manifest))) {
             Ok((n_views, manifest)) => Summary {
                 name,
+                dataset: dataset_of(&manifest),
                 teacher: manifest.teacher,
                 n_samples: manifest.n_samples,
                 n_classes: manifest.n_classes,
@@ -126,6 +129,7 @@ pub fn list(root: &Path) -> Result<Vec<Summary>, CacheError> {
             Err(error) => Summary {
                 name,
                 teacher: String::new(),
+                dataset: String::new(),
                 n_samples: 0,
                 n_classes: 0,
                 n_views: 0,
@@ -196,7 +200,20 @@ fn cache_folders(root: &Path) -> Result<Vec<PathBuf>, CacheError> {
     Ok(folders)
 }
 
-/// Sizes that cannot be read count as nothing: this is a number for people.
+fn dataset_of(manifest: &Manifest) -> String {
+    let recorded = |name: &str| manifest.recorded.get(name).map_or("", String::as_str);
+    // The number of views that follows the split's name is that of the first capture.
+    let split = recorded("split").split(',').next().unwrap_or_default();
+    let both = [recorded("dataset"), split].map(str::trim);
+    let both = both.into_iter().filter(|text| !text.is_empty());
+    both.collect::<Vec<_>>().join(", ")
+}
+
+/// Bytes of all files below a folder. Sizes that cannot be read count as nothing: this is a number for people.
+pub fn bytes_of(folder: &Path) -> u64 {
+    bytes_below(folder)
+}
+
 fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;

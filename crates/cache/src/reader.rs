@@ -230,13 +230,13 @@ impl LogitCache {
             for (column, parts) in columns.iter_mut().enumerate() {
                 *parts = rows.map(|row| row.column(column));
             }
-            let stored = rows.map(|row| row.label_and_check());
-            let heads = std::array::from_fn(|row| rows[row].head(stored[row].0));
-            let are_right = row_checks(&heads, columns) == stored.map(|(_, check)| check);
+            let stored = rows.map(|row| row.check_and_label());
+            let heads = std::array::from_fn(|row| rows[row].head(stored[row].1));
+            let are_right = row_checks(&heads, columns) == stored.map(|(check, _)| check);
             if !are_right || !rows.iter().all(Located::is_there) {
                 return false;
             }
-            for (label, (stored, _)) in labels.iter_mut().zip(stored) {
+            for (label, (_, stored)) in labels.iter_mut().zip(stored) {
                 *label = stored;
             }
             self.codec.decode_abreast(columns, logits);
@@ -298,6 +298,23 @@ impl LogitCache {
             }
         }
         Ok(())
+    }
+
+    /// One checked row of the k largest, `None` where the sample could not be decoded, and its label.
+    ///
+    /// # Errors
+    /// As [`top_k_rows`](Self::top_k_rows), but for null rows.
+    pub fn top_k_row_or_null(
+        &self,
+        sample: u32,
+        view: u32,
+    ) -> Result<(u32, Option<TopKRow>), CacheError> {
+        let chunk = self.chunk_of(sample, view)?;
+        match chunk.top_k_row(sample, self.codec.as_ref())? {
+            Row::There(label, Some(row)) => Ok((label, Some(row))),
+            Row::There(_, None) => Err(self.not_held("rows of the largest logits".to_owned())),
+            Row::Null(label) => Ok((label, None)),
+        }
     }
 
     /// One checked row and its label; `None` where the sample could not be decoded.

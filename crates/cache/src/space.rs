@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{CacheError, Encoding, Manifest, encodings};
 
 /// Bytes of `sample`, `label` and `check` in a row.
-const ADDRESS_BYTES: u64 = 12;
+const ADDRESS_BYTES: u64 = 16;
 
 /// What one encoding would take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,7 +69,7 @@ fn free_bytes(_path: &Path) -> std::io::Result<Option<u64>> {
 /// # Errors
 /// [`CacheError::DiskFull`] naming what is needed and what is there.
 pub fn check_space(path: &Path, manifest: &Manifest, n_rows: u64) -> Result<(), CacheError> {
-    let row_bytes = row_bytes(manifest.encoding, manifest.n_classes);
+    let row_bytes = manifest.row_bytes() as u64 + ADDRESS_BYTES;
     // Frames, manifests and a last chunk written beside the one that it replaces.
     let margin = row_bytes * u64::from(manifest.chunk_rows) + (1 << 20);
     let needed = row_bytes * n_rows + margin;
@@ -98,7 +98,7 @@ mod tests {
             .iter()
             .find(|row| row.encoding == Encoding::F16)
             .unwrap();
-        assert_eq!((f16.row_bytes, f16.bytes), (212, 212 * 50_000 * 16));
+        assert_eq!((f16.row_bytes, f16.bytes), (216, 216 * 50_000 * 16));
         assert!(
             plan(1, 1, 10).iter().all(|row| row.encoding.is_dense()),
             "32 of 10 classes do not exist"

@@ -331,19 +331,27 @@ pub(crate) fn summarise(
     let mut logits = vec![0.0; manifest.n_classes];
     let (mut n_correct, mut null_samples) = (0, Vec::new());
     for sample in chunk.samples() {
-        let stored = chunk.stored_sample(sample).map_err(unreadable)?;
+        let (stored, stored_label) = chunk.stored_columns(sample).map_err(unreadable)?;
+        let damaged = |what, found: u32, expected: u32| {
+            let problem = format!("a row says {what} {found} where {expected} belongs");
+            Err(CacheError::damaged(path, problem))
+        };
         if stored != sample {
-            return Err(CacheError::damaged(
-                path,
-                format!("a row says sample {stored} where {sample} belongs"),
-            ));
+            return damaged("sample", stored, sample);
         }
-        match chunk.row(sample, codec.as_ref(), &mut logits)? {
-            Row::Null(_) => null_samples.push(sample),
-            Row::There(label, ()) => {
-                n_correct +=
-                    u32::from(label != NO_LABEL && crate::argmax(&logits) == label as usize)
+        let label = match chunk.row(sample, codec.as_ref(), &mut logits)? {
+            Row::Null(label) => {
+                null_samples.push(sample);
+                label
             }
+            Row::There(label, ()) => {
+                let is_right = label != NO_LABEL && crate::argmax(&logits) == label as usize;
+                n_correct += u32::from(is_right);
+                label
+            }
+        };
+        if stored_label != label {
+            return damaged("label", stored_label, label);
         }
     }
     let bytes = chunk.file_bytes().map_err(unreadable)?;

@@ -489,6 +489,7 @@ fn stored_feature(encoding: Encoding, value: f32) -> Vec<u8> {
         Encoding::F32 => value.to_le_bytes().to_vec(),
         _ => half::f16::from_f32(value).to_le_bytes().to_vec(),
     }
+}
 
 #[test]
 fn parts_are_written_at_once_and_whoever_completes_a_view_makes_it_exist() {

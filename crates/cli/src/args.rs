@@ -115,6 +115,9 @@ pub(crate) struct Student {
     /// Refuse any cache of the training split but the one with this id
     #[arg(long, value_name = "CACHE_ID")]
     pub(crate) expect: Option<String>,
+    /// How caches are read: `map` for local disks, `read` for network file systems
+    #[arg(long, value_name = "HOW", default_value = "map")]
+    pub(crate) io: ReadBy,
     /// Where the student computes: `cpu`, or `cuda` (`cuda:1` for the second GPU) in a build for CUDA
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
@@ -169,6 +172,25 @@ pub(crate) struct Sweep {
     /// The leaderboard as one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How chunk files are read.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum ReadBy {
+    /// Mapped into memory.
+    Map,
+    /// By position, row by row.
+    Read,
+}
+
+impl ReadBy {
+    pub(crate) fn options(self) -> logitcask_cache::OpenOptions {
+        let io = match self {
+            ReadBy::Map => logitcask_cache::Io::Map,
+            ReadBy::Read => logitcask_cache::Io::Read,
+        };
+        logitcask_cache::OpenOptions { io }
+    }
 }
 
 /// Which checkpoint of a run.
@@ -310,11 +332,11 @@ pub(crate) enum Listed {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
-    /// List caches: size, teacher, views, encoding
+    /// List caches: teacher, dataset, views, encoding, size
     Ls(CacheLs),
     /// Everything about one cache
     Show(CacheShow),
-    /// What a recipe's caches would take, in every encoding
+    /// What a recipe's caches would take, in every encoding, and how long its teachers
     Plan(CachePlan),
     /// Check every digest and row; or ask the teacher again about some rows
     Verify(CacheVerify),
@@ -322,10 +344,12 @@ pub(crate) enum Cache {
     Diff(CacheDiff),
     /// How good a teacher is, from its cache alone
     Stats(CacheStats),
-    /// Write a cache in another encoding
+    /// Write a cache in another encoding, or as a Parquet archive
     Transcode(CacheTranscode),
     /// Unite partial captures of one key
     Merge(CacheMerge),
+    /// Write a cache as a folder in the style of Hugging Face datasets, with a card
+    Export(CacheExport),
     /// Remove caches by age or size; a dry run unless told otherwise
     Gc(CacheGc),
 }
@@ -356,6 +380,11 @@ pub(crate) struct CacheShow {
 pub(crate) struct CachePlan {
     #[command(flatten)]
     pub(crate) recipe: RecipeArgs,
+    #[command(flatten)]
+    pub(crate) machine: TeacherMachine,
+    /// Images that the teacher is tried on, to estimate its time; 0 leaves it alone
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) images: usize,
 }
 
 #[derive(Debug, Args)]
@@ -418,6 +447,9 @@ pub(crate) struct CacheStats {
     /// How sure the teacher must be of a sample on that list
     #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9)]
     pub(crate) confidence: f32,
+    /// Also write `samples.parquet` (one row a sample) and `stats.svg` into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,
@@ -427,12 +459,21 @@ pub(crate) struct CacheStats {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  logitcask cache transcode resnet56 --encoding u8\n\nFor keeping:\n  logitcask cache transcode resnet56 --layout parquet"
+)]
 pub(crate) struct CacheTranscode {
     /// A folder, or a name that `cache ls` shows
     pub(crate) cache: String,
     /// `logitcask list encodings`
-    #[arg(long, value_name = "NAME")]
-    pub(crate) encoding: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "layout")]
+    pub(crate) encoding: Option<String>,
+    /// `parquet` packs the cache into an archive; `arrow` brings it back from one
+    #[arg(long, value_name = "NAME", conflicts_with = "encoding")]
+    pub(crate) layout: Option<ChunkFiles>,
+    /// Keep half precision in the archive; f32, which every reader knows, otherwise
+    #[arg(long, requires = "layout")]
+    pub(crate) keep_f16: bool,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,
@@ -444,6 +485,28 @@ pub(crate) struct CacheMerge {
     #[arg(required = true)]
     pub(crate) sources: Vec<String>,
     /// Where the united cache goes
+    #[arg(long, value_name = "DIR", default_value = "data/cache")]
+    pub(crate) cache_dir: PathBuf,
+}
+
+/// What the rows of a cache are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum ChunkFiles {
+    /// Arrow files, mapped when they are read.
+    Arrow,
+    /// Parquet files, compressed.
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  logitcask cache export resnet56 --out data/export/resnet56")]
+pub(crate) struct CacheExport {
+    /// A folder, or a name that `cache ls` shows
+    pub(crate) cache: String,
+    /// The folder to be made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,
 }

@@ -13,7 +13,7 @@ use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{ModelFile, TeacherSpec, cache_key};
 
 use crate::exit::{Failure, Outcome};
-use crate::progress::Progress;
+use crate::progress::{Progress, say};
 use crate::recipe::Recipe;
 
 /// The seed of the views where the recipe gives none. It is not the recipe's own seed: ten students of ten seeds are to
@@ -231,12 +231,20 @@ pub struct CacheWant<'a> {
 
 impl<'a> CacheWant<'a> {
     fn new(teacher: &'a TeacherSpec, file: &ModelFile, split: &'a Split) -> Outcome<Self> {
+        let encoding =
+            Encoding::parse(&teacher.encoding).map_err(|error| Failure::from(error).as_asked())?;
+        // Agreement and accuracy need every class, and the evaluation split is small.
+        let encoding = match (split.role, encoding) {
+            (Role::Eval, Encoding::TopK(_)) => Encoding::F16,
+            _ => encoding,
+        };
+        let mut key = cache_key(teacher, file, &split.fingerprint, &split.family)?;
+        key.encoding = encoding.to_string();
         Ok(Self {
             teacher,
             split,
-            encoding: Encoding::parse(&teacher.encoding)
-                .map_err(|error| Failure::from(error).as_asked())?,
-            key: cache_key(teacher, file, &split.fingerprint, &split.family)?,
+            encoding,
+            key,
         })
     }
 
@@ -286,8 +294,21 @@ impl<'a> CacheWant<'a> {
     /// If it is not there, saying which ingredient differs from the nearest one; if views are missing; if it is damaged;
     /// or if today's labels or pixels are not those that the teacher was shown.
     pub fn open(&self, cache_dir: &Path, recipe: &Path) -> Outcome<LogitCache> {
+        self.open_by(cache_dir, recipe, OpenOptions::default())
+    }
+
+    /// The same, read in a way of one's own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(
+        &self,
+        cache_dir: &Path,
+        recipe: &Path,
+        options: OpenOptions,
+    ) -> Outcome<LogitCache> {
         let make = format!("make teacher-logits RECIPE={}", recipe.display());
-        let path = match logitcask_cache::find(cache_dir, &self.key)? {
+        let path = match self.find(cache_dir)? {
             Found::Hit(path) => path,
             Found::Miss { nearest } => {
                 let mut message = format!(
@@ -308,7 +329,7 @@ impl<'a> CacheWant<'a> {
                 return Err(Failure::work(message).hint(make));
             }
         };
-        let cache = LogitCache::open(&path, OpenOptions::default())?;
+        let cache = LogitCache::open(&path, options)?;
         let n_there = self.views_there(&cache);
         if n_there < self.split.n_views {
             let message = format!(
@@ -321,6 +342,32 @@ impl<'a> CacheWant<'a> {
         self.check_labels(&cache, &path)?;
         self.check_pixels(&cache, &path)?;
         Ok(cache)
+    }
+
+    /// Looks for the cache. Where only a Parquet archive of it is there, the cache is made from that, once, and says so.
+    ///
+    /// # Errors
+    /// If the one cache with this key, or its archive, is damaged.
+    pub fn find(&self, cache_dir: &Path) -> Outcome<Found> {
+        let found = logitcask_cache::find(cache_dir, &self.key)?;
+        if matches!(found, Found::Hit(_)) {
+            return Ok(found);
+        }
+        let Some(archive) = logitcask_cache::find_archive(cache_dir, &self.key)? else {
+            return Ok(found);
+        };
+        say(format!(
+            "{}: found as a Parquet archive, `{}`; converting it once, to be mapped from then on",
+            self.split.what(),
+            archive.display()
+        ));
+        let progress = Progress::new("converting", 0, "chunks");
+        let path = logitcask_cache::unpack(&archive, cache_dir, &|done, total| {
+            progress.set_total(total);
+            progress.set(done, "");
+        })?;
+        progress.finish();
+        Ok(Found::Hit(path))
     }
 
     /// How many of the wanted views a cache holds.

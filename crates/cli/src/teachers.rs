@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use logitcask_cache::LogitCache;
+use logitcask_cache::{LogitCache, OpenOptions};
 use logitcask_dataset::Role;
 use logitcask_student::{Ensemble, EnsembleSpec, TeacherRows, teacher_accuracy};
 
@@ -35,13 +35,18 @@ impl Rows<'_> {
 }
 
 impl Teachers {
-    pub(crate) fn open(experiment: &Experiment, cache_dir: &Path, recipe: &Path) -> Outcome<Self> {
+    pub(crate) fn open(
+        experiment: &Experiment,
+        cache_dir: &Path,
+        recipe: &Path,
+        options: OpenOptions,
+    ) -> Outcome<Self> {
         check(experiment)?;
         let mut teachers = Teachers::default();
         let n_teachers = experiment.recipe.teacher.len();
         for teacher in &experiment.recipe.teacher {
             for want in experiment.wants(teacher)? {
-                let cache = want.open(cache_dir, recipe)?;
+                let cache = want.open_by(cache_dir, recipe, options)?;
                 let whose = match n_teachers {
                     1 => String::new(),
                     _ => format!("`{}`, ", teacher.title()),

@@ -51,13 +51,13 @@ pub trait TeacherRows: Sync {
         let _ = step;
     }
 
-    /// What there is of the rows of the batch in place of [`rows`](Self::rows) where only the k largest logits are kept,
-    /// and their labels; `None` where every class's logit is.
+    /// What there is of the rows of these (sample, view) pairs where only the k largest logits are kept, and their labels;
+    /// `None` where every class's logit is, and [`rows`](Self::rows) answers.
     ///
     /// # Errors
     /// If a row is absent or damaged.
-    fn top_k(&self, pixels: &PixelBatch) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
-        let _ = pixels;
+    fn top_k(&self, pairs: &[(u32, u32)]) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+        let _ = pairs;
         Ok(None)
     }
 
@@ -90,8 +90,8 @@ impl TeacherRows for LogitCache {
         Ok(LogitCache::rows(self, pairs, logits, labels)?)
     }
 
-    fn top_k(&self, pixels: &PixelBatch) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
-        top_k_of(self, &pixels.requests)
+    fn top_k(&self, pairs: &[(u32, u32)]) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+        top_k_of(self, pairs)
     }
 }
 
@@ -151,9 +151,9 @@ impl TeacherRows for CleanRows<'_> {
         self.0.begin_step(step);
     }
 
-    fn top_k(&self, pixels: &PixelBatch) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
-        let clean: Vec<(u32, u32)> = pixels.requests.iter().map(|&(s, _)| (s, 0)).collect();
-        top_k_of(self.0, &clean)
+    fn top_k(&self, pairs: &[(u32, u32)]) -> Result<Option<(TopKLogits, Vec<u32>)>, StudentError> {
+        let clean: Vec<(u32, u32)> = pairs.iter().map(|&(sample, _)| (sample, 0)).collect();
+        self.0.top_k(&clean)
     }
 
     fn captured_views(&self, _: u32) -> u32 {
@@ -197,7 +197,7 @@ impl TrainBatch {
         let host_labels = labels_of(&pixels.requests, dataset);
         let (mut teacher_logits, mut top_k) = (None, None);
         if let Some(teacher) = teacher {
-            match teacher.top_k(pixels)? {
+            match teacher.top_k(&pixels.requests)? {
                 None => {
                     teacher_logits = Some(self::teacher_logits(pixels, dataset, teacher)?);
                 }

@@ -133,7 +133,7 @@ impl Encoding {
             })
     }
 
-    /// Bytes of logits in one row, without `sample`, `label` and `check` (12 bytes more).
+    /// Bytes of logits in one row, without `sample`, `label` and `check` (16 bytes more).
     pub fn row_bytes(self, n_classes: usize) -> usize {
         self.codec(n_classes)
             .columns()

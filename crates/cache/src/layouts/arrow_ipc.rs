@@ -39,10 +39,11 @@ const LABEL: Column = Column {
     element: Element::U32,
     list: None,
 };
+/// The row's CRC and its label once more: a gather reads both, and each place that a row is spread over costs it a miss.
 const CHECK: Column = Column {
     name: "check",
     element: Element::U32,
-    list: None,
+    list: Some(2),
 };
 
 /// A chunk in memory, ready to be written.
@@ -83,8 +84,11 @@ impl ChunkLayout {
         element(self.labels, row)
     }
 
+    /// The row's CRC, and its label.
+    #[inline]
     pub(crate) fn check(&self, row: usize) -> Range<usize> {
-        element(self.checks, row)
+        let start = self.checks + CHECK.row_bytes() * row;
+        start..start + CHECK.row_bytes()
     }
 
     /// Where `row` lies in each of the encoding's columns.
@@ -110,11 +114,9 @@ pub(crate) fn to_bytes(
     columns: ChunkColumns,
     metadata: HashMap<String, String>,
 ) -> Result<Vec<u8>, ArrowError> {
-    let plain = [
-        (SAMPLE, columns.samples),
-        (LABEL, columns.labels),
-        (CHECK, columns.checks),
-    ];
+    let checks = columns.checks.iter().zip(&columns.labels);
+    let checks: MutableBuffer = checks.flat_map(|(check, label)| [*check, *label]).collect();
+    let plain = [(SAMPLE, columns.samples), (LABEL, columns.labels)];
     let mut fields = Vec::new();
     let mut arrays: Vec<ArrayRef> = Vec::new();
     for (column, values) in plain {
@@ -124,6 +126,9 @@ pub(crate) fn to_bytes(
             None,
         )));
     }
+    let checks = encoded_array(&CHECK, checks.into(), None)?;
+    fields.push(Field::new(CHECK.name, checks.data_type().clone(), false));
+    arrays.push(checks);
     let nulls = columns
         .valid
         .contains(&false)
@@ -291,6 +296,9 @@ pub(crate) fn locate(
     };
     let bitmap_bytes = n_rows.div_ceil(8);
     let mut plain = |column: &Column| -> Result<usize, String> {
+        if column.list.is_some() {
+            buffer(column.name, 0)?;
+        }
         // A validity bitmap here could only claim that a label is missing; none is.
         buffer(column.name, 0)?;
         let found = buffer(column.name, n_rows * column.row_bytes())?;

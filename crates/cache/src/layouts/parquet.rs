@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float32Array, RecordBatch,
+    UInt32Array,
 };
 use arrow::buffer::{MutableBuffer, NullBuffer};
 use arrow::compute::concat_batches;
@@ -36,7 +37,10 @@ use crate::encodings::{Column, Element};
 use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
 use crate::sealed::{self, FORMAT, VERSION};
-use crate::{CacheError, CacheKey, Encoding, LogitCache, LogitWriter, Manifest, Statistic};
+use crate::{
+    CacheError, CacheKey, Encoding, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
+    SampleStats, Stats, TopKRow,
+};
 
 /// The archive's `cache.json`, under another name, so that nothing takes an archive for a cache.
 const ARCHIVE: &str = "archive.json";
@@ -170,16 +174,16 @@ pub fn unpack(
 }
 
 /// Writes the decoded rows of a cache as a folder in the style of Hugging Face datasets: `data/train-*.parquet` with
-/// `sample`, `view`, `label` and `logits` as f32, the cache's own `cache.json`, and a card.
+/// `sample`, `view`, `label` and `logits` as f32 (from a top-k cache what its rows hold, see `docs/format.md`), the
+/// cache's own `cache.json`, and a card.
 ///
 /// # Errors
-/// If the cache is not dense, a row is damaged, or the file system says no.
+/// If a row is damaged, or the file system says no.
 pub fn export(
     cache: &LogitCache,
     folder: &Path,
     progress: &dyn Fn(u64, u64),
 ) -> Result<(), CacheError> {
-    cache.require(Statistic::Logits)?;
     let manifest = cache.manifest();
     let data = folder.join("data");
     logitcask_durable::create_dir_all(&data).map_err(CacheError::io("create", &data))?;
@@ -195,7 +199,11 @@ pub fn export(
     for &view in cache.views() {
         for chunk in 0..manifest.n_chunks() {
             let path = data.join(format!("train-{done:05}-of-{total:05}.parquet"));
-            let batch = decoded(cache, view, manifest.chunk_range(chunk)?)?;
+            let samples = manifest.chunk_range(chunk)?;
+            let batch = match manifest.encoding {
+                Encoding::TopK(k) => decoded_top_k(cache, k as usize, view, samples)?,
+                _ => decoded(cache, view, samples)?,
+            };
             let batch = batch.map_err(|source| CacheError::Arrow {
                 path: path.clone(),
                 source,
@@ -235,7 +243,7 @@ fn card_text(cache: &LogitCache) -> String {
     format!(
         "---\ntags:\n- knowledge-distillation\n- logits\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n\
          # Logits of {teacher}\n\n\
-         {n_rows} rows: {n_samples} samples in {n_views} views, {n_classes} classes. Raw logits, at temperature 1, stored as \
+         {n_rows} rows: {n_samples} samples in {n_views} views, {n_classes} classes. {kind}, at temperature 1, stored as \
          `{encoding}`. The teacher's largest logit is the label's in a share of {accuracy} of the rows. Samples that could \
          not be decoded have null logits.\n\n\
          Cache id: `{id}`\n\n\
@@ -247,11 +255,124 @@ fn card_text(cache: &LogitCache) -> String {
         n_views = cache.views().len(),
         n_classes = manifest.n_classes,
         encoding = manifest.encoding,
+        kind = match manifest.encoding.is_dense() {
+            true => "Raw logits",
+            false =>
+                "The largest raw logits with their `classes`, mean and deviation over all classes, the label's logit, and \
+                      in `rest` the log of the sum of exp(logit / T) over the other classes at T = 1, 2, 4",
+        },
         id = hex(&cache.id()),
     )
 }
 
+/// Writes what a teacher says about each sample, over its views, as Parquet: a column for each member of
+/// [`SampleStats`](crate::SampleStats), and `contradicts`.
+///
+/// # Errors
+/// If the file system says no.
+pub fn write_samples(stats: &Stats, path: &Path) -> Result<(), CacheError> {
+    if let Some(folder) = path.parent() {
+        logitcask_durable::create_dir_all(folder).map_err(CacheError::io("create", folder))?;
+    }
+    let numbers = |f: fn(&SampleStats) -> u32| -> ArrayRef {
+        Arc::new(UInt32Array::from_iter_values(stats.samples.iter().map(f)))
+    };
+    let shares = |f: fn(&SampleStats) -> f32| -> ArrayRef {
+        Arc::new(Float32Array::from_iter_values(stats.samples.iter().map(f)))
+    };
+    let contradicts = stats
+        .samples
+        .iter()
+        .map(|sample| Some(sample.contradicts()));
+    let batch = RecordBatch::try_from_iter([
+        ("sample", numbers(|sample| sample.sample)),
+        ("label", numbers(|sample| sample.label)),
+        ("predicted", numbers(|sample| sample.predicted)),
+        ("confidence", shares(|sample| sample.confidence)),
+        (
+            "label_probability",
+            shares(|sample| sample.label_probability),
+        ),
+        ("agreement", shares(|sample| sample.agreement)),
+        (
+            "contradicts",
+            Arc::new(contradicts.collect::<BooleanArray>()),
+        ),
+    ]);
+    let batch = batch.map_err(|source| CacheError::Arrow {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    write_parquet(path, &batch, Vec::new())
+}
+
 type Batch = Result<RecordBatch, ArrowError>;
+
+/// The rows of a top-k cache, half precision widened.
+fn decoded_top_k(
+    cache: &LogitCache,
+    k: usize,
+    view: u32,
+    samples: std::ops::Range<u32>,
+) -> Result<Batch, CacheError> {
+    let (mut labels, mut valid) = (Vec::new(), Vec::new());
+    let mut rows = Vec::with_capacity(samples.len());
+    let missing = TopKRow {
+        classes: vec![0; k],
+        logits: vec![0.0; k],
+        ..TopKRow::default()
+    };
+    for sample in samples.clone() {
+        let (label, row) = cache.top_k_row_or_null(sample, view)?;
+        labels.push(label);
+        valid.push(row.is_some());
+        rows.push(row.unwrap_or_else(|| missing.clone()));
+    }
+    let nulls = NullBuffer::from(valid);
+    let list = |n: usize, values: ArrayRef| -> Result<ArrayRef, ArrowError> {
+        let item = Arc::new(Field::new("item", values.data_type().clone(), false));
+        let nulls = Some(nulls.clone());
+        Ok(Arc::new(FixedSizeListArray::try_new(
+            item, n as i32, values, nulls,
+        )?))
+    };
+    let each = |f: fn(&TopKRow) -> &[f32]| -> ArrayRef {
+        let values = rows.iter().flat_map(|row| f(row).iter().copied());
+        Arc::new(Float32Array::from_iter_values(values))
+    };
+    let one = |f: fn(&TopKRow) -> f32| -> ArrayRef {
+        let values = rows.iter().map(f).collect::<Vec<f32>>();
+        Arc::new(Float32Array::new(values.into(), Some(nulls.clone())))
+    };
+    let classes = rows.iter().flat_map(|row| row.classes.iter().copied());
+    let classes: ArrayRef = Arc::new(UInt32Array::from_iter_values(classes));
+    let build = || {
+        RecordBatch::try_from_iter_with_nullable([
+            (
+                "sample",
+                Arc::new(UInt32Array::from_iter_values(samples.clone())) as ArrayRef,
+                false,
+            ),
+            (
+                "view",
+                Arc::new(UInt32Array::from(vec![view; samples.len()])),
+                false,
+            ),
+            ("label", Arc::new(UInt32Array::from(labels)), false),
+            ("classes", list(k, classes)?, true),
+            ("logits", list(k, each(|row| &row.logits))?, true),
+            ("mean", one(|row| row.mean), true),
+            ("deviation", one(|row| row.deviation), true),
+            ("label_logit", one(|row| row.label_logit), true),
+            (
+                "rest",
+                list(REST_TEMPERATURES.len(), each(|row| &row.rest))?,
+                true,
+            ),
+        ])
+    };
+    Ok(build())
+}
 
 fn decoded(
     cache: &LogitCache,
@@ -372,6 +493,12 @@ fn from_archive(
         let column = column.ok_or_else(|| damaged(format!("its column `{name}` is not u32")))?;
         Ok(column.values().to_vec())
     };
+    // Of each pair the first is the check; the second repeats the label.
+    let checks = column("check")?.as_fixed_size_list_opt();
+    let checks = checks.filter(|list| list.value_length() == 2);
+    let checks = checks.and_then(|list| list.values().as_primitive_opt::<UInt32Type>());
+    let checks = checks.ok_or_else(|| damaged("its column `check` is not of pairs".to_owned()))?;
+    let checks = checks.values().iter().step_by(2).copied().collect();
     let mut encoded = Vec::new();
     let mut valid = vec![true; n_rows];
     for wanted in manifest.columns() {
@@ -388,7 +515,7 @@ fn from_archive(
     let columns = ChunkColumns {
         samples: plain("sample")?,
         labels: plain("label")?,
-        checks: plain("check")?,
+        checks,
         valid,
         encoded,
     };

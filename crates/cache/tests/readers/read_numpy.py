@@ -27,7 +27,7 @@ for view in sorted(cache.glob("view=*/view.json")):
         for row, (sample, label, check) in enumerate(zip(*(table[name].to_pylist() for name in ("sample", "label", "check")))):
             values = [np.atleast_1d(c[row].values.to_numpy() if hasattr(c[row], "values") else c[row].as_py()) for c in columns] if columns[0][row].is_valid else []
             data = b"".join(v.astype(np.float32 if v.dtype == np.float64 else v.dtype).tobytes() for v in values)
-            assert crc32c(struct.pack("<QII", sample, number, label) + data) == check, (number, sample)
+            assert [crc32c(struct.pack("<QII", sample, number, label) + data), label] == check, (number, sample)
             if not values: logits = "null"
             elif about["encoding"] == "u8": logits = values[0][1] + values[0][0] * values[1].astype(np.float32)
             elif about["encoding"] == "bf16": logits = (values[0].astype(np.uint32) << 16).view(np.float32)

@@ -222,7 +222,9 @@ fn compute_on(threads: Option<usize>) -> Outcome {
 }
 
 fn open_caches(experiment: &Experiment, args: &Student) -> Outcome<Teachers> {
-    let caches = Teachers::open(experiment, &args.recipe.cache_dir, &args.recipe.recipe)?;
+    let recipe = &args.recipe;
+    let options = args.io.options();
+    let caches = Teachers::open(experiment, &recipe.cache_dir, &recipe.recipe, options)?;
     let Some(expected) = &args.expect else {
         return Ok(caches);
     };
@@ -231,9 +233,13 @@ fn open_caches(experiment: &Experiment, args: &Student) -> Outcome<Teachers> {
     match ids.iter().all(is_it) {
         true => Ok(caches),
         false => Err(Failure::work(format!(
-            "the cache's id is {}, expected {expected}",
+            "the cache of the {} has the id {}, expected {expected}",
+            experiment.train.what(),
             ids.join(", ")
-        ))),
+        ))
+        .hint(
+            "the id names the logits: this cache holds other ones, or other views; at least 8 digits of it are needed",
+        )),
     }
 }
 

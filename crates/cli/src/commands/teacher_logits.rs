@@ -64,8 +64,7 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn serve(&mut self, want: &CacheWant) -> Outcome {
-        let cache_dir = &self.args.recipe.cache_dir;
-        let found = logitcask_cache::find(cache_dir, &want.key)?;
+        let found = want.find(&self.args.recipe.cache_dir)?;
         if let Found::Hit(path) = &found {
             let cache = LogitCache::open(path, OpenOptions::default())?;
             let n_there = want.views_there(&cache);

@@ -232,6 +232,7 @@ impl Bench {
             pixels: self.pixels.clone(),
             labels: self.labels.clone(),
             teacher_logits: None,
+            top_k: None,
             mixed: None,
             strong: None,
             bank: None,

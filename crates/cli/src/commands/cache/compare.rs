@@ -71,6 +71,13 @@ pub(super) fn stats(args: &CacheStats) -> Outcome {
     if let Some(path) = &args.exclude_list {
         write_exclude_list(path, args.confidence, &contradictions)?;
     }
+    if let Some(folder) = &args.out {
+        let samples = folder.join("samples.parquet");
+        logitcask_cache::write_samples(&stats, &samples)?;
+        let picture = folder.join("stats.svg");
+        super::picture::write(&stats, cache.n_classes(), &picture)?;
+        say(format!("{} and {}", samples.display(), picture.display()));
+    }
     if args.json {
         return print_json(&json!({
             "rows": stats.n_rows,

@@ -1,72 +1,50 @@
 use std::time::{Duration, SystemTime};
 
-use logitcask_cache::{Encoding, GcPolicy};
+use logitcask_cache::{Encoding, GcPolicy, LogitCache, OpenOptions};
 
 use super::verify::open;
-use super::{print_columns, print_json, resolve};
-use crate::args::{CacheGc, CacheMerge, CachePlan, CacheTranscode};
+use super::{print_columns, resolve};
+use crate::args::{CacheExport, CacheGc, CacheMerge, CacheTranscode, ChunkFiles};
 use crate::exit::{Failure, Outcome};
-use crate::experiment::Experiment;
 use crate::progress::{Progress, bytes, duration, say};
-use crate::recipe::Recipe;
-
-/// What a recipe's caches would take, in every encoding.
-pub(super) fn plan(args: &CachePlan) -> Outcome {
-    let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
-    let experiment = Experiment::open(recipe)?;
-    let free = logitcask_cache::available(&args.recipe.cache_dir)?;
-    let splits = experiment.eval.iter().chain([&experiment.train]);
-    for split in splits {
-        let dataset = &split.dataset;
-        let rows = logitcask_cache::plan(dataset.len() as u32, split.n_views, dataset.n_classes());
-        if args.recipe.json {
-            print_json(
-                &serde_json::json!({ "split": split.what(), "encodings": rows, "free_bytes": free }),
-            )?;
-            continue;
-        }
-        println!(
-            "{}: {} samples x {} views, {} classes",
-            split.what(),
-            dataset.len(),
-            split.n_views,
-            dataset.n_classes()
-        );
-        let table: Vec<[String; 3]> = rows
-            .iter()
-            .map(|row| {
-                [
-                    row.encoding.to_string(),
-                    format!("{} B", row.row_bytes),
-                    bytes(row.bytes),
-                ]
-            })
-            .collect();
-        print_columns(["encoding", "a row", "all rows"], &table);
-        println!();
-    }
-    if let Some(free) = free.filter(|_| !args.recipe.json) {
-        println!(
-            "{} are free under `{}`",
-            bytes(free),
-            args.recipe.cache_dir.display()
-        );
-    }
-    Ok(())
-}
 
 pub(super) fn transcode(args: &CacheTranscode) -> Outcome {
-    let cache = open(&args.cache, &args.cache_dir)?;
-    let encoding =
-        Encoding::parse(&args.encoding).map_err(|error| Failure::from(error).as_asked())?;
     let progress = Progress::new("transcoding", 0, "chunks");
     let show = |done: u64, total: u64| {
         progress.set_total(total);
         progress.set(done, "");
     };
-    let path = logitcask_cache::transcode(&cache, &args.cache_dir, encoding, &show)?;
+    let path = resolve(&args.cache, &args.cache_dir)?;
+    let written = match (args.layout, &args.encoding) {
+        (Some(ChunkFiles::Parquet), _) => {
+            logitcask_cache::pack(&path, &args.cache_dir, args.keep_f16, &show)?
+        }
+        (Some(ChunkFiles::Arrow), _) => logitcask_cache::unpack(&path, &args.cache_dir, &show)?,
+        (None, encoding) => {
+            let encoding = Encoding::parse(encoding.as_deref().unwrap_or_default());
+            let encoding = encoding.map_err(|error| Failure::from(error).as_asked())?;
+            let cache = LogitCache::open(&path, OpenOptions::default())?;
+            logitcask_cache::transcode(&cache, &args.cache_dir, encoding, &show)?
+        }
+    };
     progress.finish();
-    println!("{}", path.display());
+    println!("{}", written.display());
+    Ok(())
+}
+
+pub(super) fn export(args: &CacheExport) -> Outcome {
+    let cache = open(&args.cache, &args.cache_dir)?;
+    let progress = Progress::new("exporting", 0, "files");
+    let show = |done: u64, total: u64| {
+        progress.set_total(total);
+        progress.set(done, "");
+    };
+    logitcask_cache::export(&cache, &args.out, &show)?;
+    progress.finish();
+    say(
+        "`README.md` in the folder is the dataset's card; check that you may publish what it describes",
+    );
+    println!("{}", args.out.display());
     Ok(())
 }
 

@@ -20,12 +20,13 @@ pub(super) fn ls(args: &CacheLs) -> Outcome {
         ));
         return Ok(());
     }
-    let rows: Vec<[String; 6]> = caches
+    let rows: Vec<[String; 7]> = caches
         .iter()
         .map(|cache| {
             [
                 cache.name.clone(),
                 cache.teacher.clone(),
+                cache.dataset.clone(),
                 format!("{} x {}", cache.n_samples, cache.n_classes),
                 match (&cache.problem, cache.n_views) {
                     (Some(problem), _) => problem.clone(),
@@ -41,6 +42,7 @@ pub(super) fn ls(args: &CacheLs) -> Outcome {
         [
             "cache",
             "teacher",
+            "dataset",
             "samples x classes",
             "views",
             "encoding",
@@ -71,6 +73,8 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             "samples": manifest.n_samples,
             "classes": manifest.n_classes,
             "class_names": manifest.class_names,
+            "encoding": manifest.encoding,
+            "bytes": logitcask_cache::bytes_of(&path),
             "chunk_rows": manifest.chunk_rows,
             "absolute": manifest.absolute,
             "accuracy": cache.accuracy(),
@@ -103,6 +107,16 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             cache.null_samples().len().to_string(),
         ],
         ["teacher time".to_owned(), duration(teacher_seconds(&cache))],
+        [
+            "size".to_owned(),
+            format!(
+                "{} as {}, {} chunks of {} samples a view",
+                bytes(logitcask_cache::bytes_of(&path)),
+                manifest.encoding,
+                manifest.n_chunks(),
+                manifest.chunk_rows
+            ),
+        ],
     ];
     let ingredients = manifest
         .key

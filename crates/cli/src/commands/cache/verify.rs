@@ -47,7 +47,9 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
             "the teacher gives other logits than {n} of the caches hold"
         ))),
         (n, _) => Err(Failure::work(format!("{n} of the caches are damaged"))
-            .hint("remove the chunks named above and capture again: only they are captured anew")),
+            .hint(
+                "remove the files named above and the `view.json` beside each, then capture again: only they are made anew",
+            )),
     }
 }
 

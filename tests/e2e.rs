@@ -110,6 +110,43 @@ fn capture_train_report() {
     assert!(!html.contains("http://") || html.contains("http://www.w3.org/2000/svg"));
 }
 
+/// Clean-image logits beside augmented pixels are trained on only by saying so, and no page that shows such a run is
+/// silent about it.
+#[test]
+fn inconsistent_views_are_labelled_wherever_the_run_is_shown() {
+    let bench = Bench::new("inconsistent");
+    let recipe = bench.recipe(|text| {
+        short(text.replace(
+            "[views]\n",
+            "[views]\ninconsistent = true\nviews_per_pass = 4\n",
+        ))
+    });
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let out = bench.folder.join("run");
+    let out = out.to_str().unwrap();
+    let trained = bench.run(&["student", &recipe, "--out", out]).ok();
+    assert!(
+        trained.stderr.contains("Inconsistent views"),
+        "{}",
+        trained.stderr
+    );
+    let record = fs::read_to_string(bench.folder.join("run/run.json")).unwrap();
+    assert_eq!(json(&record)["recorded"]["inconsistent"], "true");
+    let page = bench.run_plain(&["report", out, "--out", out]).ok();
+    let html = fs::read_to_string(page.stdout.trim()).unwrap();
+    let markdown = fs::read_to_string(bench.folder.join("run/report.md")).unwrap();
+    for text in [html, markdown] {
+        assert!(
+            text.contains("(inconsistent views)"),
+            "the table says nothing"
+        );
+        assert!(
+            text.contains("logits of the clean image"),
+            "the facts say nothing"
+        );
+    }
+}
+
 #[test]
 fn a_second_capture_is_a_hit_and_touches_nothing() {
     let bench = Bench::new("hit");

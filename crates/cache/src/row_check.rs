@@ -62,6 +62,10 @@ fn by_instruction(heads: &[[u8; 16]; ABREAST], columns: &[[&[u8]; ABREAST]]) -> 
         let n_bytes = rows[0].len();
         let (n_words, n_left) = (n_bytes / 8, n_bytes % 8);
         let words: [&[[u8; 8]]; ABREAST] = rows.map(|row| &row.as_chunks().0[..n_words]);
+        #[expect(
+            clippy::needless_range_loop,
+            reason = "one place in four rows, not one row"
+        )]
         for word in 0..n_words {
             for row in 0..ABREAST {
                 let word = u64::from_le_bytes(words[row][word]);

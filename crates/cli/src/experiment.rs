@@ -47,6 +47,8 @@ pub struct Split {
     pub family: Arc<ViewFamily>,
     /// In how many views.
     pub n_views: u32,
+    /// How many of them are captured at a time.
+    pub views_per_pass: u32,
     /// Whether these are the views of `[views.strong]`.
     pub is_strong: bool,
 }
@@ -136,7 +138,7 @@ impl Split {
     }
 
     fn open(recipe: &Recipe, role: Role) -> Outcome<Self> {
-        let dataset = Dataset::open(&recipe.data, role)?;
+        let mut dataset = Dataset::open(&recipe.data, role)?;
         let progress = Progress::new("reading images", dataset.len() as u64, "img");
         let fingerprint = dataset.fingerprint(&|done, _| progress.set(done, ""));
         progress.finish();
@@ -146,12 +148,25 @@ impl Split {
             Role::Train => family(&recipe.views, size)?,
             Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1),
         };
+        if recipe.data.store_pixels {
+            if family.reduces() {
+                return Err(Failure::asked(
+                    "`views.augment` wants JPEGs decoded at a reduced resolution, which stored pixels cannot give",
+                )
+                .hint("keep `reduced = true` or `data.store_pixels = true`, not both"));
+            }
+            let progress = Progress::new("storing pixels", dataset.len() as u64, "img");
+            let stored = dataset.store_pixels(&|done, _| progress.set(done, ""));
+            progress.finish();
+            stored?;
+        }
         Ok(Self {
             role,
             dataset: Arc::new(dataset),
             fingerprint,
             family: Arc::new(family),
             n_views,
+            views_per_pass: recipe.views.views_per_pass,
             is_strong: false,
         })
     }
@@ -170,6 +185,7 @@ impl Split {
             ("strong", views.strong.is_some()),
             ("inconsistent", views.inconsistent),
             ("views_per_step", views.views_per_step != 1),
+            ("views_per_pass", views.views_per_pass != 1),
         ];
         if let Some((key, _)) = only_outside.iter().find(|(_, given)| *given) {
             return Err(Failure::asked(format!(

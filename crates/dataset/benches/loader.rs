@@ -2,7 +2,8 @@
 //! number. benches/peers/loader.py runs this and PyTorch's DataLoader in turn and makes the table.
 //!
 //! Cases: `cifar` (crop, flip, normalise), `jpeg` (random resized crop to 224, flip, normalise), `jpeg8` (eight views
-//! of each image at a time, counted per view), `store` (as `jpeg`, from decoded pixels), `decode` (only that).
+//! of each image at a time, counted per view), `reduced` (as `jpeg`, decoded at reduced resolution), `store` (as `jpeg`,
+//! from decoded pixels), `decode` (only that). `difference` is no benchmark: it prints how far reduced pixels are off.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +23,7 @@ fn main() {
         .collect();
     let [case, root, rest @ ..] = arguments.as_slice() else {
         println!(
-            "cargo bench -p logitcask-dataset -- cifar|jpeg|jpeg8|store|decode ROOT [THREADS] [SECONDS]"
+            "cargo bench -p logitcask-dataset -- cifar|jpeg|jpeg8|reduced|store|decode|difference ROOT [THREADS] [SECONDS]"
         );
         return;
     };
@@ -39,12 +40,21 @@ fn main() {
         println!("{:.1}", decode_only(&dataset, threads, seconds));
         return;
     }
+    if case == "difference" {
+        println!("{}", difference(&dataset));
+        return;
+    }
     let first = if cifar {
         AugmentSpec::new("random_crop")
             .with("size", 32)
             .with("padding", 4)
     } else {
-        AugmentSpec::new("random_resized_crop").with("size", 224)
+        let crop = AugmentSpec::new("random_resized_crop").with("size", 224);
+        if case == "reduced" {
+            crop.with("reduced", true)
+        } else {
+            crop
+        }
     };
     let augment = [first, AugmentSpec::new("horizontal_flip")];
     let family = ViewFamily::new(&augment, 1, dataset.uniform_size()).unwrap();
@@ -110,4 +120,37 @@ fn decode_only(dataset: &Dataset, threads: usize, seconds: f64) -> f64 {
             .sum()
     });
     n as f64 / start.elapsed().as_secs_f64()
+}
+
+/// How far the pixels of reduced decoding are from those of full decoding, over one view of each image, and over those of
+/// them that were reduced at all.
+fn difference(dataset: &Dataset) -> String {
+    let crop = AugmentSpec::new("random_resized_crop").with("size", 224);
+    let reduced = crop.clone().with("reduced", true);
+    let preprocess = Preprocess::new(&PreprocessSpec {
+        scale: Scale::Byte,
+        ..PreprocessSpec::default()
+    });
+    let preprocess = preprocess.unwrap();
+    let (mut sum, mut n, mut n_reduced, mut greatest) = (0.0, 0, 0, 0.0f32);
+    for index in 0..dataset.len() as u32 {
+        let [full, reduced] = [&crop, &reduced].map(|spec| {
+            let family = ViewFamily::new(std::slice::from_ref(spec), 1, None).unwrap();
+            let mut batch = PixelBatch::new(PixelLayout::Nchw);
+            render(dataset, &family, &preprocess, &[(index, 0)], &mut batch).unwrap();
+            batch.pixels
+        });
+        let differences = full.iter().zip(&reduced).map(|(a, b)| (a - b).abs());
+        let of_this: f64 = differences.clone().map(f64::from).sum();
+        greatest = differences.fold(greatest, f32::max);
+        n_reduced += usize::from(of_this > 0.0);
+        sum += of_this;
+        n += full.len();
+    }
+    let per_view = n / dataset.len();
+    format!(
+        "{n_reduced} of {} views are reduced; those differ by {:.2} levels of 255 on average, {greatest} at most",
+        dataset.len(),
+        sum / (per_view * n_reduced.max(1)) as f64
+    )
 }

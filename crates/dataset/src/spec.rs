@@ -31,6 +31,10 @@ pub struct DataSpec {
     /// What to do about a sample whose image cannot be had.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_bad: OnBad,
+    /// Decode every image once and keep the pixels beside the dataset, in as many bytes as they take: see
+    /// [`Dataset::store_pixels`](crate::Dataset::store_pixels).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub store_pixels: bool,
     /// The number of classes, where the format does not say it or where it is to be larger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_classes: Option<usize>,
@@ -61,6 +65,7 @@ impl DataSpec {
             subset: None,
             exclude: None,
             on_bad: OnBad::Error,
+            store_pixels: false,
             n_classes: None,
             channels: None,
             image_column: None,

@@ -28,6 +28,9 @@ pub struct ViewsSpec {
     pub draw: Draw,
     /// How many views of each sample a batch holds.
     pub views_per_step: u32,
+    /// How many views of an image are captured at a time, each from one decoding. More take more memory.
+    #[serde(skip_serializing_if = "is_one")]
+    pub views_per_pass: u32,
     /// Train clean-image logits against augmented pixels all the same; every report then says so.
     pub inconsistent: bool,
     /// A second family with its own cache, for losses that compare a weak and a strong view.
@@ -46,11 +49,16 @@ impl Default for ViewsSpec {
             clean: Vec::new(),
             draw: Draw::Cycle,
             views_per_step: 1,
+            views_per_pass: 1,
             inconsistent: false,
             strong: None,
             seed: None,
         }
     }
+}
+
+fn is_one(n: &u32) -> bool {
+    *n == 1
 }
 
 /// A number of views: `16`, or `"all"` of a family that has an end.

@@ -25,6 +25,9 @@ pub struct Job<'a> {
     pub batch_size: usize,
     /// Threads that decode and augment.
     pub decoders: usize,
+    /// Views of an image that are rendered from one decoding of it. They are then captured side by side, in so many times
+    /// the memory.
+    pub views_per_pass: usize,
     /// The size of what the teacher is fed, as [`prepare`] found it.
     pub images: ImageSize,
 }
@@ -125,7 +128,7 @@ pub fn capture(
         let missing = plan(job, writer)?;
         let batch_size = report.batch_size;
         let n_classes = job.pixels.dataset.n_classes();
-        let images = missing.iter().map(|chunk| chunk.samples.len() as u64).sum();
+        let images = missing.iter().map(Missing::images).sum();
         events(Event::Started(describe(
             teacher,
             job,
@@ -186,18 +189,32 @@ pub fn capture(
 /// A chunk that is to be captured.
 #[derive(Clone)]
 struct Missing {
-    view: u32,
+    /// In which views.
+    views: Vec<u32>,
     chunk: u32,
     samples: Range<u32>,
 }
 
-/// The missing chunks of every view, in order: what is done first is on disk first.
+impl Missing {
+    fn images(&self) -> u64 {
+        self.views.len() as u64 * self.samples.len() as u64
+    }
+}
+
+/// The missing chunks of every view, in order: what is done first is on disk first. Views of one pass go through the
+/// chunks side by side.
 fn plan(job: &Job<'_>, writer: &LogitWriter) -> Result<Vec<Missing>, TeacherError> {
     let mut missing = Vec::new();
-    for &view in job.views {
-        for chunk in writer.missing_chunks(view)? {
+    for pass in job.views.chunks(job.views_per_pass.max(1)) {
+        let mut by_chunk: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for &view in pass {
+            for chunk in writer.missing_chunks(view)? {
+                by_chunk.entry(chunk).or_default().push(view);
+            }
+        }
+        for (chunk, views) in by_chunk {
             missing.push(Missing {
-                view,
+                views,
                 chunk,
                 samples: writer.chunk_range(chunk)?,
             });
@@ -206,21 +223,24 @@ fn plan(job: &Job<'_>, writer: &LogitWriter) -> Result<Vec<Missing>, TeacherErro
     Ok(missing)
 }
 
-/// Cuts chunks into batches as they are asked for: the samples of hundreds of views would not fit into memory.
-fn cut(missing: Vec<Missing>, batch_size: u32) -> impl Iterator<Item = Task> + Send {
+/// Cuts chunks into batches as they are asked for: the samples of hundreds of views would not fit into memory. Batches
+/// that come together hold the same samples in several views.
+fn cut(missing: Vec<Missing>, batch_size: u32) -> impl Iterator<Item = Vec<Task>> + Send {
     missing.into_iter().flat_map(
         move |Missing {
-                  view,
+                  views,
                   chunk,
                   samples,
               }| {
             let end = samples.end;
-            samples.step_by(batch_size as usize).map(move |start| Task {
-                view,
-                chunk,
-                requests: (start..end.min(start.saturating_add(batch_size)))
-                    .map(|sample| (sample, view))
-                    .collect(),
+            samples.step_by(batch_size as usize).map(move |start| {
+                let samples = start..end.min(start.saturating_add(batch_size));
+                let task = |&view: &u32| Task {
+                    view,
+                    chunk,
+                    requests: samples.clone().map(|sample| (sample, view)).collect(),
+                };
+                views.iter().map(task).collect()
             })
         },
     )
@@ -229,8 +249,8 @@ fn cut(missing: Vec<Missing>, batch_size: u32) -> impl Iterator<Item = Task> + S
 /// How many chunks of each view this run is going to write.
 fn remaining_chunks(missing: &[Missing]) -> BTreeMap<u32, usize> {
     let mut remaining = BTreeMap::new();
-    for chunk in missing {
-        *remaining.entry(chunk.view).or_default() += 1;
+    for view in missing.iter().flat_map(|chunk| &chunk.views) {
+        *remaining.entry(*view).or_default() += 1;
     }
     remaining
 }
@@ -246,12 +266,13 @@ fn describe(
     let batch_bytes = job.images.n_bytes() * size_of::<f32>() * batch_size;
     // The chunk being filled, the next one, and those that a slow session still holds a batch of.
     let chunk_rows = writer.manifest().chunk_rows as usize;
-    let open_chunks = 2 + sessions * batch_size / chunk_rows;
+    let open_chunks = (2 + sessions * batch_size / chunk_rows) * job.views_per_pass.max(1);
     let row_bytes = (job.pixels.dataset.n_classes() + teacher.feature_len()) * size_of::<f32>();
     let chunk_bytes = chunk_rows * row_bytes;
     let waiting_rows = pipeline::ANSWERS_EACH * sessions * batch_size;
     let answer_bytes = waiting_rows * row_bytes;
-    let pixel_bytes = pipeline::batches_at_once(sessions, job.decoders) * batch_bytes;
+    let pixel_bytes =
+        pipeline::batches_at_once(sessions, job.decoders * job.views_per_pass.max(1)) * batch_bytes;
     Plan {
         images,
         batch_size,

@@ -49,7 +49,7 @@ pub fn measure_accuracy(
         chunk: 0,
         requests: samples.iter().map(|sample| (*sample, 0)).collect(),
     });
-    let tasks: Vec<Task> = tasks.collect();
+    let tasks: Vec<Vec<Task>> = tasks.map(|task| vec![task]).collect();
     let mut accuracy = Accuracy::default();
     pipeline::run(
         teacher,

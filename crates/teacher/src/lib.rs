@@ -35,7 +35,7 @@
 //! let key = cache_key(&spec, teacher.file(), &dataset.fingerprint(&|_, _| {})?, &family)?;
 //! let manifest = Manifest::new(&spec.title(), key, Encoding::F16, dataset.len() as u32, dataset.n_classes());
 //! let writer = LogitWriter::open("data/cache".as_ref(), &manifest)?;
-//! let job = Job { pixels, views: &[0], batch_size, decoders: 2, images };
+//! let job = Job { pixels, views: &[0], batch_size, decoders: 2, views_per_pass: 1, images };
 //! let report = capture(&mut teacher, &job, &writer, &AtomicBool::new(false), &|_| {})?;
 //! # let _ = report;
 //! # Ok(())

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use logitcask_dataset::{BadSample, Dataset, PixelBatch, Preprocess, ViewFamily, render};
+use logitcask_dataset::{
+    BadSample, Dataset, DatasetError, PixelBatch, Preprocess, ViewFamily, render_views,
+};
 
 use crate::error::TeacherError;
 use crate::event::Shares;
@@ -83,12 +85,13 @@ pub(crate) enum Step {
     Tick,
 }
 
-/// Answers all `tasks`, handing each answer to `sink` in whatever order they are finished. Ends early, without an error,
-/// once `stop` is set: batches that a session is working on are still answered.
+/// Answers all `tasks`, which come in groups of the same samples in several views, handing each answer to `sink` in
+/// whatever order they are finished. Ends early, without an error, once `stop` is set: batches that a session is working
+/// on are still answered.
 pub(crate) fn run(
     teacher: &mut Teacher,
     pixels: Pixels<'_>,
-    tasks: impl Iterator<Item = Task> + Send,
+    tasks: impl Iterator<Item = Vec<Task>> + Send,
     decoders: usize,
     stop: &AtomicBool,
     times: &Times,
@@ -121,28 +124,22 @@ pub(crate) fn run(
             scope.spawn(move || {
                 let _token = token;
                 while !stop.load(Ordering::Relaxed) {
-                    let Some(task) = tasks.lock().unwrap_or_else(PoisonError::into_inner).next()
+                    let Some(group) = tasks.lock().unwrap_or_else(PoisonError::into_inner).next()
                     else {
                         return;
                     };
-                    let mut batch = spare
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .pop()
-                        .unwrap_or_else(|| PixelBatch::new(layout));
-                    match render(
-                        pixels.dataset,
-                        pixels.family,
-                        pixels.preprocess,
-                        &task.requests,
-                        &mut batch,
-                    ) {
-                        Ok(()) => {
-                            if rendered.push(Rendered { task, batch }).is_err() {
-                                return;
-                            }
+                    let mut batches: Vec<PixelBatch> = {
+                        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut one = |_| spare.pop().unwrap_or_else(|| PixelBatch::new(layout));
+                        (0..group.len()).map(&mut one).collect()
+                    };
+                    if let Err(error) = render_group(pixels, &group, &mut batches) {
+                        return fail(error.into());
+                    }
+                    for (task, batch) in group.into_iter().zip(batches) {
+                        if rendered.push(Rendered { task, batch }).is_err() {
+                            return;
                         }
-                        Err(error) => return fail(error.into()),
                     }
                 }
             });
@@ -213,6 +210,27 @@ struct Rendered {
 /// Batches that wait for a session: one each, and one more so that the first to finish never waits.
 pub(crate) fn queue_length(workers: usize) -> usize {
     workers + 1
+}
+
+/// A batch per task of a group: the same samples, another view each.
+fn render_group(
+    pixels: Pixels<'_>,
+    group: &[Task],
+    batches: &mut [PixelBatch],
+) -> Result<(), DatasetError> {
+    let Some(first) = group.first() else {
+        return Ok(());
+    };
+    let samples: Vec<u32> = first.requests.iter().map(|&(sample, _)| sample).collect();
+    let views: Vec<u32> = group.iter().map(|task| task.view).collect();
+    render_views(
+        pixels.dataset,
+        pixels.family,
+        pixels.preprocess,
+        &samples,
+        &views,
+        batches,
+    )
 }
 
 /// Batches of pixels that exist at most: in the decoders' hands, in the queue, in the sessions' hands.

@@ -22,6 +22,7 @@ const VIEWS: [u32; 3] = [0, 1, 2];
 struct Cut<'a> {
     sessions: usize,
     decoders: usize,
+    views_per_pass: usize,
     part: Part,
     /// Called with each event; may set the flag that stops.
     on_event: &'a dyn Fn(&Event, &AtomicBool),
@@ -32,6 +33,7 @@ impl Default for Cut<'_> {
         Cut {
             sessions: 2,
             decoders: 2,
+            views_per_pass: 1,
             part: Part::WHOLE,
             on_event: &|_, _| {},
         }
@@ -82,6 +84,7 @@ fn run_with(
         views: &VIEWS,
         batch_size: 48,
         decoders: cut.decoders,
+        views_per_pass: cut.views_per_pass,
         images,
     };
     capture(&mut teacher, &job, &writer, &stop, &|event| {
@@ -189,6 +192,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
         &Cut {
             sessions: 5,
             decoders: 3,
+            views_per_pass: 2,
             ..Cut::default()
         },
     )

@@ -179,6 +179,11 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     if !notes.is_empty() {
         record.recorded.insert("notes".to_owned(), notes.join(" "));
     }
+    if recipe.views.inconsistent && !caches.train.is_empty() {
+        record
+            .recorded
+            .insert("inconsistent".to_owned(), "true".to_owned());
+    }
     record.write(&run)?;
     print(&record, &run, args.recipe.json)
 }
@@ -680,6 +685,9 @@ fn print(record: &RunRecord, run: &Path, json: bool) -> Outcome {
         line["run"] = run.display().to_string().into();
         println!("{line}");
         return Ok(());
+    }
+    if let Some(notes) = record.recorded.get("notes") {
+        say(format!("note: {notes}"));
     }
     if let Some(eval) = record.last.eval {
         let best = record.best.eval.unwrap_or(eval);

@@ -157,6 +157,7 @@ impl Stage<'_> {
             views: &views,
             batch_size,
             decoders: self.args.machine.threads(),
+            views_per_pass: want.split.views_per_pass as usize,
             images,
         };
         let show = Show::new(want, self.args.recipe.json);

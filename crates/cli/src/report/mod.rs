@@ -138,6 +138,10 @@ fn name_apart(runs: &mut [Run]) {
             let folder = run.folder.file_name().unwrap_or_default();
             run.configuration = folder.to_string_lossy().into_owned();
         }
+        // Wherever such a run is named, it says what it is.
+        if run.recorded("inconsistent") == "true" {
+            run.configuration.push_str(" (inconsistent views)");
+        }
     }
 }
 

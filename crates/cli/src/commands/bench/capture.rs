@@ -51,6 +51,7 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
         views: &extent.views,
         batch_size: batch_size.rows,
         decoders: args.machine.threads(),
+        views_per_pass: experiment.recipe.views.views_per_pass as usize,
         images,
     };
     say(format!(

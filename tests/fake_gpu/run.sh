@@ -11,7 +11,8 @@ cp tests/fake_gpu/nvcc "$cuda/bin/"
 touch "$cuda/include/cuda.h"
 
 # Whatever cudarc declares of NVIDIA's libraries and fake_gpu.c lacks is there too, and says so when it is called.
-cudarc=$(cargo metadata --format-version 1 | python3 -c '
+host=$(rustc -vV | sed -n 's/^host: //p')
+cudarc=$(cargo metadata --format-version 1 --features logitcask-layers/cuda --filter-platform "$host" | python3 -c '
 import json, pathlib, sys
 for package in json.load(sys.stdin)["packages"]:
     if package["name"] == "cudarc":

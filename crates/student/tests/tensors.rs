@@ -109,7 +109,9 @@ impl Answers {
     }
 }
 
-/// With each optimiser, a moving average beside it: ten steps later both stand at the same place.
+/// With each optimiser, a moving average beside it: ten steps later both stand at the same place, to 1e-6 where no
+/// activation on the edge of zero falls to the other side. One that did, on a device that sums in another order, moved losses
+/// by 4e-4 and the average's logits by 8e-3.
 #[test]
 fn training_goes_the_same_way() {
     let sgd = OptimizerSpec::Sgd {
@@ -150,14 +152,14 @@ fn training_goes_the_same_way() {
         assert!(by_kernels.0[9] < by_kernels.0[0], "{:?}", by_kernels.0);
         by_tensors(|device| {
             let found = run(device);
-            for (what, found, expected) in [
-                ("losses", &found.0, &by_kernels.0),
-                ("average", &found.1, &by_kernels.1),
-                ("weights", &found.2, &by_kernels.2),
+            for (what, bar, found, expected) in [
+                ("losses", 1e-3, &found.0, &by_kernels.0),
+                ("average", 3e-2, &found.1, &by_kernels.1),
+                ("weights", 3e-2, &found.2, &by_kernels.2),
             ] {
                 let error = difference(found, expected) / norm(expected);
                 println!("{what} off by {error:.1e}");
-                assert!(error <= 1e-3, "{what} off by {error:.1e} with {spec:?}");
+                assert!(error <= bar, "{what} off by {error:.1e} with {spec:?}");
             }
         });
     }

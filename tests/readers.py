@@ -40,7 +40,7 @@ def main() -> int:
             kind = f"{about['encoding']} export"
             found[kind, reader] = outcome(lambda: whole(read(folder), truth))
     readers = ["pyarrow", "pandas", "polars", "DuckDB", "HF datasets"]
-    print("| | " + " | ".join(readers) + " |\n|---" * 1 + "|---" * len(readers) + "|")
+    print("| | " + " | ".join(readers) + " |\n|---" + "|---" * len(readers) + "|")
     for kind in dict.fromkeys(kind for kind, _ in found):
         print(f"| {kind} | " + " | ".join(found.get((kind, reader), "-") for reader in readers) + " |")
     wrong = {case: answer for case, answer in found.items() if (answer == "yes") == (case in CANNOT)}
@@ -50,7 +50,8 @@ def main() -> int:
 
 
 # What is known not to work, with the versions that `tests/full.sh` installs.
-CANNOT = set()
+# DuckDB takes half precision from Parquet but not from Arrow.
+CANNOT = {("f16 chunk", "DuckDB"), ("top3 chunk", "DuckDB")}
 
 
 def outcome(read) -> str:

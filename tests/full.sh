@@ -24,7 +24,7 @@ recipe=pipelines/quick.toml
 "$binary" report "$work/run" --out "$work/report"
 "$binary" export "$work/run" --onnx "$work/zoo/run.onnx" --with-normalisation --check
 
-echo "== CUDA students on a GPU of the mind"
+echo "== CUDA students on a stand-in for a GPU"
 tests/fake_gpu/run.sh
 
 echo "== readers: pyarrow, pandas, polars, DuckDB, Hugging Face datasets"

@@ -1,4 +1,4 @@
-/* An NVIDIA GPU of the mind: the functions of libcuda, libcublas, libcurand and libcudnn that logitcask's CUDA students
+/* A stand-in for an NVIDIA GPU: the functions of libcuda, libcublas, libcurand and libcudnn that logitcask's CUDA students
  * call, done on the host, slowly and by definition. tests/fake_gpu.sh puts it in place of those libraries and runs the
  * tests of the CUDA build, so that what happens between a test and cuDNN (devices, layouts, descriptors, the order of
  * arguments) is tested on machines without a GPU. Whether cuDNN itself agrees is for `make gpu-check`.

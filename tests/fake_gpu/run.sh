@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of the CUDA build, and a training of its command, on a GPU of the mind: builds logitcask for CUDA with a
+# Runs the tests of the CUDA build, and a training of its command, on a stand-in for a GPU: builds logitcask for CUDA with a
 # compiler that compiles no kernels (nvcc), links it to fake_gpu.c in place of NVIDIA's libraries, and compares what comes out
 # with the CPU. Fetches nothing of NVIDIA's. Part of `make test-full`.
 set -euo pipefail

@@ -731,7 +731,7 @@ fn gigapixels_are_refused_by_their_headers() {
         0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 63, 0, 1, 2, 3, 0xFF, 0xD9,
     ]);
     check_image(&jpeg, "claims 65500 x 65500 pixels");
-    // The same as a progressive file, which another decoder reads.
+    // The same as a progressive file, all of whose coefficients are kept.
     jpeg[3] = 0xC2;
     check_image(&jpeg, "claims 65500 x 65500 pixels");
 

@@ -346,25 +346,50 @@ fn a_student_learns_in_bf16_as_in_f32() {
     );
 }
 
+/// The same images under other labels share logits, but a student must not train on the confusion, unless it is told which
+/// of the two labellings is right.
 #[test]
-fn training_refuses_the_cache_of_other_labels() {
-    // The same images under other labels share logits, but a student must not train on the confusion.
-    let bench = Bench::new("labels");
-    let recipe = bench.recipe(short);
-    bench.run(&["teacher-logits", &recipe]).ok();
-    let manifest = contents(&bench.cache_dir())
-        .into_keys()
-        .filter(|name| name.ends_with("cache.json"));
-    for name in manifest {
-        let path = bench.cache_dir().join(name);
-        let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let labels = value["labels"].as_str().unwrap().to_owned();
-        value["labels"] = labels.chars().rev().collect::<String>().into();
-        fs::write(&path, value.to_string()).unwrap();
+fn other_labels_than_the_cache_s_are_refused_or_preferred() {
+    let bench = Bench::new("corrected");
+    let root = bench.folder.join("idx");
+    fs::create_dir(&root).unwrap();
+    let mut images = vec![0, 0, 8, 3, 0, 0, 0, 64, 0, 0, 0, 8, 0, 0, 0, 8];
+    images.extend((0..64 * 64u32).map(|i| (i * i % 251) as u8));
+    let mut labels = vec![0, 0, 8, 1, 0, 0, 0, 64];
+    labels.extend((0..64).map(|i| i % 10));
+    fs::write(root.join("train-images-idx3-ubyte"), images).unwrap();
+    fs::write(root.join("train-labels-idx1-ubyte"), &labels).unwrap();
+    let recipe = bench.folder.join("recipe.toml");
+    let text = format!(
+        "[data]\nformat = \"mnist\"\nroot = {root:?}\n\
+         [[teacher]]\nonnx = \"data/digits/teacher.onnx\"\nmean = [0.3048]\nstd = [0.3757]\n\
+         [student]\nname = \"resnet8\"\n[train]\nepochs = 1\nbatch_size = 16\noptimizer = {{ name = \"sgd\", lr = 0.05 }}\n[[loss]]\nname = \"kd\"\n"
+    );
+    fs::write(&recipe, text).unwrap();
+    let recipe = recipe.to_str().unwrap();
+    bench.run(&["teacher-logits", recipe]).ok();
+    bench.run(&["student", recipe]).ok();
+
+    labels[8 + 20] = 7;
+    fs::write(root.join("train-labels-idx1-ubyte"), labels).unwrap();
+    let refused = bench.run(&["student", recipe, "--fresh"]);
+    assert_eq!(refused.code, 1);
+    for words in ["are not those that cache", "`data.relabelled = true`"] {
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
     }
-    let run = bench.run(&["student", &recipe]);
-    assert_eq!(run.code, 1);
-    assert!(run.stderr.contains("labels"), "{}", run.stderr);
+    let corrected = [
+        "student",
+        recipe,
+        "--fresh",
+        "--set",
+        "data.relabelled=true",
+    ];
+    let run = bench.run(&corrected).ok();
+    assert!(
+        run.stderr.contains("the dataset's are used"),
+        "{}",
+        run.stderr
+    );
 }
 
 /// Each loss of the zoo's kinds: none of the teacher, its rows, a bank of them.

@@ -48,7 +48,7 @@ echo "== TensorBoard, and onnx.checker over every student of the zoo"
 echo "== clusters: Slurm on two nodes, and the Kubernetes Job's commands"
 tests/cluster.sh
 "$python" -m pip install --quiet kubernetes pyyaml
-"$python" tests/kubernetes.py "$binary"
+"$python" tests/kubernetes_job.py "$binary"
 
 echo "== a million samples within a gibibyte"
 tests/memory.sh

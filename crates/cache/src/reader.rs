@@ -41,6 +41,8 @@ pub struct LogitCache {
     codec: Box<dyn Codec>,
     n_columns: usize,
     row_bytes: usize,
+    /// By sample, what is answered in place of the labels that stand in the rows.
+    relabelled: Option<Vec<u32>>,
 }
 
 impl LogitCache {
@@ -83,7 +85,19 @@ impl LogitCache {
             row_bytes,
             n_columns,
             codec,
+            relabelled: None,
         })
+    }
+
+    /// From now on [`rows`](Self::rows) and [`top_k_rows`](Self::top_k_rows) answer with these labels, one for each sample
+    /// of the split, in place of those that the cache was made with. The rows' checks go on covering the latter.
+    ///
+    /// # Errors
+    /// If there are more or fewer labels than samples.
+    pub fn relabel(&mut self, labels: &[u32]) -> Result<(), CacheError> {
+        check_length("labels", labels.len(), self.manifest.n_samples as usize)?;
+        self.relabelled = Some(labels.to_vec());
+        Ok(())
     }
 
     /// The cache's folder.
@@ -134,8 +148,12 @@ impl LogitCache {
         *hasher.finalize().as_bytes()
     }
 
-    /// The share of rows whose largest logit is the label's, over all views; `None` where no view is whole.
+    /// The share of rows whose largest logit is the label's, over all views; `None` where no view is whole, and after
+    /// [`relabel`](Self::relabel): it was counted in the capture.
     pub fn accuracy(&self) -> Option<f64> {
+        if self.relabelled.is_some() {
+            return None;
+        }
         let chunks = self.view_files.iter().flat_map(|file| &file.chunks);
         let (n_rows, n_correct) = chunks.fold((0u64, 0u64), |(rows, correct), chunk| {
             (
@@ -169,15 +187,22 @@ impl LogitCache {
         check_length("labels", labels.len(), wanted.len())?;
         self.require(Statistic::Logits)?;
         if wanted.len() * n_classes < PARALLEL_FROM {
-            return self.gather(wanted, logits, labels);
+            self.gather(wanted, logits, labels)?;
+        } else {
+            let n_rows = (PARALLEL_FROM / 4).div_ceil(n_classes);
+            let parts = wanted
+                .par_chunks(n_rows)
+                .zip(logits.par_chunks_mut(n_rows * n_classes));
+            parts
+                .zip(labels.par_chunks_mut(n_rows))
+                .try_for_each(|((wanted, logits), labels)| self.gather(wanted, logits, labels))?;
         }
-        let n_rows = (PARALLEL_FROM / 4).div_ceil(n_classes);
-        let parts = wanted
-            .par_chunks(n_rows)
-            .zip(logits.par_chunks_mut(n_rows * n_classes));
-        parts
-            .zip(labels.par_chunks_mut(n_rows))
-            .try_for_each(|((wanted, logits), labels)| self.gather(wanted, logits, labels))
+        if let Some(relabelled) = &self.relabelled {
+            for (label, &(sample, _)) in labels.iter_mut().zip(wanted) {
+                *label = relabelled[sample as usize];
+            }
+        }
+        Ok(())
     }
 
     /// Gathers on this thread. First the rows are found, which is arithmetic; then the memory is asked for each some time
@@ -271,7 +296,13 @@ impl LogitCache {
             .chunk_of(sample, view)?
             .top_k_row(sample, self.codec.as_ref())?
         {
-            Row::There(label, Some(row)) => Ok((label, row)),
+            Row::There(label, Some(row)) => {
+                let relabelled = self.relabelled.as_ref();
+                Ok((
+                    relabelled.map_or(label, |labels| labels[sample as usize]),
+                    row,
+                ))
+            }
             Row::There(_, None) => Err(self.not_held("rows of the largest logits".to_owned())),
             Row::Null(_) => Err(CacheError::NullRow { sample, view }),
         };

@@ -236,6 +236,37 @@ fn the_same_key_with_other_labels_or_pixels_is_refused() {
 }
 
 #[test]
+fn relabelled_rows_keep_their_logits() {
+    for encoding in [Encoding::F16, Encoding::TopK(3)] {
+        let root = tempfile::tempdir().unwrap();
+        let (path, _) = capture(root.path(), &manifest(encoding, 10, 7, 4), 2, &[]);
+        let (before, mut after) = (open(&path), open(&path));
+        after.relabel(&[6, 5, 4, 3, 2, 1, 0, 6, 5, 4]).unwrap();
+        assert_eq!(
+            (before.accuracy().is_some(), after.accuracy()),
+            (true, None)
+        );
+        let wanted = [(7, 1), (0, 0), (9, 1)];
+        if encoding.is_dense() {
+            let (logits, labels) = gather(&after, &wanted).unwrap();
+            assert_eq!(labels, [6, 6, 4]);
+            assert_eq!(logits, gather(&before, &wanted).unwrap().0);
+        } else {
+            let rows = |cache: &LogitCache| cache.top_k_rows(&wanted).unwrap().into_iter();
+            let labels: Vec<u32> = rows(&after).map(|(label, _)| label).collect();
+            assert_eq!(labels, [6, 6, 4]);
+            assert!(
+                rows(&after)
+                    .zip(rows(&before))
+                    .all(|(a, b)| a.1.classes == b.1.classes)
+            );
+        }
+        let error = after.relabel(&[0; 9]).unwrap_err();
+        assert!(error.to_string().contains("9"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_logit_is_refused_with_its_sample() {
     let root = tempfile::tempdir().unwrap();
     let writer = LogitWriter::open(root.path(), &manifest(Encoding::F16, 4, 3, 2)).unwrap();

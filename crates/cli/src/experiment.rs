@@ -345,7 +345,7 @@ impl<'a> CacheWant<'a> {
                 return Err(Failure::work(message).hint(make));
             }
         };
-        let cache = LogitCache::open(&path, options)?;
+        let mut cache = LogitCache::open(&path, options)?;
         let n_there = self.views_there(&cache);
         if n_there < self.split.n_views {
             let message = format!(
@@ -355,7 +355,7 @@ impl<'a> CacheWant<'a> {
             );
             return Err(Failure::work(message).hint(make));
         }
-        self.check_labels(&cache, &path)?;
+        self.check_labels(&mut cache, &path)?;
         self.check_pixels(&cache, &path)?;
         Ok(cache)
     }
@@ -421,16 +421,26 @@ impl<'a> CacheWant<'a> {
             .collect())
     }
 
-    fn check_labels(&self, cache: &LogitCache, path: &Path) -> Outcome {
+    fn check_labels(&self, cache: &mut LogitCache, path: &Path) -> Outcome {
         if cache.manifest().labels == self.split.fingerprint.labels {
             return Ok(());
         }
-        Err(Failure::work(format!(
+        let what = format!(
             "the labels of the {} are not those that cache `{}` was made with",
             self.split.what(),
             path.display()
+        );
+        let dataset = &self.split.dataset;
+        if dataset.spec().relabelled {
+            say(format!(
+                "{what}; the dataset's are used (`data.relabelled`)"
+            ));
+            return Ok(cache.relabel(dataset.labels())?);
+        }
+        Err(Failure::work(what).hint(
+            "the images are the same, so one of the two labellings is wrong; if it is the cache's, set \
+             `data.relabelled = true`: the logits are taken and the dataset's labels used",
         ))
-        .hint("the images are the same, so one of the two labellings is wrong; if it is the cache's, remove its folder"))
     }
 
     fn check_pixels(&self, cache: &LogitCache, path: &Path) -> Outcome {

@@ -88,7 +88,7 @@ impl Teachers {
             return Ok(None);
         }
         let accuracy = match (&self.eval[..], &experiment.eval) {
-            ([cache], _) => cache.accuracy(),
+            ([cache], _) if cache.accuracy().is_some() => cache.accuracy(),
             ([], _) | (_, None) => None,
             (several, Some(split)) => {
                 match rows(several, &without_dropout(recipe.ensemble.as_ref()), 0)? {

@@ -35,6 +35,10 @@ pub struct DataSpec {
     /// [`Dataset::store_pixels`](crate::Dataset::store_pixels).
     #[serde(default, skip_serializing_if = "is_default")]
     pub store_pixels: bool,
+    /// The labels were corrected after the capture: caches of these images are taken whatever labels they were made with,
+    /// and the labels are the dataset's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub relabelled: bool,
     /// The number of classes, where the format does not say it or where it is to be larger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_classes: Option<usize>,
@@ -66,6 +70,7 @@ impl DataSpec {
             exclude: None,
             on_bad: OnBad::Error,
             store_pixels: false,
+            relabelled: false,
             n_classes: None,
             channels: None,
             image_column: None,

@@ -1,4 +1,4 @@
-"""pipelines/cluster/kubernetes_job.yaml without a cluster: kubernetes.py BINARY.
+"""pipelines/cluster/kubernetes_job.yaml without a cluster: kubernetes_job.py BINARY.
 
 The manifest is read by Kubernetes' own client model of a Job and must come back unchanged, so that no field is misspelt or
 misplaced; then the container's command runs here once for every completion index, all at a time as pods would, and the

@@ -86,15 +86,15 @@ by epoch, in the curves above. One student of each configuration, the first seed
 
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; --line: #8884; --card: #8881; }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { line-height: 1.2; }
 h2 { margin-top: 2.5rem; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; vertical-align: bottom; white-space: normal; }
+th, td { padding: .35rem .5rem; text-align: right; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); border-radius: .5rem; padding: .5rem; max-width: 34rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .85rem; padding: 0 .5rem .3rem; }
@@ -120,7 +120,7 @@ fn table(header: &[impl AsRef<str>], rows: &[Vec<String>]) -> String {
         .map(|cells| {
             let cells: String = cells
                 .iter()
-                .map(|cell| format!("<td>{}</td>", escape(cell)))
+                .map(|cell| format!("<td>{}</td>", unbroken(&escape(cell))))
                 .collect();
             format!("<tr>{cells}</tr>\n")
         })
@@ -130,10 +130,29 @@ fn table(header: &[impl AsRef<str>], rows: &[Vec<String>]) -> String {
     )
 }
 
+/// Numbers stay with their units; a line may break before a bracket.
+fn unbroken(cell: &str) -> String {
+    cell.replace(' ', "\u{a0}")
+        .replace("\u{a0}(", " (")
+        .replace("\u{a0}[", " [")
+}
+
+/// What stands between backticks becomes code.
+fn with_code(text: &str) -> String {
+    let mut html = String::new();
+    for (index, part) in text.split('`').enumerate() {
+        match index % 2 {
+            0 => html += part,
+            _ => html += &format!("<code>{part}</code>"),
+        }
+    }
+    html
+}
+
 fn items(lines: &[String]) -> String {
     let items: String = lines
         .iter()
-        .map(|line| format!("<li>{}</li>\n", escape(line)))
+        .map(|line| format!("<li>{}</li>\n", with_code(&escape(line))))
         .collect();
     format!("<ul>\n{items}</ul>")
 }
@@ -196,11 +215,11 @@ pub(super) fn compared(look: &Look) -> String {
     let which = if look.is_part { "the first " } else { "" };
     match look.right {
         None => format!(
-            "{which}{} images; the teacher's rows for them are not in the cache folder.",
+            "The teacher's rows for {which}{} images are not in the cache folder.",
             look.n_images
         ),
         Some([both, teacher, student, neither]) => format!(
-            "of {which}{} images both are right on {both}, only the teacher on {teacher}, only the student on {student}, \
+            "Of {which}{} images both are right on {both}, only the teacher on {teacher}, only the student on {student}, \
              neither on {neither}; they name different classes for {}.",
             look.n_images, look.n_disagree
         ),

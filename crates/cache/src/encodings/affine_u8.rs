@@ -3,7 +3,7 @@
 //! Softmax sees only differences of logits, and a classifier's row spans some tens: the step is then a tenth or less.
 //! At 100 classes this is smaller than the top 32 classes with their indices, and far closer.
 
-use super::{Codec, Column, Element, vectorised};
+use super::{Codec, Column, Dense, Element, decode_rows};
 use crate::row_check::ABREAST;
 
 pub(super) struct AffineU8 {
@@ -50,28 +50,26 @@ impl Codec for AffineU8 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        vectorised(move || widen(columns[0], columns[1], logits));
+        decode_rows::<Self, 1>(&[[columns[0]], [columns[1]]], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        vectorised(move || {
-            let rows = logits.chunks_exact_mut(self.n_classes);
-            for ((logits, affine), codes) in rows.zip(columns[0]).zip(columns[1]) {
-                widen(affine, codes, logits);
-            }
-        });
+        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
     }
 }
 
-#[inline(always)]
-fn widen(affine: &[u8], codes: &[u8], logits: &mut [f32]) {
-    let (scale, minimum) = (float(&affine[..4]), float(&affine[4..]));
-    for (z, &code) in logits.iter_mut().zip(codes) {
-        *z = minimum + scale * f32::from(code);
+impl Dense for AffineU8 {
+    #[inline(always)]
+    fn row(affine: &[u8], codes: &[u8], logits: &mut [f32]) {
+        let (scale, minimum) = (float(&affine[..4]), float(&affine[4..]));
+        for (z, &code) in logits.iter_mut().zip(codes) {
+            *z = minimum + scale * f32::from(code);
+        }
     }
 }
 
 /// The layout gives exactly four bytes; anything else reads as a NaN, which no check lets pass.
+#[inline(always)]
 fn float(bytes: &[u8]) -> f32 {
     bytes.try_into().map_or(f32::NAN, f32::from_le_bytes)
 }

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Codec, Column, Element, vectorised};
+use super::{Codec, Column, Dense, Element, decode_rows};
 use crate::row_check::ABREAST;
 
 /// 32-bit floats.
@@ -41,21 +41,20 @@ impl Codec for F32 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        vectorised(move || take(columns[0], logits));
+        decode_rows::<Self, 1>(&[[columns[0]]], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        vectorised(move || {
-            let rows = logits.chunks_exact_mut(self.n_classes).zip(columns[0]);
-            rows.for_each(|(logits, stored)| take(stored, logits));
-        });
+        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
     }
 }
 
-#[inline(always)]
-fn take(stored: &[u8], logits: &mut [f32]) {
-    for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
-        *z = f32::from_le_bytes(*bytes);
+impl Dense for F32 {
+    #[inline(always)]
+    fn row(stored: &[u8], _: &[u8], logits: &mut [f32]) {
+        for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
+            *z = f32::from_le_bytes(*bytes);
+        }
     }
 }
 
@@ -82,21 +81,20 @@ impl Codec for F16 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        vectorised(move || widen_all(columns[0], logits));
+        decode_rows::<Self, 1>(&[[columns[0]]], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        vectorised(move || {
-            let rows = logits.chunks_exact_mut(self.n_classes).zip(columns[0]);
-            rows.for_each(|(logits, stored)| widen_all(stored, logits));
-        });
+        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
     }
 }
 
-#[inline(always)]
-fn widen_all(stored: &[u8], logits: &mut [f32]) {
-    for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
-        *z = widen(u16::from_le_bytes(*bytes));
+impl Dense for F16 {
+    #[inline(always)]
+    fn row(stored: &[u8], _: &[u8], logits: &mut [f32]) {
+        for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
+            *z = widen(u16::from_le_bytes(*bytes));
+        }
     }
 }
 
@@ -135,21 +133,20 @@ impl Codec for Bf16 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        vectorised(move || shift_all(columns[0], logits));
+        decode_rows::<Self, 1>(&[[columns[0]]], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        vectorised(move || {
-            let rows = logits.chunks_exact_mut(self.n_classes).zip(columns[0]);
-            rows.for_each(|(logits, stored)| shift_all(stored, logits));
-        });
+        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
     }
 }
 
-#[inline(always)]
-fn shift_all(stored: &[u8], logits: &mut [f32]) {
-    for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
-        *z = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+impl Dense for Bf16 {
+    #[inline(always)]
+    fn row(stored: &[u8], _: &[u8], logits: &mut [f32]) {
+        for (z, bytes) in logits.iter_mut().zip(stored.as_chunks().0) {
+            *z = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        }
     }
 }
 

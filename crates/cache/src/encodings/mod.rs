@@ -7,6 +7,7 @@ mod dense;
 mod top_k;
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -198,10 +199,41 @@ impl<'de> Deserialize<'de> for Encoding {
     }
 }
 
-/// Runs a loop compiled for the widest registers that this processor has.
-#[inline(always)]
-pub(crate) fn vectorised(f: impl FnOnce()) {
-    pulp::Arch::new().dispatch(f);
+/// How a row that holds every class is decoded.
+pub(crate) trait Dense {
+    /// Decodes the row that stands in these columns, the first and the last of the encoding (which may be the same one), to
+    /// one f32 per class. It is compiled for each level of vector instructions, wherefore it must be `inline(always)`.
+    fn row(first: &[u8], last: &[u8], logits: &mut [f32]);
+}
+
+/// Decodes rows side by side, each to its equal share of `logits`, by the widest registers that this processor has.
+#[inline]
+pub(crate) fn decode_rows<D: Dense, const N: usize>(
+    columns: &[[&[u8]; N]],
+    n_classes: usize,
+    logits: &mut [f32],
+) {
+    /// Not a closure: nobody promises that one is inlined, and where it is not, the registers stay narrow.
+    struct Decoding<'a, D, const N: usize>(
+        [[&'a [u8]; N]; 2],
+        usize,
+        &'a mut [f32],
+        PhantomData<D>,
+    );
+    impl<D: Dense, const N: usize> pulp::NullaryFnOnce for Decoding<'_, D, N> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self([first, last], n_classes, logits, _) = self;
+            let rows = logits.chunks_exact_mut(n_classes).zip(first).zip(last);
+            for ((logits, first), last) in rows {
+                D::row(first, last, logits);
+            }
+        }
+    }
+    let ends = [columns[0], columns[columns.len() - 1]];
+    pulp::Arch::new().dispatch(Decoding::<D, N>(ends, n_classes, logits, PhantomData));
 }
 
 /// The most columns that a codec may have, so that a gather needs no allocation.

@@ -392,6 +392,55 @@ fn other_labels_than_the_cache_s_are_refused_or_preferred() {
     );
 }
 
+/// What `dataset show --npy` writes depends on nothing but the images, the seed, the sample and the view.
+#[test]
+fn the_tensor_shown_is_the_same_from_any_format_by_any_number_of_threads() {
+    let bench = Bench::new("tensors");
+    let mut tensors = Vec::new();
+    for (format, file, label_bytes) in [
+        ("cifar10", "data_batch_1.bin", 1),
+        ("cifar100", "train.bin", 2),
+    ] {
+        let root = bench.folder.join(format);
+        fs::create_dir(&root).unwrap();
+        let record = |image: u32| {
+            let pixels = (0..3072).map(move |at| (at * at % 253 + 40 * image) as u8);
+            std::iter::repeat_n(image as u8, label_bytes).chain(pixels)
+        };
+        fs::write(
+            root.join(file),
+            (0..5).flat_map(record).collect::<Vec<u8>>(),
+        )
+        .unwrap();
+        let recipe = bench.folder.join(format!("{format}.toml"));
+        let text = format!(
+            "[data]\nformat = {format:?}\nroot = {root:?}\n[views]\naugment = [\n\
+             {{ name = \"random_resized_crop\", size = 24 }},\n{{ name = \"rand_augment\" }},\n\
+             {{ name = \"cutmix\" }},\n]\n"
+        );
+        fs::write(&recipe, text).unwrap();
+        for threads in ["1", "2"] {
+            let out = bench.folder.join(format!("{format}-{threads}.npy"));
+            let show = [
+                "dataset",
+                "show",
+                recipe.to_str().unwrap(),
+                "--index",
+                "3",
+                "--index",
+                "0",
+            ];
+            let mut command = bench.command(&show);
+            command.args(["--views", "0..8", "--npy", out.to_str().unwrap()]);
+            let output = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            tensors.push(fs::read(out).unwrap());
+        }
+    }
+    assert!(tensors[0].len() > 16 * 3 * 24 * 24 * 4);
+    assert!(tensors.iter().all(|tensor| *tensor == tensors[0]));
+}
+
 /// Each loss of the zoo's kinds: none of the teacher, its rows, a bank of them.
 #[test]
 fn a_step_is_measured_for_any_loss() {

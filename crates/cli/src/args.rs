@@ -444,7 +444,10 @@ pub(crate) struct CacheStats {
     /// Write a list of the samples whose labels the teacher contradicts, for a recipe's `data.exclude`
     #[arg(long, value_name = "FILE")]
     pub(crate) exclude_list: Option<PathBuf>,
-    /// How sure the teacher must be of a sample on that list
+    /// Write a weight for each sample, the teacher's mean probability of its label, for `data.sample_weights`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weight_list: Option<PathBuf>,
+    /// How sure the teacher must be of a sample on the list of contradicted labels
     #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9)]
     pub(crate) confidence: f32,
     /// Also write `samples.parquet` (one row a sample) and `stats.svg` into this folder

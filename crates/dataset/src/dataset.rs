@@ -1,12 +1,14 @@
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::codec;
 use crate::fingerprint::Fingerprint;
 use crate::formats::{self, Fetched, Opened};
 use crate::{
-    DataSpec, DatasetError, Image, ImageError, ImageSize, OnBad, Role, Selection, SplitSpec,
+    DataSpec, DatasetError, Image, ImageError, ImageSize, OnBad, Role, SampleWeights, Selection,
+    SplitSpec,
 };
 
 /// One split of a dataset: labels in memory, images read when they are wanted.
@@ -21,6 +23,7 @@ pub struct Dataset {
     pub(crate) channels: Option<usize>,
     pub(crate) fingerprint: OnceLock<Fingerprint>,
     chosen: Vec<u32>,
+    sample_weights: Option<Vec<f32>>,
 }
 
 impl Dataset {
@@ -54,7 +57,11 @@ impl Dataset {
             channels: spec.channels,
             fingerprint: OnceLock::new(),
             chosen,
+            sample_weights: None,
         };
+        if let (Role::Train, Some(weights)) = (role, &spec.sample_weights) {
+            dataset.sample_weights = Some(weigh(weights, dataset.len())?);
+        }
         if dataset.channels.is_none() && dataset.opened.uniform_size.is_none() {
             dataset.channels = dataset.probe_channels();
         }
@@ -98,6 +105,11 @@ impl Dataset {
     /// One label per sample of the whole split.
     pub fn labels(&self) -> &[u32] {
         &self.opened.labels
+    }
+
+    /// One weight per sample of the whole split, 0 or more, where the recipe gives any.
+    pub fn sample_weights(&self) -> Option<&[f32]> {
+        self.sample_weights.as_deref()
     }
 
     /// Which split this is.
@@ -227,42 +239,78 @@ fn indices(
     let indices = match selection {
         Selection::Indices(indices) => indices.clone(),
         Selection::File(path) => {
-            let text = fs::read_to_string(path).map_err(|source| DatasetError::Io {
-                action: "read",
-                path: path.clone(),
-                source,
-            })?;
-            parse_indices(key, &text, path)?
+            parse_lines(key, path, "no sample index", |line| line.parse().ok())?
         }
     };
-    match indices.iter().find(|&&index| index as usize >= n_samples) {
-        None => Ok(indices),
-        Some(index) => Err(DatasetError::Selection {
+    for &index in &indices {
+        check_index(key, index, n_samples)?;
+    }
+    Ok(indices)
+}
+
+fn check_index(key: &'static str, index: u32, n_samples: usize) -> Result<(), DatasetError> {
+    match (index as usize) < n_samples {
+        true => Ok(()),
+        false => Err(DatasetError::Selection {
             key,
             found: format!("names sample {index}, but the split holds {n_samples}"),
         }),
     }
 }
 
-fn parse_indices(
+/// A weight for each sample of the split.
+fn weigh(weights: &SampleWeights, n_samples: usize) -> Result<Vec<f32>, DatasetError> {
+    const KEY: &str = "data.sample_weights";
+    let pairs: Vec<(u32, f32)> = match weights {
+        SampleWeights::File(path) => parse_lines(KEY, path, "no index and weight", |line| {
+            let (index, weight) = line.split_once(char::is_whitespace)?;
+            Some((index.parse().ok()?, weight.trim().parse().ok()?))
+        })?,
+        SampleWeights::Listed { list, weight } => {
+            let listed = indices(KEY, list, n_samples)?;
+            listed.into_iter().map(|index| (index, *weight)).collect()
+        }
+    };
+    let mut table = vec![1.0; n_samples];
+    for (index, weight) in pairs {
+        check_index(KEY, index, n_samples)?;
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(DatasetError::Selection {
+                key: KEY,
+                found: format!("gives sample {index} the weight {weight}: it must be 0 or more"),
+            });
+        }
+        table[index as usize] = weight;
+    }
+    Ok(table)
+}
+
+/// What `parse` makes of each line of a file that is not empty or a comment.
+fn parse_lines<T>(
     key: &'static str,
-    text: &str,
-    path: &std::path::Path,
-) -> Result<Vec<u32>, DatasetError> {
-    let mut indices = Vec::new();
+    path: &Path,
+    is_not: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, DatasetError> {
+    let text = fs::read_to_string(path).map_err(|source| DatasetError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut found = Vec::new();
     for (line_index, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or("").trim();
         if line.is_empty() {
             continue;
         }
-        indices.push(line.parse().map_err(|_| DatasetError::Selection {
+        found.push(parse(line).ok_or_else(|| DatasetError::Selection {
             key,
             found: format!(
-                "is `{}`, whose line {} is no sample index: `{line}`",
+                "is `{}`, whose line {} is {is_not}: `{line}`",
                 path.display(),
                 line_index + 1
             ),
         })?);
     }
-    Ok(indices)
+    Ok(found)
 }

@@ -66,5 +66,5 @@ pub use preprocess::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
 pub use sample::{Image, ImageSize};
 pub use show::{contact_sheet, png, stack, write_npy, write_png};
 pub use sources::{Checksum, PUBLICATIONS, Publication, RemoteFile, Unpack};
-pub use spec::{DataSpec, OnBad, Role, Selection, SplitSpec, SyntheticSpec};
+pub use spec::{DataSpec, OnBad, Role, SampleWeights, Selection, SplitSpec, SyntheticSpec};
 pub use view::{Count, Draw, Mix, MixHow, View, ViewFamily, ViewsSpec, epoch_view};

@@ -28,6 +28,9 @@ pub struct DataSpec {
     /// Do not train on these samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude: Option<Selection>,
+    /// How much each training sample counts in losses that are a mean over samples; 1 where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_weights: Option<SampleWeights>,
     /// What to do about a sample whose image cannot be had.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_bad: OnBad,
@@ -68,6 +71,7 @@ impl DataSpec {
             limit: None,
             subset: None,
             exclude: None,
+            sample_weights: None,
             on_bad: OnBad::Error,
             store_pixels: false,
             relabelled: false,
@@ -141,6 +145,21 @@ pub enum Selection {
     Indices(Vec<u32>),
     /// A file with one index per line; empty lines and what follows `#` are skipped.
     File(PathBuf),
+}
+
+/// Weights of samples, each 0 or more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SampleWeights {
+    /// A file with an index and a weight on each line; empty lines and what follows `#` are skipped.
+    File(PathBuf),
+    /// One weight for all samples of a list, such as that of doubtful labels.
+    Listed {
+        /// The samples.
+        list: Selection,
+        /// Their weight.
+        weight: f32,
+    },
 }
 
 /// Which of a recipe's two splits.

@@ -958,3 +958,44 @@ fn the_same_views_of_the_same_images_are_the_same_bytes() {
         }
     }
 }
+
+#[test]
+fn weights_of_samples_come_from_a_file_or_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = sample("cifar10", folder.path());
+    let path = folder.path().join("weights.txt");
+    fs::write(
+        &path,
+        "# the teacher's opinion\n3 0.25\n\n11\t0 # not at all\n",
+    )
+    .unwrap();
+    spec.sample_weights = Some(SampleWeights::File(path.clone()));
+    let dataset = open(&spec);
+    let mut expected = vec![1.0; N];
+    (expected[3], expected[11]) = (0.25, 0.0);
+    assert_eq!(dataset.sample_weights(), Some(&expected[..]));
+
+    spec.sample_weights = Some(SampleWeights::Listed {
+        list: Selection::Indices(vec![0, 3]),
+        weight: 0.5,
+    });
+    expected = vec![1.0; N];
+    (expected[0], expected[3]) = (0.5, 0.5);
+    assert_eq!(open(&spec).sample_weights(), Some(&expected[..]));
+
+    spec.sample_weights = Some(SampleWeights::File(path.clone()));
+    for (text, message) in [
+        ("3", "whose line 1 is no index and weight: `3`"),
+        ("3 much", "whose line 1 is no index and weight: `3 much`"),
+        ("12 1", "names sample 12, but the split holds 12"),
+        ("2 -1", "gives sample 2 the weight -1: it must be 0 or more"),
+        ("2 inf", "gives sample 2 the weight inf"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let error = Dataset::open(&spec, Role::Train).unwrap_err().to_string();
+        assert!(
+            error.contains("data.sample_weights") && error.contains(message),
+            "{error}"
+        );
+    }
+}

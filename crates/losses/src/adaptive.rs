@@ -65,8 +65,9 @@ impl Adaptive {
     }
 
     /// `(1/n) sum of w_i l_i` over the n samples that are kept: all but the `floor(trim * B)` with the largest `l_i`
-    /// (of equal ones the later rows go first). Weights are not rescaled to a mean of 1, so a batch on which the
-    /// teacher is wrong counts for less. Weights and choice are constants for the gradient.
+    /// (of equal ones the later rows go first). `w_i` is the product of the component's weight and the batch's own.
+    /// Weights are not rescaled to a mean of 1, so a batch on which the teacher is wrong counts for less. Weights and
+    /// choice are constants for the gradient.
     pub(crate) fn mean(
         &self,
         per_sample: &Tensor,
@@ -78,6 +79,12 @@ impl Adaptive {
             SampleWeight::Uniform => vec![1.0; losses.len()],
             _ => self.trust(batch, name)?,
         };
+        for (factor, weight) in factors
+            .iter_mut()
+            .zip(batch.sample_weights.iter().flatten())
+        {
+            *factor *= weight;
+        }
         let mut by_loss: Vec<usize> = (0..losses.len()).collect();
         by_loss.sort_by(|&a, &b| losses[a].total_cmp(&losses[b]));
         let n_kept = losses.len() - (self.trim * losses.len() as f64) as usize;

@@ -26,6 +26,8 @@ pub struct LogitBatch<'a> {
     pub bank: Option<BankRows<'a>>,
     /// What the cache holds in place of `teacher_logits` where rows are the k largest.
     pub top_k: Option<&'a TopKLogits>,
+    /// (B,), f32 or f64, 0 or more: how much each sample counts in components that are a mean over samples.
+    pub sample_weights: Option<&'a Tensor>,
 }
 
 /// The teacher's k largest logits of each sample, and what the other classes add up to. On the host, row by row.
@@ -85,6 +87,7 @@ impl<'a> LogitBatch<'a> {
             strong: None,
             bank: None,
             top_k: None,
+            sample_weights: None,
         }
     }
 
@@ -160,7 +163,12 @@ impl<'a> LogitBatch<'a> {
             }
             None => None,
         };
+        let sample_weights = match self.sample_weights {
+            Some(weights) => Some(weights_of_samples(weights, n_rows)?),
+            None => None,
+        };
         Ok(PreparedBatch {
+            sample_weights,
             labels: class_labels("label", self.labels, n_rows, n_classes)?,
             student,
             teacher,
@@ -173,6 +181,17 @@ impl<'a> LogitBatch<'a> {
             },
         })
     }
+}
+
+fn weights_of_samples(weights: &Tensor, n_rows: usize) -> Result<Vec<f64>, LossError> {
+    let weights = weights.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let values: Vec<f64> = weights.flatten_all()?.to_vec1()?;
+    let is_weight = |value: &f64| value.is_finite() && *value >= 0.0;
+    if weights.dims() != [n_rows] || !values.iter().all(is_weight) {
+        let expected = format!("({n_rows},), each 0 or more");
+        return Err(shape("sample weights", expected, &weights));
+    }
+    Ok(values)
 }
 
 impl TopKLogits {
@@ -245,6 +264,7 @@ pub struct PreparedBatch {
     pub(crate) strong: Option<(Tensor, Tensor)>,
     pub(crate) bank: Option<(Tensor, Vec<u32>)>,
     pub(crate) top_k: Option<TopKLogits>,
+    pub(crate) sample_weights: Option<Vec<f64>>,
 }
 
 impl PreparedBatch {

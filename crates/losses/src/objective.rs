@@ -72,6 +72,8 @@ struct Weighted {
     weight: f64,
     warmup: Warmup,
     adaptive: Adaptive,
+    /// Whether it is a mean over samples, and no property of the whole batch.
+    is_per_sample: bool,
 }
 
 /// The objective on one batch.
@@ -109,6 +111,8 @@ pub struct Supply {
     pub mixed_labels: bool,
     /// Whether the recipe has `[views.strong]`.
     pub strong_view: bool,
+    /// Whether samples have weights of their own.
+    pub sample_weights: bool,
 }
 
 impl Objective {
@@ -163,12 +167,13 @@ impl Objective {
             let components = entry.method.forward(&batch)?;
             for (component, weighted) in components.into_iter().zip(&entry.weighted) {
                 let Component { value, per_sample } = component;
-                let value = match (&per_sample, weighted.adaptive.is_plain()) {
-                    (_, true) => value,
-                    (Some(losses), false) => {
+                let is_plain = weighted.adaptive.is_plain();
+                let value = match &per_sample {
+                    Some(losses) if !is_plain || batch.sample_weights.is_some() => {
                         weighted.adaptive.mean(losses, &batch, &weighted.name)?
                     }
-                    (None, false) => return Err(no_loss_per_sample(&weighted.name)),
+                    None if !is_plain => return Err(no_loss_per_sample(&weighted.name)),
+                    _ => value,
                 };
                 let weight = weighted.weight * weighted.warmup.factor(epoch, self.epochs);
                 if weight != 0.0 {
@@ -196,7 +201,7 @@ impl Objective {
     /// Refuses losses that a run's caches and views cannot serve, before the first step.
     ///
     /// Returns a sentence, for the report, for each loss that is served from the top k, or only because of its
-    /// `accept_shift`.
+    /// `accept_shift`, or that weights of samples do not touch.
     ///
     /// # Errors
     /// [`LossError::Unserved`] for the first loss that needs what there is not.
@@ -250,6 +255,15 @@ impl Objective {
                     "`{}` is not invariant to shifts, and was given logits recovered from probabilities (`accept_shift`)",
                     entry.label
                 ));
+            }
+            if supply.sample_weights {
+                let whole = entry.weighted.iter().filter(|part| !part.is_per_sample);
+                notes.extend(whole.map(|part| {
+                    format!(
+                        "`{}` is a property of the whole batch: the samples' weights do not touch it",
+                        part.name
+                    )
+                }));
             }
             if needs.labels == LabelNeed::Single && supply.mixed_labels {
                 return refuse(Need::SingleLabel, "the views mix two samples");
@@ -369,6 +383,7 @@ impl Weighted {
                 weight: common.weight.unwrap_or(component.default_weight),
                 warmup: common.warmup.unwrap_or(component.default_warmup),
                 adaptive: common.adaptive,
+                is_per_sample: component.whole_batch_because.is_none(),
             });
         }
         let prefix = format!("{}.", component.name);
@@ -399,6 +414,7 @@ impl Weighted {
                 .or(common.warmup)
                 .unwrap_or(component.default_warmup),
             adaptive,
+            is_per_sample: component.whole_batch_because.is_none(),
             name,
         })
     }

@@ -170,6 +170,7 @@ const EVERYTHING: Supply = Supply {
     absolute_logits: true,
     mixed_labels: false,
     strong_view: true,
+    sample_weights: false,
 };
 
 #[test]
@@ -417,4 +418,50 @@ fn the_gradient_reaches_logits_that_are_a_view_of_something() {
     let (plain, viewed) = (from(&student, &student), from(&view, &wide));
     let viewed: Vec<Vec<f32>> = viewed.narrow(1, 4, 4).unwrap().to_vec2().unwrap();
     assert_eq!(plain.to_vec2::<f32>().unwrap(), viewed);
+}
+
+/// Weights of samples multiply each sample's loss; the divisor stays the batch size. What is a property of the whole batch is
+/// left alone, and said to be.
+#[test]
+fn samples_count_as_much_as_their_weights_say() {
+    let tensors = tensors();
+    let weights = [0.5f32, 0.0, 2.0];
+    let kd = json!({ "name": "kd", "temperature": 2.0 });
+    let run = |entries: Value, rows: &[u32], weights: Option<&[f32]>| {
+        let rows = Tensor::new(rows, &Device::Cpu).unwrap();
+        let pick = |tensor: &Tensor| tensor.index_select(&rows, 0).unwrap();
+        let student = pick(&tensors.student);
+        let (teacher, labels) = (pick(&tensors.teacher), pick(&tensors.labels));
+        let weights = weights.map(|weights| Tensor::new(weights, &Device::Cpu).unwrap());
+        let batch = LogitBatch {
+            sample_weights: weights.as_ref(),
+            ..LogitBatch::new(&student, Some(&teacher), &labels)
+        };
+        let value = objective(entries).unwrap().forward(&batch, 1)?;
+        let terms = value.terms.iter();
+        let values = terms.map(|term| term.value.to_scalar::<f32>().unwrap());
+        Ok::<Vec<f32>, LossError>(values.collect())
+    };
+    let both = json!([kd, { "name": "rkd" }]);
+    let all = [0, 1, 2];
+    let found = run(both.clone(), &all, Some(&weights)).unwrap();
+    let alone = all.map(|row| run(json!([kd]), &[row], None).unwrap()[0]);
+    let expected = alone.iter().zip(weights).map(|(l, w)| l * w).sum::<f32>() / 3.0;
+    assert!((found[0] - expected).abs() < 1e-6, "{found:?} {expected}");
+    let plain = run(both.clone(), &all, None).unwrap();
+    assert!(plain[0] != found[0] && plain[1] == found[1]);
+
+    let weighted = Supply {
+        sample_weights: true,
+        ..EVERYTHING
+    };
+    let notes = objective(both).unwrap().check(&weighted).unwrap();
+    assert!(
+        !notes.is_empty() && notes.iter().all(|note| note.starts_with("`rkd")),
+        "{notes:?}"
+    );
+    for wrong in [&[1.0, 1.0][..], &[1.0, -1.0, 1.0], &[1.0, f32::NAN, 1.0]] {
+        let error = run(json!([kd]), &all, Some(wrong)).unwrap_err().to_string();
+        assert!(error.contains("sample weights"), "{error}");
+    }
 }

@@ -179,6 +179,8 @@ pub struct TrainBatch {
     pub strong: Option<(Tensor, Tensor)>,
     /// Further rows of the teacher, (K, C), and their labels, (K).
     pub bank: Option<(Tensor, Tensor)>,
+    /// (B), how much each sample counts, where the recipe weighs them.
+    pub sample_weights: Option<Tensor>,
     /// The labels again, on the host.
     pub host_labels: Vec<u32>,
 }
@@ -219,8 +221,17 @@ impl TrainBatch {
                 ))
             }
         };
+        let sample_weights = match dataset.sample_weights() {
+            Some(weights) => {
+                let samples = pixels.requests.iter().map(|&(sample, _)| sample as usize);
+                let weights: Vec<f32> = samples.map(|sample| weights[sample]).collect();
+                Some(Tensor::new(weights, &Device::Cpu)?)
+            }
+            None => None,
+        };
         Ok(Self {
             mixed,
+            sample_weights,
             pixels: pixel_tensor(pixels, device)?,
             labels: Tensor::from_slice(&host_labels, host_labels.len(), &Device::Cpu)?,
             teacher_logits,
@@ -287,6 +298,9 @@ impl TrainBatch {
             tensors.push(("strong_pixels", pixels.clone()));
             tensors.push(("strong_teacher_logits", logits.clone()));
         }
+        if let Some(weights) = &self.sample_weights {
+            tensors.push(("sample_weights", weights.clone()));
+        }
         if let Some((logits, labels)) = &self.bank {
             tensors.push(("bank_teacher_logits", logits.clone()));
             tensors.push(("bank_labels", labels.to_dtype(DType::I64)?));
@@ -316,6 +330,7 @@ impl TrainBatch {
                 labels,
             }),
             top_k: self.top_k.as_ref(),
+            sample_weights: self.sample_weights.as_ref(),
             ..LogitBatch::new(student_logits, self.teacher_logits.as_ref(), &self.labels)
         }
     }

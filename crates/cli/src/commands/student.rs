@@ -271,6 +271,7 @@ fn notes(
         absolute_logits: stay_absolute && caches.captured().all(|cache| cache.manifest().absolute),
         mixed_labels: experiment.train.family.mixes(),
         strong_view: experiment.strong.is_some(),
+        sample_weights: experiment.train.dataset.sample_weights().is_some(),
     };
     let mut notes = objective.check(&supply)?;
     if views.inconsistent && !caches.train.is_empty() {
@@ -323,9 +324,18 @@ fn run_digest(recipe: &Recipe, experiment: &Experiment, caches: &Teachers) -> Ou
         hasher.update(&split.fingerprint.images);
         hasher.update(&split.fingerprint.labels);
     }
-    // `subset` and `exclude` may name files.
+    // `subset`, `exclude` and `sample_weights` may name files.
     for sample in experiment.train.dataset.selected() {
         hasher.update(&sample.to_le_bytes());
+    }
+    for weight in experiment
+        .train
+        .dataset
+        .sample_weights()
+        .into_iter()
+        .flatten()
+    {
+        hasher.update(&weight.to_le_bytes());
     }
     for cache in caches.all() {
         hasher.update(&cache.manifest().key.digest());

@@ -229,6 +229,7 @@ impl Bench {
 
     fn batch(&mut self) -> Outcome<TrainBatch> {
         let mut batch = TrainBatch {
+            sample_weights: None,
             pixels: self.pixels.clone(),
             labels: self.labels.clone(),
             teacher_logits: None,

@@ -71,6 +71,9 @@ pub(super) fn stats(args: &CacheStats) -> Outcome {
     if let Some(path) = &args.exclude_list {
         write_exclude_list(path, args.confidence, &contradictions)?;
     }
+    if let Some(path) = &args.weight_list {
+        write_weight_list(path, &stats.samples)?;
+    }
     if let Some(folder) = &args.out {
         let samples = folder.join("samples.parquet");
         logitcask_cache::write_samples(&stats, &samples)?;
@@ -157,6 +160,24 @@ pub(super) fn stats(args: &CacheStats) -> Outcome {
         })
         .collect();
     print_columns(["sample", "label", "teacher says", "confidence"], &rows);
+    Ok(())
+}
+
+/// The teacher's mean probability of each sample's label, as `data.sample_weights` reads it.
+fn write_weight_list(path: &Path, samples: &[SampleStats]) -> Outcome {
+    let labelled = || samples.iter().filter(|one| !one.label_probability.is_nan());
+    logitcask_durable::write_atomic(path, |file| {
+        for one in labelled() {
+            writeln!(file, "{} {:.6}", one.sample, one.label_probability)?;
+        }
+        Ok(())
+    })
+    .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))?;
+    say(format!(
+        "{} weights in `{1}`; train with them: --set data.sample_weights={1}",
+        labelled().count(),
+        path.display()
+    ));
     Ok(())
 }
 

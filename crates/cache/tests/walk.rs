@@ -473,6 +473,19 @@ fn features_come_back_beside_their_rows() {
                 );
             }
         }
+        // The rows themselves do not take the features for their own last column.
+        if encoding.is_dense() {
+            let (logits, _) = gather(&cache, &wanted).unwrap();
+            for ((sample, view), row) in wanted.iter().zip(logits.chunks(3)) {
+                for (class, value) in row.iter().enumerate() {
+                    let expected = logit(*sample, *view, class);
+                    assert!(
+                        (value - expected).abs() <= 0.07,
+                        "{encoding}: {value}, {expected}"
+                    );
+                }
+            }
+        }
         let null = cache.features(&[(5, 0)], &mut [0.0; LEN]).unwrap_err();
         assert!(
             matches!(null, CacheError::NullRow { sample: 5, .. }),

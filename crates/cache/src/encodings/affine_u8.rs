@@ -50,11 +50,11 @@ impl Codec for AffineU8 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        decode_rows::<Self, 1>(&[[columns[0]], [columns[1]]], self.n_classes, logits);
+        decode_rows::<Self, 1>([[columns[0]], [columns[1]]], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
+        decode_rows::<Self, ABREAST>([columns[0], columns[1]], self.n_classes, logits);
     }
 }
 

@@ -41,11 +41,11 @@ impl Codec for F32 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        decode_rows::<Self, 1>(&[[columns[0]]], self.n_classes, logits);
+        decode_rows::<Self, 1>([[columns[0]]; 2], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
+        decode_rows::<Self, ABREAST>([columns[0]; 2], self.n_classes, logits);
     }
 }
 
@@ -81,11 +81,11 @@ impl Codec for F16 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        decode_rows::<Self, 1>(&[[columns[0]]], self.n_classes, logits);
+        decode_rows::<Self, 1>([[columns[0]]; 2], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
+        decode_rows::<Self, ABREAST>([columns[0]; 2], self.n_classes, logits);
     }
 }
 
@@ -133,11 +133,11 @@ impl Codec for Bf16 {
     }
 
     fn decode(&self, columns: &[&[u8]], logits: &mut [f32]) {
-        decode_rows::<Self, 1>(&[[columns[0]]], self.n_classes, logits);
+        decode_rows::<Self, 1>([[columns[0]]; 2], self.n_classes, logits);
     }
 
     fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]) {
-        decode_rows::<Self, ABREAST>(columns, self.n_classes, logits);
+        decode_rows::<Self, ABREAST>([columns[0]; 2], self.n_classes, logits);
     }
 }
 

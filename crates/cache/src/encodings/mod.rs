@@ -201,15 +201,15 @@ impl<'de> Deserialize<'de> for Encoding {
 
 /// How a row that holds every class is decoded.
 pub(crate) trait Dense {
-    /// Decodes the row that stands in these columns, the first and the last of the encoding (which may be the same one), to
-    /// one f32 per class. It is compiled for each level of vector instructions, wherefore it must be `inline(always)`.
-    fn row(first: &[u8], last: &[u8], logits: &mut [f32]);
+    /// Decodes a row to one f32 per class. `head` and `body` are its bytes in the encoding's columns, the same one twice
+    /// where there is one. It is compiled for each level of vector instructions, wherefore it must be `inline(always)`.
+    fn row(head: &[u8], body: &[u8], logits: &mut [f32]);
 }
 
 /// Decodes rows side by side, each to its equal share of `logits`, by the widest registers that this processor has.
 #[inline]
 pub(crate) fn decode_rows<D: Dense, const N: usize>(
-    columns: &[[&[u8]; N]],
+    columns: [[&[u8]; N]; 2],
     n_classes: usize,
     logits: &mut [f32],
 ) {
@@ -225,15 +225,14 @@ pub(crate) fn decode_rows<D: Dense, const N: usize>(
 
         #[inline(always)]
         fn call(self) {
-            let Self([first, last], n_classes, logits, _) = self;
-            let rows = logits.chunks_exact_mut(n_classes).zip(first).zip(last);
-            for ((logits, first), last) in rows {
-                D::row(first, last, logits);
+            let Self([heads, bodies], n_classes, logits, _) = self;
+            let rows = logits.chunks_exact_mut(n_classes).zip(heads).zip(bodies);
+            for ((logits, head), body) in rows {
+                D::row(head, body, logits);
             }
         }
     }
-    let ends = [columns[0], columns[columns.len() - 1]];
-    pulp::Arch::new().dispatch(Decoding::<D, N>(ends, n_classes, logits, PhantomData));
+    pulp::Arch::new().dispatch(Decoding::<D, N>(columns, n_classes, logits, PhantomData));
 }
 
 /// The most columns that a codec may have, so that a gather needs no allocation.

@@ -999,3 +999,30 @@ fn weights_of_samples_come_from_a_file_or_a_list() {
         );
     }
 }
+
+/// Found by the fuzzer: a page that refers to a dictionary which is not there made the decoder panic.
+#[test]
+fn a_parquet_file_that_contradicts_itself_is_an_error() {
+    use ::parquet::file::reader::{FileReader, SerializedFileReader};
+
+    let folder = tempfile::tempdir().unwrap();
+    let spec = sample("parquet", folder.path());
+    let path = folder.path().join("train.parquet");
+    let reader = SerializedFileReader::new(fs::File::open(&path).unwrap()).unwrap();
+    let columns = reader.metadata().row_group(0).columns();
+    let labels = columns
+        .iter()
+        .find(|column| column.column_path().string() == "label");
+    let offset = labels.unwrap().dictionary_page_offset().unwrap() as usize;
+    let mut bytes = fs::read(&path).unwrap();
+    // The page's type, a zigzag number: no dictionary now, but an index, which is passed over.
+    assert_eq!(bytes[offset..offset + 2], [0x15, 4]);
+    bytes[offset + 1] = 2;
+    fs::write(&path, bytes).unwrap();
+    let error = Dataset::open(&spec, Role::Train).err().unwrap();
+    let whole = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    assert!(
+        whole.contains("train.parquet") && whole.contains("contradicts itself"),
+        "{whole}"
+    );
+}

@@ -4,6 +4,7 @@
 //! the encoded bytes they are: what a run needs is in memory after one pass, and threads fill different groups at once.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -99,13 +100,11 @@ struct Table {
 impl Table {
     fn open(path: &Path, spec: &DataSpec, start: usize) -> Result<Self, DatasetError> {
         let file = PlacedFile::open(path.into())?;
-        let metadata =
-            ArrowReaderMetadata::load(file.file(), Default::default()).map_err(|source| {
-                DatasetError::Parquet {
-                    path: path.into(),
-                    source,
-                }
-            })?;
+        let load = || ArrowReaderMetadata::load(file.file(), Default::default());
+        let metadata = unless_it_asserts(load).map_err(|source| DatasetError::Parquet {
+            path: path.into(),
+            source,
+        })?;
         let schema = metadata.schema();
         let images = |t: &DataType| is_bytes(t) || bytes_field(t).is_some();
         let image_column = column(
@@ -152,9 +151,10 @@ impl Table {
                 .with_row_groups(groups)
                 .with_batch_size(ROWS_AT_ONCE)
                 .build()?;
-        reader
-            .map(|batch| batch.map_err(ParquetError::from))
-            .collect()
+        unless_it_asserts(|| {
+            let batches = reader.map(|batch| batch.map_err(ParquetError::from));
+            batches.collect()
+        })
     }
 
     fn read_labels(&self, labels: &mut Vec<u32>) -> Result<(), DatasetError> {
@@ -266,6 +266,18 @@ impl Table {
         }
         Ok(arrow::compute::concat(&columns)?.as_binary::<i64>().clone())
     }
+}
+
+/// The decoder asserts where a file contradicts itself, as where a page refers to a dictionary that is not there: that too is
+/// an error. It owns all that it touches, so nothing of ours is left half done.
+fn unless_it_asserts<T>(
+    decode: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(ParquetError::General(
+            "the file contradicts itself".to_owned(),
+        ))
+    })
 }
 
 fn with_nulls(

@@ -145,13 +145,14 @@ impl Table {
     fn read(&self, column: &str, groups: Vec<usize>) -> Result<Vec<RecordBatch>, ParquetError> {
         let file: File = self.file.file().try_clone()?;
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+        unless_it_asserts(|| {
+            let builder =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            let reader = builder
                 .with_projection(mask)
                 .with_row_groups(groups)
                 .with_batch_size(ROWS_AT_ONCE)
                 .build()?;
-        unless_it_asserts(|| {
             let batches = reader.map(|batch| batch.map_err(ParquetError::from));
             batches.collect()
         })

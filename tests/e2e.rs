@@ -480,7 +480,14 @@ fn dumped_batches_are_those_of_the_run() {
         dump_arg,
         "--dump-steps",
         "3",
+        "--fresh", // a run that goes on has no first steps to write
     ];
+    let refused = bench.run(&args[..args.len() - 1]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("--fresh"),
+        "{}",
+        refused.stderr
+    );
     bench.run(&args).ok();
 
     let names: Vec<String> = contents(&dump).into_keys().collect();

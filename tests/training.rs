@@ -332,6 +332,36 @@ fn a_run_that_no_longer_improves_stops_early_and_keeps_what_it_was_told_to() {
 }
 
 #[test]
+fn a_run_is_evaluated_as_often_as_it_is_told_and_at_its_end() {
+    let desk = Desk::new("eval-every");
+    let evaluated = |name: &str, sets: &[&str]| {
+        desk.train(name, sets).ok();
+        let epochs = epochs(&desk.run(name));
+        let is_evaluated = epochs.iter().map(|epoch| epoch.get("eval").is_some());
+        is_evaluated.collect::<Vec<_>>()
+    };
+    let every = evaluated("every", &["train.epochs=5", "train.eval_every=2"]);
+    assert_eq!(every, [false, true, false, true, true]);
+    // Nothing improves for long; the patience of one epoch ends with an evaluation.
+    let sets = [
+        "student.std=[1e9]",
+        "train.epochs=9",
+        "train.eval_every=2",
+        "train.early_stop=1",
+    ];
+    let early = evaluated("early", &sets);
+    assert!(early.len() < 9, "{early:?}");
+    assert!(
+        early
+            .iter()
+            .enumerate()
+            .all(|(epoch, &is)| is == (epoch % 2 == 1)),
+        "{early:?}"
+    );
+    assert_eq!(early.last(), Some(&true), "{early:?}");
+}
+
+#[test]
 fn without_a_terminal_progress_is_plain_lines() {
     let desk = Desk::new("plain");
     let run = desk.train("run", &[]).ok();

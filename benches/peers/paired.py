@@ -61,6 +61,7 @@ def main():
             "data.eval": json.dumps(arguments.eval),
             "teacher.0.onnx": json.dumps(str(arguments.teacher.resolve())),
             "train.epochs": str(arguments.epochs),
+            "train.eval_every": str(arguments.epochs),
             "views.count": str(arguments.views),
         }
         common = ["--cache-dir", work / "cache"] + [word for item in settings.items() for word in ("--set", "=".join(item))]

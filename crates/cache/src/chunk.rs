@@ -11,7 +11,7 @@ use arrow::buffer::MutableBuffer;
 use crate::encodings::{Codec, Column, MAX_COLUMNS, TopKRow};
 use crate::layouts::arrow_ipc::{self, ChunkColumns, ChunkLayout};
 use crate::row_check::{head, row_check};
-use crate::source::{Io, Source};
+use crate::source::{Io, Source, prefetch, prefetch_line};
 use crate::{CacheError, Manifest};
 
 /// The label of a sample that has none.
@@ -362,14 +362,21 @@ impl Chunk {
             }))
     }
 
-    /// Where the row of `sample` lies; `None` where the file is not mapped.
+    /// The row of `sample`, of so many columns; `None` where the file is not mapped or has another number of them.
     #[inline]
-    pub(crate) fn locate(&self, sample: u32) -> Option<Located<'_>> {
+    pub(crate) fn locate<const COLUMNS: usize>(&self, sample: u32) -> Option<Located<'_, COLUMNS>> {
+        let bytes = self.source.mapped()?;
+        let row = (sample - self.place.samples.start) as usize;
+        let places: &[_; COLUMNS] = self.layout.columns().try_into().ok()?;
         Some(Located {
-            chunk: self,
-            bytes: self.source.mapped()?,
+            check: bytes[self.layout.check(row)].first_chunk()?,
+            columns: places.map(|place| &bytes[place.of(row)]),
+            view: self.place.view,
             sample,
-            row: (sample - self.place.samples.start) as usize,
+            is_there: match self.layout.validity(row) {
+                None => true,
+                Some((byte, bit)) => bytes[byte] & bit != 0,
+            },
         })
     }
 
@@ -409,47 +416,36 @@ impl Chunk {
 
 /// A row of a mapped file, found but not read yet.
 #[derive(Clone, Copy)]
-pub(crate) struct Located<'a> {
-    pub(crate) chunk: &'a Chunk,
-    bytes: &'a [u8],
-    pub(crate) sample: u32,
-    row: usize,
+pub(crate) struct Located<'a, const COLUMNS: usize> {
+    check: &'a [u8; 8],
+    /// The row's bytes in each of the encoding's columns.
+    pub(crate) columns: [&'a [u8]; COLUMNS],
+    view: u32,
+    sample: u32,
+    /// Whether the sample could be decoded.
+    pub(crate) is_there: bool,
 }
 
-impl<'a> Located<'a> {
+impl<const COLUMNS: usize> Located<'_, COLUMNS> {
     /// Asks the memory for the row, without waiting for it.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        let layout = &self.chunk.layout;
-        crate::source::prefetch(self.bytes, layout.check(self.row));
-        for range in layout.encoded(self.row) {
-            crate::source::prefetch(self.bytes, range);
+        prefetch_line(&self.check[0]); // eight bytes at a multiple of eight
+        for column in self.columns {
+            prefetch(column);
         }
     }
 
     /// The check and the label that stand in the file.
     #[inline]
     pub(crate) fn check_and_label(&self) -> (u32, u32) {
-        check_and_label(&self.bytes[self.chunk.layout.check(self.row)])
+        check_and_label(self.check)
     }
 
     /// What the check begins with.
     #[inline]
     pub(crate) fn head(&self, label: u32) -> [u8; 16] {
-        head(self.sample, self.chunk.place.view, label)
-    }
-
-    /// Whether the sample could be decoded.
-    #[inline]
-    pub(crate) fn is_there(&self) -> bool {
-        let validity = self.chunk.layout.validity(self.row);
-        validity.is_none_or(|(byte, bit)| self.bytes[byte] & bit != 0)
-    }
-
-    /// The row's bytes in the encoding's column `column`.
-    #[inline]
-    pub(crate) fn column(&self, column: usize) -> &'a [u8] {
-        &self.bytes[self.chunk.layout.encoded_in(column, self.row)]
+        head(self.sample, self.view, label)
     }
 }
 

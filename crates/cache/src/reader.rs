@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::chunk::{Chunk, ChunkPlace, Located, Row};
-use crate::encodings::{Codec, MAX_COLUMNS};
+use crate::encodings::Codec;
 use crate::folder::{self, view_folder};
 use crate::row_check::{ABREAST, row_checks};
 use crate::source::Io;
@@ -18,7 +18,7 @@ const PARALLEL_FROM: usize = 1 << 18;
 const AHEAD: usize = 2 * ABREAST;
 
 /// Rows that are found before the first of them is read.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 256;
 
 /// How a cache is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -203,15 +203,31 @@ impl LogitCache {
         Ok(())
     }
 
-    /// Gathers on this thread. First the rows are found, which is arithmetic; then the memory is asked for each some time
-    /// before it is checked and decoded, [`ABREAST`] rows side by side.
+    /// Gathers on this thread.
     fn gather(
         &self,
         wanted: &[(u32, u32)],
         logits: &mut [f32],
         labels: &mut [u32],
     ) -> Result<(), CacheError> {
-        let mut found = Vec::with_capacity(BLOCK.min(wanted.len()));
+        // A dense encoding has one column or two, and features are one more.
+        match self.n_columns {
+            1 => self.gather_blocks::<1>(wanted, logits, labels),
+            2 => self.gather_blocks::<2>(wanted, logits, labels),
+            3 => self.gather_blocks::<3>(wanted, logits, labels),
+            _ => self.gather_one_by_one(wanted, logits, labels),
+        }
+    }
+
+    /// First the rows are found, which is arithmetic; then the memory is asked for each some time before it is checked and
+    /// decoded, [`ABREAST`] rows side by side.
+    fn gather_blocks<const COLUMNS: usize>(
+        &self,
+        wanted: &[(u32, u32)],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> Result<(), CacheError> {
+        let mut found: Vec<Located<'_, COLUMNS>> = Vec::with_capacity(BLOCK.min(wanted.len()));
         let blocks = wanted
             .chunks(BLOCK)
             .zip(logits.chunks_mut(BLOCK * self.manifest.n_classes))
@@ -233,11 +249,14 @@ impl LogitCache {
     }
 
     /// False if a row is null or damaged.
-    fn gather_mapped(&self, found: &[Located<'_>], logits: &mut [f32], labels: &mut [u32]) -> bool {
+    fn gather_mapped<const COLUMNS: usize>(
+        &self,
+        found: &[Located<'_, COLUMNS>],
+        logits: &mut [f32],
+        labels: &mut [u32],
+    ) -> bool {
         let last = found.len() - 1;
         found.iter().take(AHEAD).for_each(Located::prefetch);
-        let mut columns: [[&[u8]; ABREAST]; MAX_COLUMNS] = Default::default();
-        let columns = &mut columns[..self.n_columns];
         let parts = logits.chunks_mut(ABREAST * self.manifest.n_classes);
         for ((start, logits), labels) in (0..)
             .step_by(ABREAST)
@@ -247,21 +266,20 @@ impl LogitCache {
             let next = found.iter().skip(start + AHEAD).take(ABREAST);
             next.for_each(Located::prefetch);
             // What is left at the end is made up to a full measure with its last row.
-            let rows: [Located<'_>; ABREAST] =
-                std::array::from_fn(|row| found[(start + row).min(last)]);
-            for (column, parts) in columns.iter_mut().enumerate() {
-                *parts = rows.map(|row| row.column(column));
-            }
-            let stored = rows.map(|row| row.check_and_label());
+            let rows: [&Located<'_, COLUMNS>; ABREAST] =
+                std::array::from_fn(|row| &found[(start + row).min(last)]);
+            let stored = rows.map(Located::check_and_label);
             let heads = std::array::from_fn(|row| rows[row].head(stored[row].1));
-            let are_right = row_checks(&heads, columns) == stored.map(|(check, _)| check);
-            if !are_right || !rows.iter().all(Located::is_there) {
+            let columns: [[&[u8]; ABREAST]; COLUMNS] =
+                std::array::from_fn(|column| rows.map(|row| row.columns[column]));
+            let are_right = row_checks(&heads, &columns) == stored.map(|(check, _)| check);
+            if !are_right || !rows.iter().all(|row| row.is_there) {
                 return false;
             }
             for (label, (_, stored)) in labels.iter_mut().zip(stored) {
                 *label = stored;
             }
-            self.codec.decode_abreast(columns, logits);
+            self.codec.decode_abreast(&columns, logits);
         }
         true
     }

@@ -100,32 +100,38 @@ impl Source {
     }
 }
 
-/// Asks the memory for the beginning and the end of the bytes at `range`; what lies between the processor fetches by itself
+/// Asks the memory for the beginning and the end of `bytes`; what lies between the processor fetches by itself
 /// once it sees them read in order. Asking for all of it keeps more requests open than there is room for: rows of
-/// 1000 f32 then take half as long again. Nothing happens if the bytes are not there.
+/// 1000 f32 then take half as long again.
 #[inline]
-pub(crate) fn prefetch(bytes: &[u8], range: Range<usize>) {
+pub(crate) fn prefetch(bytes: &[u8]) {
     const LINE: usize = 64;
-    const ASKED: usize = 4;
-    let Some(bytes) = bytes.get(range) else {
-        return;
-    };
-    // A row begins anywhere in a cache line, so it may reach into one more than its length says.
-    for byte in bytes.iter().step_by(LINE).take(ASKED).chain(bytes.last()) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint. It reads nothing that the program could see and faults on no address, and
-        // this one is that of a byte of a live slice.
-        #[expect(
-            unsafe_code,
-            reason = "the hint has no safe name in stable Rust; loads instead of it wait for memory"
-        )]
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = byte;
+    const ASKED: usize = 8;
+    for line in bytes.chunks(LINE).take(ASKED) {
+        prefetch_line(&line[0]);
     }
+    // A row begins anywhere in a cache line, so it may reach into one more than its length says.
+    if let Some(last) = bytes.last() {
+        prefetch_line(last);
+    }
+}
+
+/// Asks the memory for the cache line that holds `byte`.
+#[inline]
+pub(crate) fn prefetch_line(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint. It reads nothing that the program could see and faults on no address, and this one is
+    // that of a live byte.
+    #[expect(
+        unsafe_code,
+        reason = "the hint has no safe name in stable Rust; loads instead of it wait for memory"
+    )]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
 }
 
 /// Maps a whole file. An empty file cannot be mapped and gives an empty buffer.

@@ -128,7 +128,7 @@ pub(crate) struct Student {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Write what the first steps see, and what comes of it, for another framework to repeat
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "fresh")]
     pub(crate) dump_batches: Option<PathBuf>,
     /// How many steps `--dump-batches` writes
     #[arg(

@@ -128,6 +128,12 @@ fn check_spec(spec: &TrainSpec) -> Result<(), StudentError> {
             "is 0, expected a number of steps, 1 or more".into(),
         ));
     }
+    if spec.eval_every == 0 {
+        return Err(setting(
+            "train.eval_every",
+            "is 0, expected a number of epochs, 1 or more".into(),
+        ));
+    }
     if spec.early_stop == Some(0) {
         return Err(setting(
             "train.early_stop",

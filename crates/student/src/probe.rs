@@ -112,6 +112,7 @@ fn check(spec: &TrainSpec) -> Result<(), StudentError> {
     let does_more = spec.accumulate != 1
         || spec.clip_norm.is_some()
         || spec.ema.is_some()
+        || spec.eval_every != 1
         || spec.early_stop.is_some()
         || spec.held_out != 0;
     match does_more {

@@ -48,6 +48,9 @@ pub struct TrainSpec {
     /// The decay of a moving average of the weights, which then is what is evaluated and exported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// Epochs from one evaluation to the next; the last epoch ends with one anyway.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub eval_every: usize,
     /// Epochs without a better evaluation after which training ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<usize>,
@@ -196,7 +199,9 @@ pub fn train(
             times.write(job.run)?;
             return Ok(None);
         };
-        if let Some(evaluation) = &job.evaluation {
+        let epoch = state.position.epochs_done + 1;
+        let is_due = epoch % job.spec.eval_every == 0 || epoch == job.spec.epochs;
+        if let Some(evaluation) = job.evaluation.as_ref().filter(|_| is_due) {
             let work = || {
                 evaluate(
                     network,
@@ -455,10 +460,11 @@ fn save_epoch(job: &Job, state: &TrainState, times: &Times) -> Result<(), Studen
     checkpoint.write(&job.run.join(Checkpoint::LAST))
 }
 
+/// Only an evaluation ends a run, so that the last epoch always has one.
 fn stops_early(job: &Job, history: &[EpochRecord]) -> bool {
-    let is_over =
-        |patience: usize| !history.is_empty() && history.len() - best_of(history).epoch >= patience;
-    job.evaluation.is_some() && job.spec.early_stop.is_some_and(is_over)
+    let is_evaluated = history.last().is_some_and(|epoch| epoch.eval.is_some());
+    let is_over = |patience: usize| history.len() - best_of(history).epoch >= patience;
+    is_evaluated && job.spec.early_stop.is_some_and(is_over)
 }
 
 fn best_of(history: &[EpochRecord]) -> &EpochRecord {

@@ -2,7 +2,7 @@
 //! the first GPU.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -13,69 +13,40 @@ use logitcask_student::{Decay, Ema, ImageShape, Network, Optimizer, OptimizerSpe
 const BATCH: usize = 4;
 const CLASSES: usize = 7;
 
-/// How far apart two sides may be that differ by roundings: ten times what resnet50_cifar and resnet110 were. Gradients may
-/// differ by more: an activation that is zero but for rounding counts on one side only, which moved the gradient of
-/// resnet50_cifar by 6e-2 and a parameter's of resnet14 by 5e-2. What is wired wrongly moves one by its own length; layers
-/// are held to 1e-5 by their own tests.
+/// How far apart two sides may be that differ by roundings: ten times what resnet50_cifar and resnet110 were, and for
+/// gradients the most that the deepest three keep in one draw out of two. What is wired wrongly is off by a gradient's own
+/// length; layers are held to 1e-5 by their own tests.
 const LOGITS: f64 = 3e-3;
 const STATISTICS: f64 = 1e-4;
-const GRADIENT: f64 = 0.3;
+const GRADIENT: f64 = 5e-2;
+
+/// So many draws of pixels a student has to keep them all in one. An activation that is zero but for rounding counts on one
+/// side only, and a gradient is then off by far more than roundings. Where none did so, gradients agreed to 1e-4 (VGGs, and in
+/// one of their first four draws ResNets of 8 to 56 layers); where some did, they were off by 1e-3 to 7e-2. PyTorch has
+/// the same: its gradients of resnet50_cifar and resnet110 in f32 were 1e-5 and 4e-5 from those in f64 in the two draws of 24
+/// in which no activation changed sides, and 1e-4 to 3e-2 in the others, in which one to seven did.
+const DRAWS: u64 = 8;
 
 #[test]
 fn logits_gradients_and_statistics_are_those_of_the_kernels() {
-    let misses = RefCell::new(vec![]);
+    let mut misses = vec![];
     for row in models() {
         // The networks for ImageNet divide sides by 32: a batch norm over four single pixels would blow roundings up.
         let side = if row.image_size == 32 { 16 } else { 64 };
-        let by_kernels = Answers::of(row.name, side, &Device::Cpu);
-        by_tensors(|device| {
-            let found = Answers::of(row.name, side, device);
-            // A student without batch norms has no statistics.
-            let relative = |found: &[f64], expected: &[f64]| {
-                difference(found, expected) / norm(expected).max(1e-9)
-            };
-            let all = |answers: &Answers| answers.gradients.concat();
-            let whole = norm(&all(&by_kernels));
-            let each = std::iter::zip(&found.gradients, &by_kernels.gradients);
-            let parameter = each.map(|(found, expected)| {
-                difference(found, expected) / norm(expected).max(1e-3 * whole)
+        let all_are_near = |draw: u64| {
+            let by_kernels = Answers::of(row.name, side, draw, &Device::Cpu);
+            let are_near = Cell::new(true);
+            by_tensors(|device| {
+                let found = Answers::of(row.name, side, draw, device);
+                are_near.set(found.are_near(&by_kernels, row.name) && are_near.get());
             });
-            let errors = [
-                (
-                    "logits",
-                    LOGITS,
-                    relative(&found.logits, &by_kernels.logits),
-                ),
-                (
-                    "logits_eval",
-                    LOGITS,
-                    relative(&found.eval, &by_kernels.eval),
-                ),
-                (
-                    "statistics",
-                    STATISTICS,
-                    relative(&found.statistics, &by_kernels.statistics),
-                ),
-                (
-                    "gradient",
-                    GRADIENT,
-                    relative(&all(&found), &all(&by_kernels)),
-                ),
-                ("parameter", GRADIENT, parameter.fold(0.0, f64::max)),
-            ];
-            let mut told = format!("{:16}", row.name);
-            for (what, bar, error) in errors {
-                told += &format!("  {what} {error:.0e}");
-                if error > bar || error.is_nan() {
-                    let miss = format!("{}: {what} off by {error:.1e}", row.name);
-                    misses.borrow_mut().push(miss);
-                }
-            }
-            println!("{told}");
-        });
+            are_near.get()
+        };
+        if !(0..DRAWS).any(all_are_near) {
+            misses.push(row.name);
+        }
     }
-    let misses = misses.into_inner();
-    assert!(misses.is_empty(), "{misses:#?}");
+    assert!(misses.is_empty(), "{misses:?}: how far is printed above");
 }
 
 /// What a student answers to the pixels, and to a loss.
@@ -87,9 +58,9 @@ struct Answers {
 }
 
 impl Answers {
-    fn of(student: &str, side: usize, device: &Device) -> Self {
+    fn of(student: &str, side: usize, draw: u64, device: &Device) -> Self {
         let network = Network::build(student, image(side), CLASSES, 1, device).unwrap();
-        let pixels = pixels(side).to_device(device).unwrap();
+        let pixels = pixels(side, draw).to_device(device).unwrap();
         let logits = network.forward(&pixels, Mode::Train).unwrap();
         let gradients = weighed(&logits).backward().unwrap();
         let of = |(name, var): (String, Var)| {
@@ -106,6 +77,33 @@ impl Answers {
             statistics: buffers.iter().flat_map(|(_, var)| values(var)).collect(),
             eval: values(&network.forward(&pixels, Mode::Eval).unwrap()),
         }
+    }
+
+    /// Prints how far these are from the `expected` ones, and tells whether all are near enough.
+    fn are_near(&self, expected: &Self, student: &str) -> bool {
+        // A student without batch norms has no statistics.
+        let relative = |found: &[f64], expected: &[f64]| {
+            difference(found, expected) / norm(expected).max(1e-9)
+        };
+        let (all, all_expected) = (self.gradients.concat(), expected.gradients.concat());
+        let whole = norm(&all_expected);
+        let each = std::iter::zip(&self.gradients, &expected.gradients);
+        let parameter = each
+            .map(|(found, expected)| difference(found, expected) / norm(expected).max(1e-3 * whole))
+            .fold(0.0, f64::max);
+        let logits = relative(&self.logits, &expected.logits);
+        let eval = relative(&self.eval, &expected.eval);
+        let statistics = relative(&self.statistics, &expected.statistics);
+        let gradient = relative(&all, &all_expected);
+        println!(
+            "{student:16}  logits {logits:.0e}  evaluated {eval:.0e}  statistics {statistics:.0e}  \
+             gradient {gradient:.0e}  parameter {parameter:.0e}"
+        );
+        logits <= LOGITS
+            && eval <= LOGITS
+            && statistics <= STATISTICS
+            && gradient <= GRADIENT
+            && parameter <= GRADIENT
     }
 }
 
@@ -131,7 +129,7 @@ fn training_goes_the_same_way() {
     for spec in [sgd, adamw] {
         let run = |device: &Device| {
             let network = Network::build("resnet8", image(16), CLASSES, 1, device).unwrap();
-            let pixels = pixels(16).to_device(device).unwrap();
+            let pixels = pixels(16, 0).to_device(device).unwrap();
             let mut optimizer = Optimizer::new(network.params().parameters(), &spec);
             let mut ema = Ema::new(&network, 0.9).unwrap();
             let mut losses = vec![];
@@ -190,8 +188,8 @@ fn image(side: usize) -> ImageShape {
     }
 }
 
-fn pixels(side: usize) -> Tensor {
-    let values = random(1, BATCH * side * side * 3);
+fn pixels(side: usize, draw: u64) -> Tensor {
+    let values = random(10 + draw, BATCH * side * side * 3);
     Tensor::from_vec(values, (BATCH, side, side, 3), &Device::Cpu).unwrap()
 }
 

@@ -66,8 +66,24 @@ pub(crate) struct ChunkLayout {
     samples: usize,
     labels: usize,
     checks: usize,
-    /// Start and bytes per row of each of the encoding's columns.
-    encoded: Vec<(usize, usize)>,
+    /// The encoding's columns.
+    encoded: Vec<ColumnPlace>,
+}
+
+/// Where the rows of a column lie, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ColumnPlace {
+    start: usize,
+    row_bytes: usize,
+}
+
+impl ColumnPlace {
+    /// Where `row` lies.
+    #[inline]
+    pub(crate) fn of(self, row: usize) -> Range<usize> {
+        let start = self.start + row * self.row_bytes;
+        start..start + self.row_bytes
+    }
 }
 
 impl ChunkLayout {
@@ -91,17 +107,15 @@ impl ChunkLayout {
         start..start + CHECK.row_bytes()
     }
 
-    /// Where `row` lies in each of the encoding's columns.
-    pub(crate) fn encoded(&self, row: usize) -> impl Iterator<Item = Range<usize>> {
-        (0..self.encoded.len()).map(move |column| self.encoded_in(column, row))
+    /// The encoding's columns, in its order.
+    #[inline]
+    pub(crate) fn columns(&self) -> &[ColumnPlace] {
+        &self.encoded
     }
 
-    /// Where `row` lies in one of the encoding's columns.
-    #[inline]
-    pub(crate) fn encoded_in(&self, column: usize, row: usize) -> Range<usize> {
-        let (start, row_bytes) = self.encoded[column];
-        let start = start + row * row_bytes;
-        start..start + row_bytes
+    /// Where `row` lies in each of them.
+    pub(crate) fn encoded(&self, row: usize) -> impl Iterator<Item = Range<usize>> {
+        self.encoded.iter().map(move |place| place.of(row))
     }
 }
 
@@ -316,7 +330,10 @@ pub(crate) fn locate(
             buffer(column.name, 0)?;
         }
         let found = buffer(column.name, n_rows * column.row_bytes())?;
-        located.push((needed(column.name, found)?, column.row_bytes()));
+        located.push(ColumnPlace {
+            start: needed(column.name, found)?,
+            row_bytes: column.row_bytes(),
+        });
     }
     Ok(ChunkLayout {
         n_rows,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `make test-full` does beyond `make test`: long kill runs, other programs that read our files, a capture under a real
-# Slurm, a capture of a million samples, a real browser, fuzzing. Installs what it needs (Python packages into
+# Slurm, a capture of a million samples, a real browser, a sanitizer, fuzzing. Installs what it needs (Python packages into
 # .runtime/python; slurm-wlm, munge, time and chromium by apt-get, as root; cargo-fuzz) and fails where it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,6 +72,9 @@ for page in "$work/report/report.html" "$work/sweep/report.html"; do
         look "$page" "$width" --force-dark-mode
     done
 done
+
+echo "== the layers' kernels under AddressSanitizer"
+tests/sanitize.sh
 
 echo "== fuzzing: every reader of files, two minutes each"
 SECONDS_EACH=120 tests/fuzz.sh

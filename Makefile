@@ -68,7 +68,7 @@ check: ## formatting and lints, as before each commit
 bench: runtime ## benchmarks; the tables they feed are under docs/
 	@cargo bench --workspace
 
-cuda-build: ## on any machine: build for CUDA with a real toolkit, which is fetched (1.1 GB, 15 minutes)
+cuda-build: ## on any machine: build for CUDA with a real toolkit, which is fetched (1.1 GB, 25 minutes)
 	@tests/cuda_build.sh
 
 gpu-check: ## on a machine with an NVIDIA GPU: capture and train by CUDA, compare with the CPU, time steps

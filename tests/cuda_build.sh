@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What `make cuda-build` does on any machine: builds logitcask for CUDA (a toolkit out of PyPI's wheels where none is
-# installed: 1.1 GB, then 15 minutes on two cores), and looks at what came out: the libraries that it is linked to, and
+# installed: 1.1 GB, then 25 minutes on two cores), and looks at what came out: the libraries that it is linked to, and
 # what it says where there is no GPU. Whether it computes rightly is for `make gpu-check`.
 set -euo pipefail
 cd "$(dirname "$0")/.."

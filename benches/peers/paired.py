@@ -24,7 +24,7 @@ from trajectory import repeat
 LOSSES = {"ce": [("ce", 1.0)], "kd": [("ce", 0.1), ("kd", 0.9)]}
 RECIPES = Path(__file__).parents[2] / "pipelines/cifar10/resnet56-resnet8"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}  # by degrees of freedom
+T_975 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201]  # for 1 degree of freedom, 2, ...
 
 
 def evaluation_images(cifar, files):
@@ -48,7 +48,9 @@ def main():
     parser.add_argument("--eval", nargs="+", default=["data_batch_5.bin"])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--views", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--work", type=Path, help="where the cache is kept, a temporary folder where absent")
     arguments = parser.parse_args()
     images, labels = evaluation_images(arguments.cifar, arguments.eval)
@@ -67,9 +69,10 @@ def main():
         common = ["--cache-dir", work / "cache"] + [word for item in settings.items() for word in ("--set", "=".join(item))]
         subprocess.run([arguments.logitcask, "teacher-logits", RECIPES / "kd.toml", *common], check=True)
         print(f"| loss | seed | logitcask | PyTorch {torch.__version__} | difference |\n|---|---:|---:|---:|---:|", flush=True)
-        for loss, terms in LOSSES.items():
+        for loss in arguments.losses:
+            terms = LOSSES[loss]
             differences = []
-            for seed in range(1, arguments.seeds + 1):
+            for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 run, dump = Path(scratch) / f"{loss}-{seed}", Path(scratch) / "dump"
                 command = [arguments.logitcask, "student", RECIPES / f"{loss}.toml", *common, "--set", f"seed={seed}"]
                 command += ["--json", "--fresh", "--out", run, "--dump-batches", dump, "--dump-steps", "1000000"]
@@ -79,7 +82,7 @@ def main():
                 theirs = accuracy(model, images, labels)
                 differences.append(ours - theirs)
                 print(f"| {loss} | {seed} | {ours:.2f} | {theirs:.2f} | {ours - theirs:+.2f} |", flush=True)
-            half = T_975[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
+            half = T_975[len(differences) - 2] * statistics.stdev(differences) / math.sqrt(len(differences))
             mean = statistics.mean(differences)
             print(f"| {loss} | mean | | | {mean:+.2f} ± {half:.2f} |", flush=True)
 

@@ -1,6 +1,10 @@
 //! Every student by tensors against the same student by kernels: on the CPU, and, in a build with the feature `cuda`, on
 //! the first GPU.
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests too"
+)]
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -158,6 +158,26 @@ fn three_losses_and_two_seeds_from_one_capture() {
         again.stdout
     );
     assert_eq!(before, fs::read(sweep.with_extension("jsonl")).unwrap());
+
+    let against = run(&bench, &sweep, &["--show", "--json", "--reference", "mcld"]).ok();
+    let row = |name: &str| -> Value {
+        let rows = against.stdout.lines();
+        rows.map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .find(|row| row["configuration"] == name)
+            .unwrap()
+    };
+    let difference = (top1("ce", 1) - top1("mcld", 1) + top1("ce", 2) - top1("mcld", 2)) / 2.0;
+    assert!((row("ce")["difference"]["mean"].as_f64().unwrap() - difference).abs() < 1e-12);
+    assert!(row("mcld")["difference"].is_null());
+    let refused = run(&bench, &sweep, &["--show", "--reference", "mclb"]);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused
+            .stderr
+            .contains("there are: `ce`, `ce + kd`, `mcld`"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

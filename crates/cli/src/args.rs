@@ -169,6 +169,9 @@ pub(crate) struct Sweep {
     /// Run nothing: show what is finished and what is not
     #[arg(long)]
     pub(crate) show: bool,
+    /// The configuration that the others are compared with, by its name in the leaderboard; the first where absent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reference: Option<String>,
     /// The leaderboard as one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
@@ -308,6 +311,9 @@ pub(crate) struct Report {
     /// Where caches are: the teacher's rows that students are compared with
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
     pub(crate) cache_dir: PathBuf,
+    /// The configuration that the others are compared with, by its name in the leaderboard; the first where absent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reference: Option<String>,
 }
 
 #[derive(Debug, Args)]

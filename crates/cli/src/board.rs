@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use logitcask_student::RunRecord;
 use serde::Serialize;
 
+use crate::exit::{Failure, Outcome};
 use crate::progress::duration;
 use crate::statistics::{Interval, Summary};
 
@@ -15,11 +16,27 @@ pub(crate) struct Entry<'a> {
     pub(crate) record: &'a RunRecord,
 }
 
+/// The configuration that the others are compared with: the one that was asked for, else the first.
+///
+/// # Errors
+/// If there is none of that name.
+pub(crate) fn reference<'a>(asked: Option<&str>, order: &'a [String]) -> Outcome<&'a str> {
+    let found = match asked {
+        None => order.first(),
+        Some(asked) => order.iter().find(|name| *name == asked),
+    };
+    found.map(String::as_str).ok_or_else(|| {
+        let asked = asked.unwrap_or_default();
+        Failure::asked(format!("no configuration is called `{asked}`"))
+            .hint(format!("there are: `{}`", order.join("`, `")))
+    })
+}
+
 /// All rows, the best last epoch first.
 #[derive(Serialize)]
 pub(crate) struct Board {
     pub(crate) rows: Vec<Row>,
-    /// The configuration that the others are compared with: the first one asked for.
+    /// The configuration that the others are compared with.
     pub(crate) reference: String,
     pub(crate) cost: Cost,
 }
@@ -53,9 +70,8 @@ pub(crate) struct Cost {
 }
 
 impl Board {
-    /// `order` names the configurations as they were asked for; its first is the reference.
-    pub(crate) fn of(entries: &[Entry], order: &[String]) -> Self {
-        let reference = order.first().cloned().unwrap_or_default();
+    /// `order` names the configurations as they were asked for, `reference` the one to compare with.
+    pub(crate) fn of(entries: &[Entry], order: &[String], reference: &str) -> Self {
         let last_by_seed = |configuration: &str| -> BTreeMap<u64, f64> {
             let of_it = entries
                 .iter()
@@ -64,7 +80,7 @@ impl Board {
                 .filter_map(|entry| Some((entry.seed, entry.record.last.eval?.top1)))
                 .collect()
         };
-        let against = last_by_seed(&reference);
+        let against = last_by_seed(reference);
         let mut rows: Vec<Row> = order
             .iter()
             .filter_map(|configuration| {
@@ -86,7 +102,7 @@ impl Board {
         rows.sort_by(|a, b| score(b).total_cmp(&score(a)));
         Self {
             rows,
-            reference,
+            reference: reference.to_owned(),
             cost: Cost::of(entries),
         }
     }
@@ -166,12 +182,16 @@ impl Row {
     }
 
     fn cells(&self) -> Vec<String> {
-        let epochs: Vec<String> = self.best_epochs.iter().map(usize::to_string).collect();
+        let first = self.best_epochs.iter().min().copied().unwrap_or_default();
+        let epochs = match self.best_epochs.iter().max() {
+            Some(&last) if last > first => format!("{first} to {last}"),
+            _ => first.to_string(),
+        };
         vec![
             self.configuration.clone(),
             self.seeds.len().to_string(),
             percent(self.last),
-            format!("{} ({})", percent(self.best), epochs.join(", ")),
+            format!("{} ({epochs})", percent(self.best)),
             self.difference.map_or("-".to_owned(), points),
             plain(self.nll),
             percent(self.ece),
@@ -184,18 +204,24 @@ impl Row {
 
 impl Cost {
     fn of(entries: &[Entry]) -> Self {
-        let recorded =
-            |entry: &Entry, key: &str| entry.record.recorded.get(key).cloned().unwrap_or_default();
+        let recorded = |entry: &Entry, key: &str| entry.record.recorded.get(key).cloned();
         let seconds = |entry: &Entry| {
             recorded(entry, "teacher_seconds")
-                .parse::<f64>()
+                .and_then(|seconds| seconds.parse::<f64>().ok())
                 .unwrap_or(0.0)
         };
-        // Runs on one cache share its cost.
-        let caches: BTreeMap<String, f64> = entries
-            .iter()
-            .map(|entry| (recorded(entry, "cache"), seconds(entry)))
-            .collect();
+        // Older records have no keys.
+        let cache = |entry: &Entry| {
+            recorded(entry, "cache_keys")
+                .or_else(|| recorded(entry, "cache"))
+                .unwrap_or_default()
+        };
+        // Runs on one cache share its cost: that of the most views that one of them reads.
+        let mut caches: BTreeMap<String, f64> = BTreeMap::new();
+        for entry in entries {
+            let most = caches.entry(cache(entry)).or_default();
+            *most = most.max(seconds(entry));
+        }
         let teacher_seconds: f64 = caches.values().sum();
         Self {
             teacher_seconds,
@@ -260,7 +286,7 @@ mod tests {
             "student": "resnet8", "n_parameters": 1, "n_train": 10,
             "last": epoch(2, top1), "best": epoch(1, top1 + 0.01),
             "train_seconds": 5.0, "eval_seconds": 1.0,
-            "recorded": { "cache": cache, "teacher_seconds": "10" },
+            "recorded": { "cache_keys": cache, "teacher_seconds": "10" },
         });
         serde_json::from_value(value).unwrap()
     }
@@ -293,7 +319,7 @@ mod tests {
                 record: &extra,
             },
         ];
-        let board = Board::of(&entries, &["a".to_owned(), "b".to_owned()]);
+        let board = Board::of(&entries, &["a".to_owned(), "b".to_owned()], "a");
         assert_eq!(board.rows[0].configuration, "b");
         let difference = board.rows[0].difference.unwrap();
         // +0.02 and +0.01: mean 0.015, standard deviation 0.00707, t(1) = 12.706.
@@ -317,11 +343,36 @@ mod tests {
                 record,
             })
             .collect();
-        let cost = Board::of(&entries, &["a".to_owned()]).cost;
+        let cost = Board::of(&entries, &["a".to_owned()], "a").cost;
         assert_eq!(
             (cost.teacher_seconds, cost.teacher_seconds_saved),
             (20.0, 10.0)
         );
         assert_eq!(cost.student_seconds, 15.0);
+    }
+
+    #[test]
+    fn runs_on_fewer_views_of_a_cache_cost_nothing_more() {
+        let records = [2.5, 10.0, 5.0].map(|seconds| {
+            let mut record = record(0.5, "c");
+            let seconds = seconds.to_string();
+            record
+                .recorded
+                .insert("teacher_seconds".to_owned(), seconds);
+            record
+        });
+        let entries: Vec<Entry> = records
+            .iter()
+            .map(|record| Entry {
+                configuration: "a",
+                seed: 1,
+                record,
+            })
+            .collect();
+        let cost = Cost::of(&entries);
+        assert_eq!(
+            (cost.teacher_seconds, cost.teacher_seconds_saved),
+            (10.0, 7.5)
+        );
     }
 }

@@ -6,7 +6,7 @@ use logitcask_cache::{LogitCache, OpenOptions};
 use logitcask_dataset::Role;
 use logitcask_student::{Ensemble, EnsembleSpec, TeacherRows, teacher_accuracy};
 
-use crate::commands::teacher_logits::teacher_seconds;
+use crate::commands::teacher_logits::teacher_seconds_below;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{Experiment, hex};
 use crate::progress::say;
@@ -105,10 +105,11 @@ impl Teachers {
             None => String::new(),
         };
         let one = |cache: &LogitCache| {
+            let n_views = experiment.taught.n_views;
             format!(
-                "{} ({} views, {})",
+                "{} ({n_views} view{}, {})",
                 hex(&cache.id()),
-                experiment.taught.n_views,
+                if n_views == 1 { "" } else { "s" },
                 cache.manifest().encoding
             )
         };
@@ -120,9 +121,24 @@ impl Teachers {
         )))
     }
 
-    /// Seconds that the teachers computed for the training split.
-    pub(crate) fn seconds(&self) -> f64 {
-        self.train.iter().map(teacher_seconds).sum()
+    /// Seconds that the teachers computed for the views that are trained on.
+    pub(crate) fn seconds(&self, experiment: &Experiment) -> f64 {
+        let n_strong = experiment.strong.as_ref().map_or(0, |split| split.n_views);
+        let of = |caches: &[LogitCache], n_views: u32| -> f64 {
+            let seconds = caches
+                .iter()
+                .map(|cache| teacher_seconds_below(cache, n_views));
+            seconds.sum()
+        };
+        of(&self.train, experiment.taught.n_views) + of(&self.strong, n_strong)
+    }
+
+    /// What tells the caches that are trained on from others, however many of their views are read.
+    pub(crate) fn keys(&self) -> String {
+        let keys = self
+            .captured()
+            .map(|cache| hex(&cache.manifest().key.digest()));
+        keys.collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn run(args: &Report) -> Outcome {
         paths => runs_of_folders(paths)?,
     };
     let out = args.out.clone().unwrap_or(beside);
-    let page = report::write(runs, &out, &args.cache_dir)?;
+    let page = report::write(runs, args, &out)?;
     println!("{}", page.display());
     Ok(())
 }

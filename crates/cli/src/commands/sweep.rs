@@ -1,26 +1,30 @@
+mod live;
+mod process;
+mod queue;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use logitcask_cache::{Found, LogitCache, OpenOptions};
 use logitcask_durable::Lock;
 use logitcask_losses::{Objective, Setup};
 use logitcask_student::{EpochRecord, RunRecord};
 
 use crate::args;
-use crate::board::{Board, Entry};
-use crate::commands::student::{RECIPE, sections};
+use crate::board::{self, Board, Entry};
+use crate::commands::student::sections;
 use crate::device;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::Experiment;
-use crate::progress::{duration, on_terminal, say};
+use crate::progress::say;
 use crate::recipe::Recipe;
 use crate::sweep::{Finished, Planned, Sweep};
+use live::Live;
+use process::{myself, spawn, wait};
+use queue::Queue;
 
 pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
     let sweep = Sweep::load(&args.sweep)?;
@@ -30,6 +34,8 @@ pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
     for device in &args.devices {
         device::open(device, false)?;
     }
+    let configurations = sweep.configurations();
+    let reference = board::reference(args.reference.as_deref(), &configurations)?;
     if !args.show {
         let out = args.out.clone();
         let out = out.unwrap_or_else(|| Path::new("data/runs").join(&sweep.name));
@@ -37,7 +43,7 @@ pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
     }
     let finished = sweep.finished()?;
     say_missing(&sweep, &finished)?;
-    print(&sweep, &finished, args.json)
+    print(&sweep, &finished, reference, args.json)
 }
 
 /// Captures what is missing, then trains what is missing.
@@ -306,170 +312,6 @@ impl Task {
     }
 }
 
-/// Missing runs, and whoever takes the next one.
-///
-/// Each run is a process of its own: a run that dies takes no other with it, and none shares a thread with another.
-struct Queue<'a> {
-    args: &'a args::Sweep,
-    lines: &'a Path,
-    missing: Mutex<VecDeque<Task>>,
-    failures: Mutex<Vec<String>>,
-    live: Live,
-    stop: &'a AtomicBool,
-}
-
-impl Queue<'_> {
-    fn work(&self) {
-        let slots = self
-            .args
-            .devices
-            .iter()
-            .flat_map(|device| (0..self.args.jobs).map(move |_| device));
-        std::thread::scope(|scope| {
-            for device in slots {
-                scope.spawn(move || self.serve(device));
-            }
-        });
-        self.live.finish();
-    }
-
-    /// One run after the other, until none is left or a stop is asked for.
-    fn serve(&self, device: &str) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let Some(task) = locked(&self.missing).pop_front() else {
-                return;
-            };
-            match self.train(&task, device) {
-                Ok(true) => {}
-                // Stopped: it is still to be done.
-                Ok(false) => locked(&self.missing).push_front(task),
-                Err(failure) => {
-                    self.live.line(format!("{}: {failure}", task.title()));
-                    locked(&self.failures).push(task.title());
-                }
-            }
-        }
-    }
-
-    /// False if it was stopped.
-    fn train(&self, task: &Task, device: &str) -> Outcome<bool> {
-        let cannot =
-            |error| Failure::work(format!("cannot make `{}`: {error}", task.folder.display()));
-        logitcask_durable::create_dir_all(&task.folder).map_err(cannot)?;
-        let recipe = task.folder.join(RECIPE);
-        write_recipe(&recipe, &task.planned.recipe)?;
-        let mut command = myself()?;
-        command
-            .arg("student")
-            .arg(&recipe)
-            .arg("--out")
-            .arg(&task.folder)
-            .arg("--cache-dir")
-            .arg(&self.args.cache_dir)
-            .args([
-                "--device",
-                device,
-                "--threads",
-                &self.threads_each().to_string(),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let bar = self.live.start(task);
-        let mut child = spawn(&mut command)?;
-        let said = child
-            .stderr
-            .take()
-            .map(|stderr| std::thread::spawn(move || last_lines(stderr)));
-        let mut looked = Instant::now();
-        let succeeded = wait(&mut child, self.stop, &mut || {
-            if looked.elapsed() > Duration::from_millis(500) {
-                looked = Instant::now();
-                self.live.look(&bar, task);
-            }
-        });
-        let said = said
-            .and_then(|thread| thread.join().ok())
-            .unwrap_or_default();
-        bar.finish_and_clear();
-        if !succeeded? {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(false);
-            }
-            return Err(Failure::work(format!("the run failed\n{said}")));
-        }
-        let finished = task.finished()?;
-        // One writer at a time.
-        let missing = locked(&self.missing);
-        finished.append(self.lines)?;
-        drop(missing);
-        self.live.done(task, &finished);
-        Ok(true)
-    }
-
-    fn threads_each(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let slots = self.args.jobs * self.args.devices.len();
-        (self.args.threads.unwrap_or_else(cores) / slots).max(1)
-    }
-
-    fn left(&self) -> (usize, usize) {
-        (locked(&self.missing).len(), locked(&self.failures).len())
-    }
-}
-
-/// A thread that panicked while it held one of these has already taken its slot down; what they hold stays true.
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// This very program, told to stop when we are gone: a sweep that is killed leaves nobody training behind its back.
-fn myself() -> Outcome<Command> {
-    let path = std::env::current_exe()
-        .map_err(|error| Failure::work(format!("cannot find this program's own file: {error}")))?;
-    let mut command = Command::new(path);
-    command.arg("--stop-with-stdin");
-    Ok(command)
-}
-
-fn spawn(command: &mut Command) -> Outcome<Child> {
-    command
-        .spawn()
-        .map_err(|error| Failure::work(format!("cannot start a process: {error}")))
-}
-
-/// Waits for the end; a stop is handed on by closing the child's stdin. True if the child succeeded.
-fn wait(child: &mut Child, stop: &AtomicBool, meanwhile: &mut dyn FnMut()) -> Outcome<bool> {
-    loop {
-        let ended = child
-            .try_wait()
-            .map_err(|error| Failure::work(format!("cannot wait for a process: {error}")))?;
-        if let Some(status) = ended {
-            return Ok(status.success());
-        }
-        if stop.load(Ordering::Relaxed) {
-            drop(child.stdin.take());
-        }
-        meanwhile();
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// What a failed run said at its end.
-fn last_lines(stderr: impl std::io::Read) -> String {
-    const N_LINES: usize = 8;
-    let mut last = VecDeque::new();
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        last.push_back(format!("    {line}"));
-        if last.len() > N_LINES {
-            last.pop_front();
-        }
-    }
-    Vec::from(last).join("\n")
-}
-
 fn write_recipe(path: &Path, recipe: &Recipe) -> Outcome {
     let text = recipe.to_toml()?;
     logitcask_durable::write_atomic(path, |file| {
@@ -494,106 +336,6 @@ fn slug(configuration: &str) -> String {
     words.join("-").chars().take(40).collect()
 }
 
-/// A bar for each run at work and one for the whole on a terminal; a line per finished run elsewhere.
-struct Live {
-    bars: Option<MultiProgress>,
-    whole: ProgressBar,
-    done: Mutex<usize>,
-    n_runs: usize,
-}
-
-impl Live {
-    fn new(n_runs: usize) -> Self {
-        let bars = (on_terminal() && n_runs > 0).then(MultiProgress::new);
-        let whole = ProgressBar::new(n_runs as u64);
-        if let Some(bars) = &bars {
-            let whole = bars.add(whole.clone());
-            whole.set_style(style(
-                "{msg:32} {wide_bar} {pos}/{len} runs    {elapsed} so far",
-            ));
-            whole.set_message("sweep");
-        }
-        Self {
-            bars,
-            whole,
-            done: Mutex::new(0),
-            n_runs,
-        }
-    }
-
-    fn start(&self, task: &Task) -> ProgressBar {
-        let Some(bars) = &self.bars else {
-            return ProgressBar::hidden();
-        };
-        let bar = bars.insert_before(&self.whole, ProgressBar::new(task.epochs()));
-        bar.set_style(style(
-            "{prefix:32} {wide_bar} {pos}/{len} epochs  {eta} left  {msg}",
-        ));
-        bar.set_prefix(task.title());
-        self.look(&bar, task);
-        bar
-    }
-
-    /// How far a run is.
-    fn look(&self, bar: &ProgressBar, task: &Task) {
-        if self.bars.is_none() {
-            return;
-        }
-        // A file that cannot be read now can be read later; the run itself says what is wrong with it.
-        let epochs = EpochRecord::read_all(&task.folder).unwrap_or_default();
-        if bar.position() == 0 && !epochs.is_empty() {
-            bar.set_position(epochs.len() as u64);
-            bar.reset_eta();
-        }
-        bar.set_position(epochs.len() as u64);
-        if let Some(eval) = epochs.last().and_then(|epoch| epoch.eval) {
-            bar.set_message(format!("top-1 {:.2} %", 100.0 * eval.top1));
-        }
-    }
-
-    fn done(&self, task: &Task, finished: &Finished) {
-        let mut done = locked(&self.done);
-        *done += 1;
-        self.whole.set_position(*done as u64);
-        let record = &finished.record;
-        let accuracy = record.last.eval.map_or("no evaluation".to_owned(), |last| {
-            let best = record.best.eval.unwrap_or(last);
-            format!(
-                "top-1 {:.2} % after the last epoch, {:.2} % at best (epoch {})",
-                100.0 * last.top1,
-                100.0 * best.top1,
-                record.best.epoch
-            )
-        });
-        self.line(format!(
-            "[{}/{}] {}: {accuracy}; trained for {}",
-            *done,
-            self.n_runs,
-            task.title(),
-            duration(record.times.train_seconds)
-        ));
-    }
-
-    fn line(&self, text: String) {
-        match &self.bars {
-            // A terminal that cannot be written to has nobody to tell.
-            Some(bars) => drop(bars.println(text)),
-            None => say(text),
-        }
-    }
-
-    fn finish(&self) {
-        self.whole.finish_and_clear();
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template);
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-}
-
 fn say_missing(sweep: &Sweep, finished: &[Finished]) -> Outcome {
     let n_missing = sweep.runs.len() - finished.len();
     if n_missing > 0 {
@@ -610,9 +352,9 @@ fn say_missing(sweep: &Sweep, finished: &[Finished]) -> Outcome {
     Ok(())
 }
 
-fn print(sweep: &Sweep, finished: &[Finished], json: bool) -> Outcome {
+fn print(sweep: &Sweep, finished: &[Finished], reference: &str, json: bool) -> Outcome {
     let entries: Vec<Entry> = finished.iter().map(Finished::entry).collect();
-    let board = Board::of(&entries, &sweep.configurations());
+    let board = Board::of(&entries, &sweep.configurations(), reference);
     if json {
         for row in &board.rows {
             println!("{}", serde_json::to_string(row).map_err(Failure::work)?);

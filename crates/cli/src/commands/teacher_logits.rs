@@ -438,13 +438,15 @@ fn batch_size_of(manifest: &Manifest) -> Option<usize> {
 
 /// Seconds that the teacher computed for the views of a cache, over all its captures.
 pub(crate) fn teacher_seconds(cache: &LogitCache) -> f64 {
-    let seconds = |view: &logitcask_cache::ViewFile| {
-        view.recorded.get("teacher_seconds")?.parse::<f64>().ok()
-    };
-    cache
-        .view_files()
-        .iter()
-        .filter_map(seconds)
+    teacher_seconds_below(cache, u32::MAX)
+}
+
+/// The same of the views below `n_views`.
+pub(crate) fn teacher_seconds_below(cache: &LogitCache, n_views: u32) -> f64 {
+    let views = cache.views().iter().zip(cache.view_files());
+    views
+        .filter(|(view, _)| **view < n_views)
+        .filter_map(|(_, file)| file.recorded.get("teacher_seconds")?.parse::<f64>().ok())
         .fold(0.0, |sum, seconds| sum + seconds)
 }
 

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use logitcask_student::{EpochRecord, Metrics, RunRecord};
 
-use crate::board::{Board, Entry};
+use crate::args::Report;
+use crate::board::{self, Board, Entry};
 use crate::exit::{Failure, Outcome};
 use crate::progress::say;
 use crate::statistics::Summary;
@@ -87,7 +88,7 @@ struct Page {
 }
 
 /// Writes `report.html`, `report.md` and `curves.svg` into `out`, and returns the page's path.
-pub(crate) fn write(mut runs: Vec<Run>, out: &Path, cache_dir: &Path) -> Outcome<PathBuf> {
+pub(crate) fn write(mut runs: Vec<Run>, args: &Report, out: &Path) -> Outcome<PathBuf> {
     name_apart(&mut runs);
     let mut names: Vec<String> = Vec::new();
     for run in &runs {
@@ -95,11 +96,12 @@ pub(crate) fn write(mut runs: Vec<Run>, out: &Path, cache_dir: &Path) -> Outcome
             names.push(run.configuration.clone());
         }
     }
+    let reference = board::reference(args.reference.as_deref(), &names)?;
     let entries: Vec<Entry> = runs.iter().map(Run::entry).collect();
-    let board = Board::of(&entries, &names);
+    let board = Board::of(&entries, &names, reference);
     let looks = names
         .iter()
-        .map(|name| look_at(&runs, name, cache_dir))
+        .map(|name| look_at(&runs, name, &args.cache_dir))
         .collect();
     let page = Page {
         runs,
@@ -139,7 +141,7 @@ fn name_apart(runs: &mut [Run]) {
             run.configuration = folder.to_string_lossy().into_owned();
         }
         // Wherever such a run is named, it says what it is.
-        if run.recorded("inconsistent") == "true" {
+        if run.recorded("inconsistent") == "true" && !run.configuration.contains("inconsistent") {
             run.configuration.push_str(" (inconsistent views)");
         }
     }

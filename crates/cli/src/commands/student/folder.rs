@@ -1,0 +1,239 @@
+//! The folder of a run: whose it is, and what is in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use logitcask_durable::{Lock, LockError};
+use logitcask_student::{Checkpoint, EpochRecord, RunRecord, StudentError, TensorBoard, Times};
+
+use crate::args::Student;
+use crate::exit::{Failure, Outcome};
+use crate::experiment::Experiment;
+use crate::recipe::{Recipe, collect_leaves};
+use crate::teachers::Teachers;
+
+/// The folder that was asked for, or one named after the recipe, its seed and its digest.
+pub(super) fn run_folder(args: &Student, recipe: &Recipe) -> Outcome<PathBuf> {
+    if let Some(out) = &args.out {
+        return Ok(out.clone());
+    }
+    let stem = args
+        .recipe
+        .recipe
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let parent = args
+        .recipe
+        .recipe
+        .parent()
+        .and_then(Path::file_name)
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let digest = blake3::hash(recipe.to_toml()?.as_bytes()).to_hex();
+    Ok(Path::new("data/runs").join(format!("{parent}-{stem}-s{}-{}", recipe.seed, &digest[..6])))
+}
+
+/// BLAKE3 over what decides a run's outcome: the recipe, the weights it starts from, the images and labels, and the
+/// caches.
+pub(super) fn run_digest(
+    recipe: &Recipe,
+    experiment: &Experiment,
+    caches: &Teachers,
+) -> Outcome<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(recipe.to_toml()?.as_bytes());
+    if let Some(path) = recipe.student.as_ref().and_then(|s| s.init_from.as_ref()) {
+        let cannot = |error| Failure::work(format!("cannot read `{}`: {error}", path.display()));
+        hasher.update(&std::fs::read(path).map_err(cannot)?);
+    }
+    let splits = [Some(&experiment.train), experiment.eval.as_ref()];
+    for split in splits.into_iter().flatten() {
+        hasher.update(&split.fingerprint.images);
+        hasher.update(&split.fingerprint.labels);
+    }
+    // `subset`, `exclude` and `sample_weights` may name files.
+    for sample in experiment.train.dataset.selected() {
+        hasher.update(&sample.to_le_bytes());
+    }
+    for weight in experiment
+        .train
+        .dataset
+        .sample_weights()
+        .into_iter()
+        .flatten()
+    {
+        hasher.update(&weight.to_le_bytes());
+    }
+    for cache in caches.all() {
+        hasher.update(&cache.manifest().key.digest());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Makes the folder this run's, and this process's as long as the lock lives: nothing is overwritten before it is clear
+/// that what lies there is the same run's.
+pub(super) fn prepare(
+    run: &Path,
+    recipe: &Recipe,
+    run_digest: &str,
+    fresh: bool,
+    stop: &AtomicBool,
+) -> Outcome<Lock> {
+    let cannot = |path: &Path, error: std::io::Error| {
+        Failure::work(format!("cannot write `{}`: {error}", path.display()))
+    };
+    logitcask_durable::create_dir_all(run).map_err(|error| cannot(run, error))?;
+    let lock = hold(run, stop)?;
+    if fresh {
+        forget(run).map_err(|error| cannot(run, error))?;
+    }
+    refuse_foreign(run, recipe, run_digest)?;
+    // Half a checkpoint of a run that was killed while saving.
+    logitcask_durable::remove_leftovers(run, |_| true).map_err(|error| cannot(run, error))?;
+    match std::fs::remove_file(run.join(LAST_WORDS)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(cannot(&run.join(LAST_WORDS), error));
+        }
+        _ => {}
+    }
+    let path = run.join(RECIPE);
+    let text = recipe.to_toml()?;
+    logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
+        .map_err(|error| cannot(&path, error))?;
+    Ok(lock)
+}
+
+/// Two processes in one folder would overwrite each other. One on this host may be about to end, the orphan of a sweep that
+/// was killed, say: it is given a while.
+fn hold(run: &Path, stop: &AtomicBool) -> Outcome<Lock> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let since = Instant::now();
+    loop {
+        let held = match Lock::acquire(&run.join("lock")) {
+            Ok(lock) => return Ok(lock),
+            Err(held) => held,
+        };
+        let may_end = matches!(
+            &held,
+            LockError::Held {
+                same_host: true,
+                ..
+            }
+        );
+        if !may_end || since.elapsed() > PATIENCE || stop.load(Ordering::Relaxed) {
+            return Err(Failure::work(held).hint(
+                "if another process trains in this folder, wait for it or choose another folder with `--out`; if that \
+                 process is gone, remove the file",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The recipe as it was obeyed, in the run's folder.
+pub(crate) const RECIPE: &str = "recipe.toml";
+
+/// Why the run stopped, where its numbers left the finite ones: for `doctor`.
+pub(crate) const LAST_WORDS: &str = "stopped.txt";
+
+pub(super) fn last_words(run: &Path, error: &StudentError) -> Outcome {
+    let path = run.join(LAST_WORDS);
+    let text = format!("{error}\n{}\n", error.hint().unwrap_or_default());
+    logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
+        .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))
+}
+
+fn forget(run: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(run)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let ours = [
+            RunRecord::FILE,
+            EpochRecord::FILE,
+            Times::FILE,
+            TensorBoard::FILE,
+            LAST_WORDS,
+        ];
+        if ours.contains(&name.as_str()) || name.ends_with(".safetensors") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A checkpoint or record of another run is refused, and what differs is named.
+fn refuse_foreign(run: &Path, recipe: &Recipe, run_digest: &str) -> Outcome {
+    let checkpoint = Checkpoint::read(&run.join(Checkpoint::LAST))?;
+    let is_foreign = |checkpoint: &Checkpoint| checkpoint.position.run_digest != run_digest;
+    if !checkpoint.as_ref().is_some_and(is_foreign) {
+        return Ok(());
+    }
+    let differences = match std::fs::read_to_string(run.join(RECIPE)) {
+        Ok(text) => differences(&text, &recipe.to_toml()?),
+        Err(_) => Vec::new(),
+    };
+    let what = match differences.is_empty() {
+        true => "the recipe is the same, so the images, the labels or the caches differ".to_owned(),
+        false => differences.join(", "),
+    };
+    Err(
+        Failure::work(format!("`{}` holds another run: {what}", run.display()))
+            .hint("choose another folder with `--out`, or pass `--fresh` to replace it"),
+    )
+}
+
+/// `train.epochs is 3 there, 4 here` for each value that differs between two recipes.
+fn differences(there: &str, here: &str) -> Vec<String> {
+    let leaves = |text: &str| {
+        let mut found = BTreeMap::new();
+        if let Ok(recipe) = toml::from_str::<toml::Value>(text) {
+            collect_leaves(&recipe, String::new(), &mut found);
+        }
+        found
+    };
+    let (there, here) = (leaves(there), leaves(here));
+    let keys: std::collections::BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let value = |side: &BTreeMap<String, String>, key: &String| {
+        side.get(key)
+            .cloned()
+            .unwrap_or_else(|| "absent".to_owned())
+    };
+    keys.into_iter()
+        .filter(|key| there.get(*key) != here.get(*key))
+        .map(|key| {
+            format!(
+                "`{key}` is {} there, {} here",
+                value(&there, key),
+                value(&here, key)
+            )
+        })
+        .collect()
+}
+
+/// The record of this very run, if it was finished before.
+pub(super) fn finished(run: &Path, run_digest: &str) -> Outcome<Option<RunRecord>> {
+    let record = RunRecord::read(run)?;
+    let same = |record: &RunRecord| {
+        record
+            .recorded
+            .get("run_digest")
+            .is_some_and(|digest| digest == run_digest)
+    };
+    match record {
+        Some(record) if !same(&record) => Err(Failure::work(format!(
+            "`{}` holds a finished run of another recipe, dataset or cache",
+            run.display()
+        ))
+        .hint("choose another folder with `--out`, or pass `--fresh` to replace it")),
+        other => Ok(other),
+    }
+}

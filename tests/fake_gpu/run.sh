@@ -43,8 +43,11 @@ grep '^test result' "$work/said"
 cargo build --release -p logitcask-cli --features cuda
 runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
+recipe=pipelines/digits/resnet-resnet8/ce.toml
+logitcask="$CARGO_TARGET_DIR/release/logitcask"
+"$logitcask" teacher-logits $recipe --cache-dir "$runs/cache"
 for device in cpu cuda; do
-    "$CARGO_TARGET_DIR/release/logitcask" student pipelines/digits/resnet-resnet8/ce.toml --device $device \
+    "$logitcask" student $recipe --device $device --cache-dir "$runs/cache" \
         --out "$runs/$device" --set train.epochs=2 --set data.limit=480 --set train.ema=0.9 >/dev/null
 done
 python3 tests/compare_runs.py "$runs/cpu" "$runs/cuda" --loss 1e-3 --top1 0.02

@@ -368,23 +368,19 @@ fn other_labels_than_the_cache_s_are_refused_or_preferred() {
     fs::write(&recipe, text).unwrap();
     let recipe = recipe.to_str().unwrap();
     bench.run(&["teacher-logits", recipe]).ok();
-    bench.run(&["student", recipe]).ok();
+    let out = bench.folder.join("run");
+    let student = ["student", recipe, "--out", out.to_str().unwrap()];
+    bench.run(&student).ok();
 
     labels[8 + 20] = 7;
     fs::write(root.join("train-labels-idx1-ubyte"), labels).unwrap();
-    let refused = bench.run(&["student", recipe, "--fresh"]);
+    let refused = bench.run(&[&student[..], &["--fresh"]].concat());
     assert_eq!(refused.code, 1);
     for words in ["are not those that cache", "`data.relabelled = true`"] {
         assert!(refused.stderr.contains(words), "{}", refused.stderr);
     }
-    let corrected = [
-        "student",
-        recipe,
-        "--fresh",
-        "--set",
-        "data.relabelled=true",
-    ];
-    let run = bench.run(&corrected).ok();
+    let corrected = ["--fresh", "--set", "data.relabelled=true"];
+    let run = bench.run(&[&student[..], &corrected].concat()).ok();
     assert!(
         run.stderr.contains("the dataset's are used"),
         "{}",

@@ -168,13 +168,15 @@ fn what_cannot_be_combined_is_refused() {
         let recipe = two_teachers(&bench, &second, more);
         // The teachers know nothing of how they are combined; a recipe that cannot be read captures nothing.
         bench.run(&["teacher-logits", &recipe]);
-        let mut args = vec!["student", &recipe];
+        let out = bench.folder.join("refused");
+        let mut args = vec!["student", &recipe, "--out", out.to_str().unwrap()];
         if !set.is_empty() {
             args.extend(["--set", set]);
         }
         let run = bench.run(&args);
         assert_eq!(run.code, code, "{}", run.stderr);
         assert!(run.stderr.contains(told), "{told}: {}", run.stderr);
+        assert!(!out.exists(), "{told}: a refused run left its folder");
     };
     refused("", "", 2, "nothing says how they are combined");
     refused(

@@ -76,6 +76,12 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         }
     }
 
+    let seed = recipe.seed;
+    let ensemble = &recipe.ensemble;
+    let trained_on = rows(&caches.train, ensemble, seed)?;
+    let strong_rows = rows(&caches.strong, ensemble, seed)?;
+    let eval_rows = rows(&caches.eval, &without_dropout(ensemble.as_ref()), seed)?;
+
     let run = run_folder(args, &recipe)?;
     let run_digest = run_digest(&recipe, &experiment, &caches)?;
     let _lock = prepare(&run, &recipe, &run_digest, args.fresh, stop)?;
@@ -87,11 +93,6 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         return print(&record, &run, args.recipe.json);
     }
 
-    let seed = recipe.seed;
-    let ensemble = &recipe.ensemble;
-    let trained_on = rows(&caches.train, ensemble, seed)?;
-    let strong_rows = rows(&caches.strong, ensemble, seed)?;
-    let eval_rows = rows(&caches.eval, &without_dropout(ensemble.as_ref()), seed)?;
     fn as_teacher<'a>(rows: &'a Option<Rows>) -> Option<&'a dyn TeacherRows> {
         rows.as_ref().map(Rows::as_teacher)
     }

@@ -181,6 +181,34 @@ fn three_losses_and_two_seeds_from_one_capture() {
 }
 
 #[test]
+fn fewer_views_of_a_cache_are_paid_with_the_most() {
+    let bench = Bench::new("sweep_views");
+    let sweep = quick(&bench, "1");
+    let text = fs::read_to_string(&sweep).unwrap();
+    let at = text.find("[sweep]").unwrap();
+    let lists = "[[loss]]\nname = \"kd\"\n[sweep]\n\"views.count\" = [1, 3]\n";
+    fs::write(&sweep, format!("{}{lists}", &text[..at])).unwrap();
+    let done = run(&bench, &sweep, &["--json"]).ok();
+    let seconds = |configuration: &str| -> f64 {
+        let all = lines(&sweep);
+        let line = all
+            .iter()
+            .find(|line| line["configuration"] == configuration);
+        let seconds = &line.unwrap()["record"]["recorded"]["teacher_seconds"];
+        seconds.as_str().unwrap().parse().unwrap()
+    };
+    let (one, three) = (seconds("count=1"), seconds("count=3"));
+    assert!(0.0 < one && one < three, "{one} s and {three} s");
+    let cost: Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(cost["cost"]["teacher_seconds"], three);
+    let saved = cost["cost"]["teacher_seconds_saved"].as_f64().unwrap();
+    assert!(
+        (saved - one).abs() < 1e-9,
+        "{saved} s saved by a view of {one} s"
+    );
+}
+
+#[test]
 fn killed_at_any_moment_it_does_the_rest_only() {
     let bench = Bench::new("sweep_whole");
     let whole = quick(&bench, "3");

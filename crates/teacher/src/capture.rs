@@ -466,7 +466,7 @@ impl Sink<'_> {
         if let Some(&(seconds, n_chunks)) = self.spent.views.get(&view) {
             let whole = f64::from(self.writer.manifest().n_chunks());
             let seconds = seconds * whole / n_chunks as f64;
-            record("teacher_seconds", format!("{seconds:.3}"));
+            record("teacher_seconds", format!("{seconds:.6}"));
         }
         if self.report.clipped > 0 {
             let (clipped, values) = (self.report.clipped, self.report.values);

@@ -53,6 +53,8 @@ def main():
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--work", type=Path, help="where the cache is kept, a temporary folder where absent")
     arguments = parser.parse_args()
+    if not 2 <= arguments.seeds <= len(T_975) + 1:
+        parser.error(f"--seeds: 2 to {len(T_975) + 1} have an interval")
     images, labels = evaluation_images(arguments.cifar, arguments.eval)
 
     with tempfile.TemporaryDirectory() as scratch:

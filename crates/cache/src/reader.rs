@@ -118,6 +118,11 @@ impl LogitCache {
         &self.view_files
     }
 
+    /// The same of the views below `n_views` only: what a run that uses so many of them reads.
+    pub fn view_files_below(&self, n_views: u32) -> &[ViewFile] {
+        &self.view_files[..self.views.partition_point(|&view| view < n_views)]
+    }
+
     /// Classes of a row.
     pub fn n_classes(&self) -> usize {
         self.manifest.n_classes

@@ -388,8 +388,7 @@ impl<'a> CacheWant<'a> {
 
     /// How many of the wanted views a cache holds.
     pub fn views_there(&self, cache: &LogitCache) -> u32 {
-        let there = |view: &u32| cache.views().contains(view);
-        (0..self.split.n_views).filter(there).count() as u32
+        cache.view_files_below(self.split.n_views).len() as u32
     }
 
     /// Digests of the pixels of 64 (sample, view) pairs of the family, whether or not this capture holds those views: the

@@ -1,12 +1,13 @@
 //! The caches of a recipe's teachers, opened, and read as one teacher.
 
+use std::iter::repeat;
 use std::path::Path;
 
 use logitcask_cache::{LogitCache, OpenOptions};
 use logitcask_dataset::Role;
 use logitcask_student::{Ensemble, EnsembleSpec, TeacherRows, teacher_accuracy};
 
-use crate::commands::teacher_logits::teacher_seconds_below;
+use crate::commands::teacher_logits::teacher_seconds;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{Experiment, hex};
 use crate::progress::say;
@@ -124,13 +125,11 @@ impl Teachers {
     /// Seconds that the teachers computed for the views that are trained on.
     pub(crate) fn seconds(&self, experiment: &Experiment) -> f64 {
         let n_strong = experiment.strong.as_ref().map_or(0, |split| split.n_views);
-        let of = |caches: &[LogitCache], n_views: u32| -> f64 {
-            let seconds = caches
-                .iter()
-                .map(|cache| teacher_seconds_below(cache, n_views));
-            seconds.sum()
-        };
-        of(&self.train, experiment.taught.n_views) + of(&self.strong, n_strong)
+        let trained_on = self.train.iter().zip(repeat(experiment.taught.n_views));
+        trained_on
+            .chain(self.strong.iter().zip(repeat(n_strong)))
+            .map(|(cache, n_views)| teacher_seconds(cache.view_files_below(n_views)))
+            .sum()
     }
 
     /// What tells the caches that are trained on from others, however many of their views are read.

@@ -262,9 +262,7 @@ fn rows_digest(experiment: &Experiment, args: &args::Sweep) -> Outcome<[u8; 32]>
         for want in experiment.wants(teacher)? {
             let cache = want.open(&args.cache_dir, &args.sweep)?;
             hasher.update(&cache.manifest().key.digest());
-            let files = cache.views().iter().zip(cache.view_files());
-            let used = files.filter(|(view, _)| **view < want.split.n_views);
-            for (_, file) in used {
+            for file in cache.view_files_below(want.split.n_views) {
                 hasher.update(&file.digest());
             }
         }

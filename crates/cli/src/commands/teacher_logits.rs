@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions};
+use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile};
 use logitcask_dataset::{Preprocess, Role};
 use logitcask_teacher::{
     Accuracy, BatchSize, CaptureReport, Event, Job, Part, Pixels, Teacher, TeacherSpec, capture,
@@ -99,7 +99,7 @@ impl Stage<'_> {
             want.split.what(),
             &hex(&cache.id())[..16],
             cache.encoding(),
-            duration(teacher_seconds(cache))
+            duration(teacher_seconds(cache.view_files()))
         ));
         self.print(want, cache, None);
         Ok(())
@@ -390,9 +390,9 @@ impl Stage<'_> {
                 "batch_size": report.map(|report| report.batch_size),
                 "clipped": report.map(|report| report.clipped),
                 "bad_samples": report.map(|report| &report.bad_samples),
-                "teacher_seconds": teacher_seconds(cache),
+                "teacher_seconds": teacher_seconds(cache.view_files()),
                 "teacher_seconds_spent": report.map_or(0.0, |report| report.teacher_seconds),
-                "teacher_seconds_saved": report.map_or(teacher_seconds(cache), |_| 0.0),
+                "teacher_seconds_saved": report.map_or(teacher_seconds(cache.view_files()), |_| 0.0),
             }),
         );
     }
@@ -436,17 +436,11 @@ fn batch_size_of(manifest: &Manifest) -> Option<usize> {
     manifest.recorded.get("batch_size")?.parse().ok()
 }
 
-/// Seconds that the teacher computed for the views of a cache, over all its captures.
-pub(crate) fn teacher_seconds(cache: &LogitCache) -> f64 {
-    teacher_seconds_below(cache, u32::MAX)
-}
-
-/// The same of the views below `n_views`.
-pub(crate) fn teacher_seconds_below(cache: &LogitCache, n_views: u32) -> f64 {
-    let views = cache.views().iter().zip(cache.view_files());
+/// Seconds that the teacher computed for these views of a cache, over all captures.
+pub(crate) fn teacher_seconds(views: &[ViewFile]) -> f64 {
     views
-        .filter(|(view, _)| **view < n_views)
-        .filter_map(|(_, file)| file.recorded.get("teacher_seconds")?.parse::<f64>().ok())
+        .iter()
+        .filter_map(|view| view.recorded.get("teacher_seconds")?.parse::<f64>().ok())
         .fold(0.0, |sum, seconds| sum + seconds)
 }
 

@@ -106,7 +106,10 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             "rows without an image".to_owned(),
             cache.null_samples().len().to_string(),
         ],
-        ["teacher time".to_owned(), duration(teacher_seconds(&cache))],
+        [
+            "teacher time".to_owned(),
+            duration(teacher_seconds(cache.view_files())),
+        ],
         [
             "size".to_owned(),
             format!(

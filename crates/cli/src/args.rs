@@ -112,6 +112,9 @@ pub(crate) struct Student {
     /// Forget what an earlier, interrupted or finished run left in the folder
     #[arg(long)]
     pub(crate) fresh: bool,
+    /// Digest every image again instead of trusting names, lengths and times of the files
+    #[arg(long)]
+    pub(crate) verify_data: bool,
     /// Refuse any cache of the training split but the one with this id
     #[arg(long, value_name = "CACHE_ID")]
     pub(crate) expect: Option<String>,
@@ -542,8 +545,19 @@ pub(crate) enum Dataset {
     Ls,
     /// What a recipe's dataset holds, and what a model would see of it
     Show(DatasetShow),
+    /// Digest every image again, and say whether they are those of the last time
+    Verify(DatasetVerify),
     /// Fetch a published dataset, check it and unpack it
     Get(DatasetGet),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ends with 1 where images or labels have changed; caches of the images as they were are not found any more.\n\nExample:\n  logitcask dataset verify pipelines/quick.toml"
+)]
+pub(crate) struct DatasetVerify {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
 }
 
 #[derive(Debug, Args)]

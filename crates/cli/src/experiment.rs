@@ -7,7 +7,8 @@ use logitcask_cache::{
     CacheKey, Difference, Encoding, Found, LogitCache, Manifest, OpenOptions, PixelCheck,
 };
 use logitcask_dataset::{
-    Dataset, Fingerprint, ImageSize, Preprocess, Role, ViewFamily, ViewsSpec, pixel_digests,
+    Dataset, Fingerprint, ImageSize, Preprocess, Role, Trust, ViewFamily, ViewsSpec, input_size,
+    pixel_digests,
 };
 use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{ModelFile, TeacherSpec, cache_key};
@@ -51,6 +52,8 @@ pub struct Split {
     pub views_per_pass: u32,
     /// Whether these are the views of `[views.strong]`.
     pub is_strong: bool,
+    /// What the recipe calls them: `views.augment`, `views.clean`, `views.strong.augment`.
+    views: &'static str,
 }
 
 impl Experiment {
@@ -59,9 +62,17 @@ impl Experiment {
     /// # Errors
     /// If a dataset cannot be read or the views do not fit its images.
     pub fn open(recipe: Recipe) -> Outcome<Self> {
-        let train = Split::open(&recipe, Role::Train)?;
+        Self::open_trusting(recipe, Trust::ModificationTimes)
+    }
+
+    /// The same, with a say in when digests of an earlier time will do.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_trusting(recipe: Recipe, trust: Trust) -> Outcome<Self> {
+        let train = Split::open(&recipe, Role::Train, trust)?;
         let eval = match recipe.data.eval {
-            Some(_) => Some(Split::open(&recipe, Role::Eval)?),
+            Some(_) => Some(Split::open(&recipe, Role::Eval, trust)?),
             None => None,
         };
         if let Some(eval) = eval
@@ -107,6 +118,46 @@ impl Experiment {
             .collect()
     }
 
+    /// Refuses views that leave images of different sizes, for each model that is going to see them.
+    ///
+    /// # Errors
+    /// Which views they are, and two samples.
+    pub fn check_sizes(&self) -> Outcome {
+        for teacher in &self.recipe.teacher {
+            let preprocess = Preprocess::new(&teacher.preprocess)?;
+            for split in self.eval.iter().chain([&self.taught]).chain(&self.strong) {
+                split.input_size(&preprocess)?;
+            }
+        }
+        match &self.recipe.student {
+            Some(_) => self.student_size().map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The size of the images that the student is shown, in training and in evaluation.
+    ///
+    /// # Errors
+    /// As [`check_sizes`](Self::check_sizes); if training and evaluation show different ones.
+    pub fn student_size(&self) -> Outcome<ImageSize> {
+        let preprocess = student_preprocess(&self.recipe)?;
+        let size = self.train.input_size(&preprocess)?;
+        for split in self.strong.iter().chain(&self.eval) {
+            let found = split.input_size(&preprocess)?;
+            if found != size {
+                return Err(Failure::asked(format!(
+                    "`{}` shows the student {found}, `{}` {size}",
+                    split.views, self.train.views
+                ))
+                .hint(format!(
+                    "bring them to one size; `{}` can end with `{{ name = \"center_crop\", size = {} }}`",
+                    split.views, size.height
+                )));
+            }
+        }
+        Ok(size)
+    }
+
     /// The training split as evaluation would show it.
     ///
     /// # Errors
@@ -123,7 +174,7 @@ impl Split {
     /// If the recipe names none, or it cannot be read.
     pub fn open_eval(recipe: &Recipe) -> Outcome<Self> {
         match recipe.data.eval {
-            Some(_) => Self::open(recipe, Role::Eval),
+            Some(_) => Self::open(recipe, Role::Eval, Trust::ModificationTimes),
             None => Err(Failure::asked("the recipe names no evaluation split")
                 .hint("name one, `--set data.eval=test` say")),
         }
@@ -134,19 +185,23 @@ impl Split {
     /// # Errors
     /// If it cannot be read, or `views.clean` does not fit the images.
     pub fn open_train_in_clean_view(recipe: &Recipe) -> Outcome<Self> {
-        Self::open(recipe, Role::Train)?.in_clean_view(&recipe.views)
+        Self::open(recipe, Role::Train, Trust::ModificationTimes)?.in_clean_view(&recipe.views)
     }
 
-    fn open(recipe: &Recipe, role: Role) -> Outcome<Self> {
+    fn open(recipe: &Recipe, role: Role, trust: Trust) -> Outcome<Self> {
         let mut dataset = Dataset::open(&recipe.data, role)?;
         let progress = Progress::new("reading images", dataset.len() as u64, "img");
-        let fingerprint = dataset.fingerprint(&|done, _| progress.set(done, ""));
+        let fingerprint = dataset.fingerprint_trusting(trust, &|done, _| progress.set(done, ""));
         progress.finish();
         let fingerprint = fingerprint?;
-        let size = fingerprint.uniform_size;
-        let (family, n_views) = match role {
-            Role::Train => family(&recipe.views, size)?,
-            Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1),
+        tell_bad(&dataset, &fingerprint, role)?;
+        let size = fingerprint.uniform_size();
+        let (family, n_views, views) = match role {
+            Role::Train => {
+                let (family, n_views) = family(&recipe.views, size)?;
+                (family, n_views, "views.augment")
+            }
+            Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1, "views.clean"),
         };
         if recipe.data.store_pixels {
             if family.reduces() {
@@ -168,14 +223,16 @@ impl Split {
             n_views,
             views_per_pass: recipe.views.views_per_pass,
             is_strong: false,
+            views,
         })
     }
 
     fn in_clean_view(&self, views: &ViewsSpec) -> Outcome<Self> {
-        let family = ViewFamily::clean_of(views, self.fingerprint.uniform_size)?;
+        let family = ViewFamily::clean_of(views, self.fingerprint.uniform_size())?;
         Ok(Self {
             family: Arc::new(family),
             n_views: 1,
+            views: "views.clean",
             ..self.clone()
         })
     }
@@ -192,11 +249,12 @@ impl Split {
                 "`views.strong.{key}` is given, but `{key}` belongs into `[views]` alone"
             )));
         }
-        let (family, n_views) = family(views, self.fingerprint.uniform_size)?;
+        let (family, n_views) = family(views, self.fingerprint.uniform_size())?;
         Ok(Self {
             family: Arc::new(family),
             n_views,
             is_strong: true,
+            views: "views.strong.augment",
             ..self.clone()
         })
     }
@@ -211,18 +269,42 @@ impl Split {
         }
     }
 
-    /// The size of every view.
+    /// The size of every view as a model sees it, after its preprocessing.
     ///
     /// # Errors
-    /// If the images differ in size and no augmentation brings them to one.
-    pub fn view_size(&self) -> Outcome<ImageSize> {
-        let size = self.fingerprint.uniform_size;
-        let size = size.ok_or_else(|| {
-            Failure::work("the images differ in size, and no view brings them to one")
-                .hint("add `random_resized_crop` to `views.augment` and `resize` to `views.clean`")
-        });
-        Ok(self.family.output_size(size?)?)
+    /// If the views of different images have different sizes.
+    pub fn input_size(&self, preprocess: &Preprocess) -> Outcome<ImageSize> {
+        let (dataset, fingerprint) = (&self.dataset, &self.fingerprint);
+        let size = input_size(dataset, fingerprint, &self.family, preprocess, self.views);
+        size.map_err(|error| Failure::from(error).as_asked())
     }
+}
+
+/// Says which samples are left out, by `on_bad = "skip"`: how many, and the first of them with where they lie and why.
+fn tell_bad(dataset: &Dataset, fingerprint: &Fingerprint, role: Role) -> Outcome {
+    let n_bad = fingerprint.bad.len();
+    if n_bad == 0 {
+        return Ok(());
+    }
+    let split = match role {
+        Role::Train => "train",
+        Role::Eval => "evaluation",
+    };
+    say(format!(
+        "note: {n_bad} of the {} samples of the {split} split cannot be used and are left out (`on_bad = \"skip\"`):",
+        dataset.len()
+    ));
+    let named = dataset.name_bad()?;
+    for bad in &named {
+        say(format!("  {bad}"));
+    }
+    if n_bad > named.len() {
+        say(format!(
+            "  and {} more; `logitcask dataset show RECIPE --json` lists all",
+            n_bad - named.len()
+        ));
+    }
+    Ok(())
 }
 
 /// The family of `[views]` or `[views.strong]`, and how many of its views are wanted.
@@ -392,23 +474,27 @@ impl<'a> CacheWant<'a> {
     }
 
     /// Digests of the pixels of 64 (sample, view) pairs of the family, whether or not this capture holds those views: the
-    /// manifest never changes, the captured views do.
+    /// manifest never changes, the captured views do. Of a dataset of many files each is looked into, so that none can be
+    /// exchanged.
     fn pixel_checks(&self) -> Outcome<Vec<PixelCheck>> {
         const N_CHECKS: usize = 64;
-        let bad = &self.split.fingerprint.bad;
-        let good: Vec<u32> = (0..self.split.dataset.len() as u32)
-            .filter(|sample| !bad.contains(sample))
-            .collect();
+        let good = self.split.dataset.good();
         let n_views = self.split.family.n_views().unwrap_or(1 << 20);
         let mut stream = Stream::new(0, Purpose::PixelCheck, [0; 3]);
-        let pairs: Vec<(u32, u32)> = (0..N_CHECKS.min(good.len()))
-            .map(|_| {
-                (
-                    good[stream.below(good.len() as u64) as usize],
-                    stream.below(n_views) as u32,
-                )
-            })
-            .collect();
+        let mut draw = |from: &[u32]| {
+            let sample = from[stream.below(from.len() as u64) as usize];
+            (sample, stream.below(n_views) as u32)
+        };
+        let mut pairs: Vec<(u32, u32)> =
+            (0..N_CHECKS.min(good.len())).map(|_| draw(&good)).collect();
+        for file in self.split.dataset.samples_by_file() {
+            let is_probed = pairs.iter().any(|(sample, _)| file.contains(sample));
+            let from = good.partition_point(|sample| *sample < file.start);
+            let to = good.partition_point(|sample| *sample < file.end);
+            if !is_probed && from < to {
+                pairs.push(draw(&good[from..to]));
+            }
+        }
         let digests = pixel_digests(&self.split.dataset, &self.split.family, &pairs)?;
         let checks = pairs.into_iter().zip(digests);
         Ok(checks

@@ -293,7 +293,9 @@ impl Scratch {
         self.mix = None;
         self.render_steps(dataset, family, sample, view)?;
         let size = self.image.size();
-        let Some(mix) = family.draw_mix(sample, view, size, dataset.len()) else {
+        let mix = family.draw_mix(sample, view, size, dataset.len());
+        // A partner without an image leaves the sample as it is: it is not the sample that is bad.
+        let Some(mix) = mix.filter(|mix| !dataset.is_bad(mix.partner)) else {
             return Ok(());
         };
         // The sample's own pixels step aside while the partner's are made in their place.
@@ -368,6 +370,8 @@ impl Scratch {
         keeps_whole: bool,
     ) -> Result<bool, DatasetError> {
         let bad = |source| dataset.bad(sample, source);
+        // A window may lie clear of the damage. The whole of a bad image is decoded, to say again what is wrong with it.
+        let keeps_whole = keeps_whole || dataset.is_bad(sample);
         if dataset.fetch(sample, &mut self.original)? == Fetched::Pixels {
             return self.apply_steps(family, sample, view).map(|()| true);
         }

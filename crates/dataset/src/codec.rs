@@ -90,50 +90,6 @@ fn to_channels(channels: Option<usize>, image: &mut Image) -> Result<(), ImageEr
     }
 }
 
-/// The size that an image's header states, without decoding its body.
-pub(crate) fn size(bytes: &[u8]) -> Result<ImageSize, ImageError> {
-    let ((width, height), channels) = match Codec::of(bytes)? {
-        Codec::Png => {
-            let mut decoder = png::Decoder::new(Cursor::new(bytes));
-            let header = decoder.read_header_info().map_err(ImageError::Png)?;
-            let grey = matches!(
-                header.color_type,
-                png::ColorType::Grayscale | png::ColorType::GrayscaleAlpha
-            );
-            (
-                checked_size(header.width.into(), header.height.into())?,
-                if grey { 1 } else { 3 },
-            )
-        }
-        Codec::Jpeg => {
-            let (decoder, size) = jpeg_decoder(bytes)?;
-            (
-                size,
-                if decoder.input_colorspace() == Some(ColorSpace::Luma) {
-                    1
-                } else {
-                    3
-                },
-            )
-        }
-        Codec::WebP => {
-            let decoder =
-                image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(ImageError::WebP)?;
-            // Lossy bodies are not decoded for a fingerprint, so what makes them useless is found out here.
-            if decoder.is_animated() {
-                return Err(ImageError::Animated(decoder.num_frames()));
-            }
-            let (width, height) = decoder.dimensions();
-            (checked_size(width.into(), height.into())?, 3)
-        }
-    };
-    Ok(ImageSize {
-        height,
-        width,
-        channels,
-    })
-}
-
 fn decode_png(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);

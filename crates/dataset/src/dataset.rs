@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -81,15 +82,22 @@ impl Dataset {
     /// The samples to use, ascending: what `limit`, `subset` and `exclude` leave of a train split, without the samples
     /// that the fingerprint found bad.
     pub fn selected(&self) -> Vec<u32> {
-        let bad = self
-            .fingerprint
-            .get()
-            .map_or(&[][..], |fingerprint| &fingerprint.bad);
-        let good = self
-            .chosen
-            .iter()
-            .filter(|&index| bad.binary_search(index).is_err());
+        let good = self.chosen.iter().filter(|&&index| !self.is_bad(index));
         good.copied().collect()
+    }
+
+    /// Every sample of the split that the fingerprint did not find bad, ascending, whatever is selected.
+    pub fn good(&self) -> Vec<u32> {
+        let all = 0..self.len() as u32;
+        all.filter(|&index| !self.is_bad(index)).collect()
+    }
+
+    /// The samples of each file, in order, where files hold many samples; nothing where each image is a file.
+    pub fn samples_by_file(&self) -> Vec<Range<u32>> {
+        let starts = self.opened.source.file_starts();
+        let ends = starts.iter().skip(1).copied().chain([self.len() as u32]);
+        let files = starts.iter().zip(ends);
+        files.map(|(&start, end)| start..end).collect()
     }
 
     /// The number of classes.
@@ -126,7 +134,7 @@ impl Dataset {
     pub fn uniform_size(&self) -> Option<ImageSize> {
         self.opened
             .uniform_size
-            .or_else(|| self.fingerprint.get()?.uniform_size)
+            .or_else(|| self.fingerprint.get()?.uniform_size())
     }
 
     /// Reads sample `index` and decodes it into `into`, whose buffers are reused.

@@ -120,6 +120,19 @@ pub enum DatasetError {
         /// Why.
         source: ImageError,
     },
+    /// Several samples' images cannot be had.
+    #[error("{n_bad} of {n_samples} samples are bad, {}", named(others, *n_bad))]
+    BadSamples {
+        /// How many.
+        n_bad: usize,
+        /// Of how many.
+        n_samples: usize,
+        /// Where the next few after the first lie, as in [`Self::BadSample`].
+        others: Vec<String>,
+        /// The first, with the reason.
+        #[source]
+        first: Box<DatasetError>,
+    },
     /// A sample index at or above the length of the split.
     #[error("there is no sample {index}: the split holds {n_samples}")]
     NoSuchSample {
@@ -178,6 +191,19 @@ pub enum DatasetError {
         augment: String,
         /// The size it met.
         found: ImageSize,
+    },
+    /// Views of different images have different sizes, so no batch can be made of them.
+    #[error(
+        "`{views}` leaves images of different sizes: {} becomes {}, {} becomes {}",
+        left.0, left.1, right.0, right.1
+    )]
+    ViewSizes {
+        /// The views: `views.augment`, `views.clean`, `views.strong.augment`.
+        views: &'static str,
+        /// A sample, and the size of its view as the model would see it.
+        left: (String, ImageSize),
+        /// Another.
+        right: (String, ImageSize),
     },
     /// Two images of one batch have different sizes.
     #[error("{place} is {found}, but its batch is of {expected}")]
@@ -248,7 +274,25 @@ pub enum ImageError {
     },
 }
 
+/// "the first few of them ... and 7 more".
+fn named(others: &[String], n_bad: usize) -> String {
+    let unnamed = n_bad.saturating_sub(others.len() + 1);
+    let more = match unnamed {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    format!("after the first {}{more}", others.join(", "))
+}
+
 impl DatasetError {
+    /// The same of a size that only some samples have.
+    pub(crate) fn of_sample(mut self, sample: String) -> Self {
+        if let Self::ViewSize { place, .. } = &mut self {
+            *place = sample;
+        }
+        self
+    }
+
     /// What to do about it, where that can be said: kept apart from the message, for the person who reads it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -268,10 +312,16 @@ impl DatasetError {
             Self::Column { what, .. } => format!("name the column: `{what}_column = \"...\"` in `[data]`"),
             Self::LabelRange { .. } => "correct `data.n_classes` if it is set; otherwise the file is damaged or of another format".into(),
             Self::BadSample { source: ImageError::Colour, .. } => "set `channels = 3` in `[data]`".into(),
-            Self::BadSample { .. } => "repair or replace the image, or set `on_bad = \"skip\"` in `[data]`: the sample keeps its index and is left out".into(),
+            Self::BadSample { .. } | Self::BadSamples { .. } => "repair or replace the image, or set `on_bad = \"skip\"` in `[data]`: the sample keeps its index and is left out".into(),
             Self::AugmentOptions { name, .. } => crate::augment::options_hint(name)?,
             Self::TooManyViews { n_views, .. } => format!("set `count` to at most {n_views}, or to \"all\""),
             Self::EndlessFamily => "give `views.count` a number; only crops at every offset and flips, on images of one size, can be counted out".into(),
+            Self::ViewSizes { views, .. } if *views == "views.clean" => {
+                "bring every image to one size: `clean = [{ name = \"resize\", size = 256 }, { name = \"center_crop\", size = 224 }]`, say".into()
+            }
+            Self::ViewSizes { views, .. } => {
+                format!("bring every image to one size: begin `{views}` with `random_resized_crop`, or with `resize` and `center_crop`")
+            }
             Self::ViewSize { .. } | Self::BatchSize { .. } => {
                 "bring every image to one size: begin `augment` with `resize` and `center_crop`, or with `random_resized_crop`; `clean` in `[views]` does it for evaluation".into()
             }

@@ -1,16 +1,23 @@
-use std::fs;
-use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+//! What a split is: one digest over its images, one over its labels, and what a pass over all of them finds out.
+//!
+//! The pass decodes everything that a damaged file could hide, so that a sample is either good in all its views or bad
+//! in all of them, whichever window of it a view looks at. What it finds is remembered beside the dataset.
+
+use std::collections::HashMap;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::formats::Fetched;
+use crate::memory::Memory;
 use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
 
 /// Part of what is digested: to be raised when any of it changes.
-const VERSION: &str = "logitcask images 1";
+pub(crate) const VERSION: &str = "logitcask images 1";
+
+/// Bad samples that are named; the others are counted.
+const NAMED: usize = 10;
 
 /// What a split is, whatever its files are called and wherever they lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +31,33 @@ pub struct Fingerprint {
     pub labels: [u8; 32],
     /// The number of samples, bad ones included.
     pub n_samples: u64,
-    /// The size of every image, where all are alike.
-    pub uniform_size: Option<ImageSize>,
-    /// The samples whose image cannot be had, ascending. Empty unless `on_bad = "skip"`. The body of a lossy image is
-    /// not decoded here, so one that is damaged inside shows up only when it is rendered.
+    /// The different sizes of the images, each with the first sample that has it, in the order of these samples.
+    pub sizes: Vec<(ImageSize, u32)>,
+    /// The samples whose image cannot be had, ascending.
     pub bad: Vec<u32>,
+}
+
+impl Fingerprint {
+    /// The size of every image, where all are alike.
+    pub fn uniform_size(&self) -> Option<ImageSize> {
+        match self.sizes.as_slice() {
+            [(size, _)] => Some(*size),
+            _ => None,
+        }
+    }
+}
+
+/// When a fingerprint that is remembered may stand for looking at every image again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Where names, lengths and modification times are those of then.
+    ModificationTimes,
+    /// Where besides no file's status has changed since: an image that was edited and given its old time back has a newer
+    /// status. Copies of a dataset have too, so they are looked at once more. (On systems without a time of status
+    /// change, as [`Trust::ModificationTimes`].)
+    StatusTimes,
+    /// Never.
+    Nothing,
 }
 
 impl Dataset {
@@ -39,41 +68,80 @@ impl Dataset {
     /// (samples done, samples in all).
     ///
     /// # Errors
-    /// A bad sample, unless `on_bad = "skip"`.
+    /// Bad samples, unless `on_bad = "skip"`; a file that cannot be read, whatever it says.
     pub fn fingerprint(&self, progress: &dyn Fn(u64, u64)) -> Result<Fingerprint, DatasetError> {
+        self.fingerprint_trusting(Trust::ModificationTimes, progress)
+    }
+
+    /// The same, with a say in when a remembered one will do.
+    ///
+    /// # Errors
+    /// As [`Self::fingerprint`].
+    pub fn fingerprint_trusting(
+        &self,
+        trust: Trust,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Fingerprint, DatasetError> {
         if let Some(known) = self.fingerprint.get() {
             return Ok(known.clone());
         }
-        let memory = self.memory();
-        let labels = digest_labels(self.labels());
-        let remembered = memory
+        let memory = Memory::of(self)?;
+        let fingerprint = match memory
             .as_ref()
-            .and_then(|path| remembered(path, self.len(), labels));
-        let fingerprint = match remembered {
+            .and_then(|memory| self.recall(memory, trust))
+        {
             Some(fingerprint) => fingerprint,
             None => {
-                let computed = self.compute(labels, progress)?;
-                if let Some(path) = &memory {
-                    // A dataset on a read-only disk is no error; it only costs the pass again.
-                    let _ = remember(path, &computed);
+                let computed = self.compute(progress)?;
+                if let Some(memory) = &memory {
+                    memory.keep(&computed);
                 }
                 computed
             }
         };
-        if let (Some(&index), false) = (fingerprint.bad.first(), self.skips_bad()) {
-            // Remembered by a recipe that skips. This one does not: say what is wrong by looking again.
-            let mut image = Image::new();
-            self.digest_sample(index, &mut image)
-                .map_err(|source| self.bad(index, source))?;
+        if !self.skips_bad() {
+            self.refuse_bad(&fingerprint.bad)?;
         }
         Ok(self.fingerprint.get_or_init(|| fingerprint).clone())
     }
 
-    fn compute(
-        &self,
-        labels: [u8; 32],
-        progress: &dyn Fn(u64, u64),
-    ) -> Result<Fingerprint, DatasetError> {
+    /// What is remembered of the split, if its files have the names, lengths and modification times of then.
+    ///
+    /// # Errors
+    /// If a file cannot be looked at.
+    pub fn remembered_fingerprint(&self) -> Result<Option<Fingerprint>, DatasetError> {
+        let memory = Memory::of(self)?;
+        Ok(memory.and_then(|memory| self.recall(&memory, Trust::ModificationTimes)))
+    }
+
+    fn recall(&self, memory: &Memory, trust: Trust) -> Option<Fingerprint> {
+        let known = memory.recall(trust)?;
+        let is_of_these =
+            known.n_samples == self.len() as u64 && known.labels == digest_labels(self.labels());
+        is_of_these.then_some(known)
+    }
+
+    /// The first ten bad samples that the fingerprint found, each with where it lies and why it cannot be had.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn name_bad(&self) -> Result<Vec<String>, DatasetError> {
+        let bad = self.fingerprint.get().map_or(&[][..], |known| &known.bad);
+        self.reasons(bad).map(|reasons| {
+            let named = reasons.into_iter();
+            named
+                .map(|(index, reason)| format!("{}: {}", self.place(index), in_one_line(&reason)))
+                .collect()
+        })
+    }
+
+    /// Whether the fingerprint found that sample `index` has no image.
+    pub(crate) fn is_bad(&self, index: u32) -> bool {
+        let fingerprint = self.fingerprint.get();
+        fingerprint.is_some_and(|known| known.bad.binary_search(&index).is_ok())
+    }
+
+    fn compute(&self, progress: &dyn Fn(u64, u64)) -> Result<Fingerprint, DatasetError> {
         /// Enough to keep the threads busy, few enough that progress is seen to move.
         const BLOCK: u32 = 2048;
         let n_samples = self.len() as u32;
@@ -81,7 +149,7 @@ impl Dataset {
         digest
             .update(VERSION.as_bytes())
             .update(&u64::from(n_samples).to_le_bytes());
-        let (mut bad, mut sizes) = (Vec::new(), Sizes::None);
+        let (mut bad, mut firsts) = (Vec::new(), HashMap::new());
         for start in (0..n_samples).step_by(BLOCK as usize) {
             progress(start.into(), n_samples.into());
             let block: Vec<_> = (start..n_samples.min(start + BLOCK))
@@ -92,9 +160,8 @@ impl Dataset {
                 match sample {
                     Ok((sample, size)) => {
                         digest.update(&sample);
-                        sizes.meet(size);
+                        firsts.entry(size).or_insert(index);
                     }
-                    Err(source) if !self.skips_bad() => return Err(self.bad(index, source)),
                     Err(_) => {
                         digest.update(&[0; 32]);
                         bad.push(index);
@@ -103,64 +170,68 @@ impl Dataset {
             }
         }
         progress(n_samples.into(), n_samples.into());
+        let mut sizes: Vec<(ImageSize, u32)> = firsts.into_iter().collect();
+        sizes.sort_by_key(|&(_, first)| first);
         Ok(Fingerprint {
             images: digest.finalize().into(),
-            labels,
+            labels: digest_labels(self.labels()),
             n_samples: n_samples.into(),
-            uniform_size: match sizes {
-                Sizes::One(size) => Some(size),
-                Sizes::None | Sizes::Many => None,
-            },
+            sizes,
             bad,
         })
     }
 
+    /// The digest of one image and its size; an error where any part of it cannot be decoded.
     fn digest_sample(
         &self,
         index: u32,
         image: &mut Image,
     ) -> Result<([u8; 32], ImageSize), ImageError> {
         let fetched = self.opened.source.fetch(index, image)?;
-        if fetched == Fetched::Encoded && !codec::is_lossless(&image.encoded) {
-            let mut size = codec::size(&image.encoded)?;
-            size.channels = self.channels.unwrap_or(size.channels);
-            let mut digest = blake3::Hasher::new();
-            digest
-                .update(b"file")
-                .update(&(size.channels as u32).to_le_bytes());
-            return Ok((digest.update(&image.encoded).finalize().into(), size));
-        }
         if fetched == Fetched::Encoded {
-            let encoded = std::mem::take(&mut image.encoded);
-            let decoded = codec::decode(&encoded, self.channels, image);
-            image.encoded = encoded;
-            decoded?;
+            self.decode_fetched(image)?;
         }
         let mut digest = blake3::Hasher::new();
-        digest.update(b"pixels");
-        digest_pixels(&mut digest, image);
+        if fetched == Fetched::Encoded && !codec::is_lossless(&image.encoded) {
+            digest
+                .update(b"file")
+                .update(&(image.size().channels as u32).to_le_bytes())
+                .update(&image.encoded);
+        } else {
+            digest.update(b"pixels");
+            digest_pixels(&mut digest, image);
+        }
         Ok((digest.finalize().into(), image.size()))
     }
 
-    /// Where this split's fingerprint is remembered; nowhere for a dataset that has no files.
-    fn memory(&self) -> Option<PathBuf> {
-        if self.opened.files.is_empty() {
-            return None;
+    fn refuse_bad(&self, bad: &[u32]) -> Result<(), DatasetError> {
+        let mut reasons = self.reasons(bad)?.into_iter();
+        match (reasons.next(), bad.len()) {
+            (None, _) => Ok(()),
+            (Some((index, source)), 1) => Err(self.bad(index, source)),
+            (Some((index, source)), n_bad) => Err(DatasetError::BadSamples {
+                n_bad,
+                n_samples: self.len(),
+                others: reasons.map(|(index, _)| self.place(index)).collect(),
+                first: Box::new(self.bad(index, source)),
+            }),
         }
-        let mut key = blake3::Hasher::new();
-        key.update(VERSION.as_bytes())
-            .update(&[self.channels.unwrap_or(0) as u8]);
-        for path in self.opened.files.iter() {
-            let metadata = fs::metadata(path).ok()?;
-            let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-            let name = path.strip_prefix(&self.spec.root).unwrap_or(path);
-            key.update(name.as_os_str().as_encoded_bytes()).update(&[0]);
-            key.update(&metadata.len().to_le_bytes())
-                .update(&modified.as_nanos().to_le_bytes());
-        }
-        let name = format!("fingerprint-{}.json", &key.finalize().to_hex()[..16]);
-        Some(self.spec.root.join(".logitcask").join(name))
     }
+
+    /// Why the first of these bad samples are bad, by looking at them again.
+    fn reasons(&self, bad: &[u32]) -> Result<Vec<(u32, ImageError)>, DatasetError> {
+        let mut image = Image::new();
+        let named = bad.iter().take(NAMED);
+        Ok(named
+            .filter_map(|&index| Some((index, self.digest_sample(index, &mut image).err()?)))
+            .collect())
+    }
+}
+
+/// An error with its causes behind it.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// (height, width, channels) as u32 and the pixels: what says that two images are the same.
@@ -185,38 +256,6 @@ fn digest_labels(labels: &[u32]) -> [u8; 32] {
         digest.update(&label.to_le_bytes());
     }
     digest.finalize().into()
-}
-
-/// A memory that does not parse, or that speaks of other labels, is none.
-fn remembered(path: &std::path::Path, n_samples: usize, labels: [u8; 32]) -> Option<Fingerprint> {
-    let fingerprint: Fingerprint = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let fits = fingerprint.n_samples == n_samples as u64 && fingerprint.labels == labels;
-    fits.then_some(fingerprint)
-}
-
-fn remember(path: &std::path::Path, fingerprint: &Fingerprint) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        logitcask_durable::create_dir_all(folder)?;
-    }
-    logitcask_durable::write_atomic(path, |file| {
-        serde_json::to_writer_pretty(file, fingerprint).map_err(Into::into)
-    })
-}
-
-enum Sizes {
-    None,
-    One(ImageSize),
-    Many,
-}
-
-impl Sizes {
-    fn meet(&mut self, size: ImageSize) {
-        match self {
-            Self::None => *self = Self::One(size),
-            Self::One(known) if *known != size => *self = Self::Many,
-            Self::One(_) | Self::Many => {}
-        }
-    }
 }
 
 mod hex {

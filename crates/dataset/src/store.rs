@@ -216,4 +216,10 @@ impl Source for Stored {
             .as_ref()
             .map_or_else(String::new, |source| source.place(index))
     }
+
+    fn file_starts(&self) -> Vec<u32> {
+        self.original
+            .as_ref()
+            .map_or_else(Vec::new, |source| source.file_starts())
+    }
 }

@@ -493,7 +493,7 @@ fn a_colour_image_in_a_grey_dataset_says_what_to_set() {
     assert_eq!(error.hint().unwrap(), "set `channels = 3` in `[data]`");
     spec.channels = Some(3);
     assert_eq!(
-        open(&spec).fingerprint(&quiet).unwrap().uniform_size,
+        open(&spec).fingerprint(&quiet).unwrap().uniform_size(),
         Some(SIZE)
     );
 }

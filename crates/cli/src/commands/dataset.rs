@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use logitcask_dataset::{
-    PUBLICATIONS, PixelBatch, PixelLayout, Preprocess, ViewFamily, contact_sheet, render, stack,
-    write_npy, write_png,
+    PUBLICATIONS, PixelBatch, PixelLayout, Preprocess, Role, Trust, ViewFamily, contact_sheet,
+    render, stack, write_npy, write_png,
 };
 use serde_json::json;
 
-use crate::args::{Dataset, DatasetShow};
+use crate::args::{Dataset, DatasetShow, DatasetVerify};
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{Experiment, Split, hex};
-use crate::progress::say;
+use crate::progress::{Progress, say};
 use crate::recipe::Recipe;
 
 pub(crate) fn run(args: &Dataset, stop: &AtomicBool) -> Outcome {
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Dataset, stop: &AtomicBool) -> Outcome {
             Ok(())
         }
         Dataset::Show(args) => show(args),
+        Dataset::Verify(args) => verify(args),
         Dataset::Get(args) => super::get::run(args, stop),
     }
 }
@@ -68,6 +69,55 @@ fn show(args: &DatasetShow) -> Outcome {
     Ok(())
 }
 
+/// Digests both splits anew and holds them against what is remembered of them.
+fn verify(args: &DatasetVerify) -> Outcome {
+    let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    let roles = [Role::Train, Role::Eval];
+    let mut changed = Vec::new();
+    for role in &roles[..1 + usize::from(recipe.data.eval.is_some())] {
+        let dataset = logitcask_dataset::Dataset::open(&recipe.data, *role)?;
+        let known = dataset.remembered_fingerprint()?;
+        let progress = Progress::new("reading images", dataset.len() as u64, "img");
+        let found = dataset.fingerprint_trusting(Trust::Nothing, &|done, _| progress.set(done, ""));
+        progress.finish();
+        let found = found?;
+        let split = match role {
+            Role::Train => "train split",
+            Role::Eval => "evaluation split",
+        };
+        let verdict = match &known {
+            None => "not looked at before",
+            Some(known) if known.images == found.images => "as remembered",
+            Some(_) => "changed",
+        };
+        if args.recipe.json {
+            println!(
+                "{}",
+                json!({
+                    "split": split,
+                    "samples": found.n_samples,
+                    "images": hex(&found.images),
+                    "remembered": known.as_ref().map(|known| hex(&known.images)),
+                    "bad": found.bad,
+                })
+            );
+        } else {
+            println!("{split}: {} images, {verdict}", found.n_samples);
+        }
+        if verdict == "changed" {
+            changed.push(split);
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::work(format!(
+        "the images of the {} are not those that were digested before, though the files have the same names, lengths and times",
+        changed.join(" and the ")
+    ))
+    .hint("bring the old images back, or capture the teacher's logits of these: caches are found by the images' digest"))
+}
+
 fn described(split: &Split) -> serde_json::Value {
     let dataset = &split.dataset;
     json!({
@@ -77,7 +127,7 @@ fn described(split: &Split) -> serde_json::Value {
         "classes": dataset.n_classes(),
         "class_names": dataset.class_names(),
         "class_counts": class_counts(split),
-        "size": split.fingerprint.uniform_size.map(|size| [size.height, size.width, size.channels]),
+        "size": split.fingerprint.uniform_size().map(|size| [size.height, size.width, size.channels]),
         "images": hex(&split.fingerprint.images),
         "labels": hex(&split.fingerprint.labels),
         "bad": split.fingerprint.bad,
@@ -88,7 +138,7 @@ fn described(split: &Split) -> serde_json::Value {
 
 fn tell(split: &Split) {
     let dataset = &split.dataset;
-    let size = split.fingerprint.uniform_size;
+    let size = split.fingerprint.uniform_size();
     let size = size.map_or("of many sizes".to_owned(), |size| {
         format!("{}x{}x{}", size.height, size.width, size.channels)
     });

@@ -98,7 +98,7 @@ impl Trained {
             }));
         }
         let image = shape.image;
-        let size = self.preprocess.output_size(split.view_size()?)?;
+        let size = split.input_size(&self.preprocess)?;
         let found = (size.channels, size.height, size.width);
         if found != (image.channels, image.height, image.width) {
             return Err(Failure::work(format!(

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Probe) -> Outcome {
     };
     let train = experiment.train_in_clean_view()?;
     let wanted = trained.network.shape().image;
-    let found = trained.preprocess.output_size(train.view_size()?)?;
+    let found = train.input_size(&trained.preprocess)?;
     if (found.height, found.width, found.channels) != (wanted.height, wanted.width, wanted.channels)
     {
         return Err(Failure::work(format!(

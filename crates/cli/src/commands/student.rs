@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device};
+use logitcask_dataset::Trust;
 use logitcask_layers::{Precision, bf16_is_native};
 use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
@@ -36,7 +37,11 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let row = logitcask_student::find_model(&student.name)
         .map_err(|error| Failure::from(error).as_asked())?;
 
-    let experiment = Experiment::open(recipe.clone())?;
+    let trust = match args.verify_data {
+        true => Trust::Nothing,
+        false => Trust::ModificationTimes,
+    };
+    let experiment = Experiment::open_trusting(recipe.clone(), trust)?;
     let n_classes = experiment.train.dataset.n_classes();
     let setup = Setup {
         n_classes,
@@ -49,7 +54,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     let caches = open_caches(&experiment, args)?;
     let notes = notes(&objective, &experiment, &caches)?;
     let preprocess = student_preprocess(&recipe)?;
-    let size = preprocess.output_size(experiment.train.view_size()?)?;
+    let size = experiment.student_size()?;
     let image = ImageShape {
         channels: size.channels,
         height: size.height,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile};
-use logitcask_dataset::{Preprocess, Role};
+use logitcask_dataset::{Preprocess, Role, Trust};
 use logitcask_teacher::{
     Accuracy, BatchSize, CaptureReport, Event, Job, Part, Pixels, Teacher, TeacherSpec, capture,
     find_batch_size, gate, measure_accuracy, prepare, provenance, spread,
@@ -26,7 +26,9 @@ pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
         .parse()
         .map_err(|error| Failure::from(error).as_asked())?;
     check_has_teacher(&recipe)?;
-    let experiment = Experiment::open(recipe)?;
+    // What is captured is kept for long: digests are trusted only where no image can have changed since.
+    let experiment = Experiment::open_trusting(recipe, Trust::StatusTimes)?;
+    experiment.check_sizes()?;
     for teacher in &experiment.recipe.teacher {
         let mut stage = Stage {
             args,

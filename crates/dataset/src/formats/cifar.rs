@@ -230,6 +230,10 @@ impl Source for Batches {
         let (file, record) = self.locate(index);
         format!("`{}` record {record}", file.name())
     }
+
+    fn file_starts(&self) -> Vec<u32> {
+        self.starts[..self.files.len()].to_vec()
+    }
 }
 
 /// (3, H, W) to (H, W, 3).

@@ -100,6 +100,10 @@ pub(crate) trait Source: Send + Sync {
     fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError>;
     /// Where sample `index` lies, for messages: `` `train.parquet` row 17``.
     fn place(&self, index: u32) -> String;
+    /// The first sample of each file, ascending, where files hold many samples; nothing where each image is a file.
+    fn file_starts(&self) -> Vec<u32> {
+        Vec::new()
+    }
 }
 
 /// The formats that can be named in `data.format`.

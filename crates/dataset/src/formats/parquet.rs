@@ -408,4 +408,9 @@ impl Source for Tables {
             index as usize - table.start
         )
     }
+
+    fn file_starts(&self) -> Vec<u32> {
+        let starts = self.tables.iter().map(|table| table.start as u32);
+        starts.collect()
+    }
 }

@@ -296,4 +296,11 @@ impl Source for Shards {
             member.key
         )
     }
+
+    fn file_starts(&self) -> Vec<u32> {
+        let first = |shard: u32| self.members.partition_point(|member| member.shard < shard);
+        (0..self.shards.len() as u32)
+            .map(|shard| first(shard) as u32)
+            .collect()
+    }
 }

@@ -19,23 +19,17 @@ pub(super) fn run_folder(args: &Student, recipe: &Recipe) -> Outcome<PathBuf> {
     if let Some(out) = &args.out {
         return Ok(out.clone());
     }
-    let stem = args
-        .recipe
-        .recipe
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let parent = args
-        .recipe
-        .recipe
-        .parent()
-        .and_then(Path::file_name)
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let path = &args.recipe.recipe;
     let digest = blake3::hash(recipe.to_toml()?.as_bytes()).to_hex();
-    Ok(Path::new("data/runs").join(format!("{parent}-{stem}-s{}-{}", recipe.seed, &digest[..6])))
+    // A recipe that is named without a folder has none in its run's name: a name never begins with a dash.
+    let mut words: Vec<String> = [path.parent().and_then(Path::file_name), path.file_stem()]
+        .into_iter()
+        .flatten()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    words.push(format!("s{}", recipe.seed));
+    words.push(digest[..6].to_owned());
+    Ok(Path::new("data/runs").join(words.join("-")))
 }
 
 /// BLAKE3 over what decides a run's outcome: the recipe, the weights it starts from, the images and labels, and the

@@ -361,6 +361,56 @@ fn another_cache_than_the_expected_one_is_refused() {
     bench
         .run(&[&args[..], &[&id[..16]], &SHORT[..]].concat())
         .ok();
+
+    // Views that are added move neither the rows that are read nor the name that they go by.
+    bench
+        .run(&["teacher-logits", &recipe, "--set", "views.count=3"])
+        .ok();
+    let grown = json(&bench.run(&["cache", "show", &train, "--json"]).ok().stdout);
+    let grown = grown["id"].as_str().unwrap();
+    assert_ne!(grown, id);
+    for expected in [id, grown] {
+        let again = bench
+            .run(&[&args[..], &[&expected[..16]], &SHORT[..]].concat())
+            .ok();
+        assert!(again.stderr.contains("finished before"), "{}", again.stderr);
+    }
+}
+
+/// A cache that was transcoded has other rows than one that was captured in that encoding, under the same key. A run goes
+/// on with the rows that it was begun with, or not at all.
+#[test]
+fn a_run_is_not_continued_on_other_rows_of_the_same_key() {
+    let bench = Bench::new("other_rows");
+    let capture = |encoding: &str| {
+        let recipe = bench.recipe(|text| {
+            let text = text.replace("count = 9", "count = 2");
+            text.replace("encoding = \"f16\"", &format!("encoding = \"{encoding}\""))
+        });
+        let printed = bench.run(&["teacher-logits", &recipe]).ok().stdout;
+        (
+            recipe,
+            printed.lines().map(str::to_owned).collect::<Vec<_>>(),
+        )
+    };
+    let (_, dense) = capture("f16");
+    let (recipe, direct) = capture("u8");
+    let out = bench.folder.join("run");
+    let args = ["student", &recipe, "--out", out.to_str().unwrap()];
+    bench.run(&[&args[..], &SHORT[..]].concat()).ok();
+    for (from, to) in dense.iter().zip(&direct) {
+        fs::remove_dir_all(to).unwrap();
+        bench
+            .run(&["cache", "transcode", from, "--encoding", "u8"])
+            .ok();
+    }
+    let refused = bench.run(&[&args[..], &SHORT[..]].concat());
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("holds another run"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -142,10 +142,16 @@ impl LogitCache {
     /// names the logits themselves, so that two captures that agree to the byte have the same one, whenever and wherever
     /// they were made.
     pub fn id(&self) -> [u8; 32] {
+        self.id_below(u32::MAX)
+    }
+
+    /// The id of the views below `n_views` alone: what names the rows that a run reads, however many views are added to
+    /// the cache later. That of all views is [`id`](Self::id).
+    pub fn id_below(&self, n_views: u32) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.manifest.key.digest());
         hasher.update(&self.manifest.labels);
-        for file in &self.view_files {
+        for file in self.view_files_below(n_views) {
             hasher.update(&file.digest());
         }
         *hasher.finalize().as_bytes()

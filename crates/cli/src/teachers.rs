@@ -55,7 +55,7 @@ impl Teachers {
                 say(format!(
                     "{whose}{}: cache {}",
                     want.split.what(),
-                    &hex(&cache.id())[..16]
+                    &hex(&cache.id_below(want.split.n_views))[..16]
                 ));
                 match want.split.role {
                     Role::Train if want.split.is_strong => teachers.strong.push(cache),
@@ -67,9 +67,15 @@ impl Teachers {
         Ok(teachers)
     }
 
-    /// Every cache, in an order that the recipe alone decides.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &LogitCache> {
-        self.train.iter().chain(&self.strong).chain(&self.eval)
+    /// The ids of the rows that are read, in an order that the recipe alone decides.
+    pub(crate) fn ids(&self, experiment: &Experiment) -> Vec<[u8; 32]> {
+        let n_strong = experiment.strong.as_ref().map_or(0, |split| split.n_views);
+        let train = self.train.iter().zip(repeat(experiment.taught.n_views));
+        train
+            .chain(self.strong.iter().zip(repeat(n_strong)))
+            .chain(self.eval.iter().zip(repeat(1)))
+            .map(|(cache, n_views)| cache.id_below(n_views))
+            .collect()
     }
 
     /// What is trained on.
@@ -109,7 +115,7 @@ impl Teachers {
             let n_views = experiment.taught.n_views;
             format!(
                 "{} ({n_views} view{}, {})",
-                hex(&cache.id()),
+                hex(&cache.id_below(n_views)),
                 if n_views == 1 { "" } else { "s" },
                 cache.manifest().encoding
             )

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device};
+use logitcask_cache::LogitCache;
 use logitcask_dataset::Trust;
 use logitcask_layers::{Precision, bf16_is_native};
 use logitcask_losses::{Objective, Setup, Supply};
@@ -232,19 +233,26 @@ fn open_caches(experiment: &Experiment, args: &Student) -> Outcome<Teachers> {
     let Some(expected) = &args.expect else {
         return Ok(caches);
     };
-    let ids: Vec<String> = caches.train.iter().map(|cache| hex(&cache.id())).collect();
-    let is_it = |id: &String| expected.len() >= 8 && id.starts_with(expected.as_str());
-    match ids.iter().all(is_it) {
-        true => Ok(caches),
-        false => Err(Failure::work(format!(
-            "the cache of the {} has the id {}, expected {expected}",
-            experiment.train.what(),
-            ids.join(", ")
-        ))
-        .hint(
-            "the id names the logits: this cache holds other ones, or other views; at least 8 digits of it are needed",
-        )),
+    let n_read = experiment.taught.n_views;
+    // An id of more views than are read names the rows that are read as well.
+    let is_expected = |cache: &LogitCache| {
+        let there = cache.views().last().map_or(0, |last| last + 1);
+        (n_read..=there.max(n_read))
+            .any(|n_views| hex(&cache.id_below(n_views)).starts_with(expected.as_str()))
+    };
+    if expected.len() >= 8 && caches.train.iter().all(is_expected) {
+        return Ok(caches);
     }
+    let read = |cache: &LogitCache| hex(&cache.id_below(n_read));
+    let ids: Vec<String> = caches.train.iter().map(read).collect();
+    Err(Failure::work(format!(
+        "the cache of the {} has the id {}, expected {expected}",
+        experiment.train.what(),
+        ids.join(", ")
+    ))
+    .hint(
+        "the id names the rows of the views that are read: this cache holds other ones; at least 8 digits of it are needed",
+    ))
 }
 
 /// Refuses losses that caches and views cannot serve. What is served all the same, because the recipe insists, is a

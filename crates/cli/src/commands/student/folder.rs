@@ -63,8 +63,9 @@ pub(super) fn run_digest(
     {
         hasher.update(&weight.to_le_bytes());
     }
-    for cache in caches.all() {
-        hasher.update(&cache.manifest().key.digest());
+    // The rows themselves: two caches of one key may hold other ones, where one of them was transcoded.
+    for id in caches.ids(experiment) {
+        hasher.update(&id);
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -375,8 +375,9 @@ impl Scratch {
         if dataset.fetch(sample, &mut self.original)? == Fetched::Pixels {
             return self.apply_steps(family, sample, view).map(|()| true);
         }
+        let max_pixels = dataset.reading().max_pixels;
         if family.begins_with_window()
-            && let Some(partial) = Partial::of(&self.original.encoded).map_err(bad)?
+            && let Some(partial) = Partial::of(&self.original.encoded, max_pixels).map_err(bad)?
         {
             let size = partial.size(dataset.channels);
             family.draw_into(sample, view, size, &mut self.view, &mut self.order)?;

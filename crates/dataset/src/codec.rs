@@ -12,8 +12,14 @@ use crate::jpeg::{self, Refusal};
 use crate::pixels::{drop_alpha, repeat_grey};
 use crate::{Image, ImageError, ImageSize};
 
-/// The most pixels an image may claim: the limit at which PIL speaks of a decompression bomb.
-const MAX_PIXELS: u64 = 178_956_970;
+/// What a recipe says about reading encoded images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// 1 or 3; without a wish, as many as the image has.
+    pub(crate) channels: Option<usize>,
+    /// The most pixels an image may claim.
+    pub(crate) max_pixels: u64,
+}
 
 /// What the first bytes say a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,18 +68,17 @@ pub(crate) fn is_lossless(bytes: &[u8]) -> bool {
     }
 }
 
-/// Decodes `bytes` into `image`, with 1 or 3 `channels`; without a wish, as many as the image has.
-pub(crate) fn decode(
-    bytes: &[u8],
-    channels: Option<usize>,
-    image: &mut Image,
-) -> Result<(), ImageError> {
+/// Decodes `bytes` into `image`.
+pub(crate) fn decode(bytes: &[u8], how: Reading, image: &mut Image) -> Result<(), ImageError> {
     match Codec::of(bytes)? {
-        Codec::Png => decode_png(bytes, image)?,
-        Codec::Jpeg => decode_jpeg(bytes, image)?,
-        Codec::WebP => decode_webp(bytes, image)?,
+        Codec::Png => decode_png(bytes, how.max_pixels, image).or_else(|error| {
+            let ended = with_end(bytes).ok_or(error)?;
+            decode_png(&ended, how.max_pixels, image)
+        })?,
+        Codec::Jpeg => decode_jpeg(bytes, how.max_pixels, image)?,
+        Codec::WebP => decode_webp(bytes, how.max_pixels, image)?,
     }
-    to_channels(channels, image)
+    to_channels(how.channels, image)
 }
 
 fn to_channels(channels: Option<usize>, image: &mut Image) -> Result<(), ImageError> {
@@ -90,13 +95,13 @@ fn to_channels(channels: Option<usize>, image: &mut Image) -> Result<(), ImageEr
     }
 }
 
-fn decode_png(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
+fn decode_png(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), ImageError> {
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(ImageError::Png)?;
-    let (width, height) = checked_size(header.width.into(), header.height.into())?;
+    let (width, height) = checked_size(header.width.into(), header.height.into(), max_pixels)?;
     let mut reader = decoder.read_info().map_err(ImageError::Png)?;
     if let Some(animation) = reader.info().animation_control()
         && animation.num_frames > 1
@@ -118,6 +123,38 @@ fn decode_png(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
     Ok(())
 }
 
+/// A PNG of which only the end is missing, with it: the pixels are whole before the mark that says so, and PIL takes them.
+/// None where that is not what the file lacks.
+fn with_end(bytes: &[u8]) -> Option<Vec<u8>> {
+    const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+    let mut at = 8;
+    let mut pixels_end = None;
+    while let Some(&[a, b, c, d]) = bytes.get(at..at + 4) {
+        let n_bytes = u32::from_be_bytes([a, b, c, d]) as usize;
+        let kind = bytes.get(at + 4..at + 8);
+        let end = (at + 8).checked_add(n_bytes)?;
+        if kind == Some(b"IEND") && end + 4 <= bytes.len() {
+            return None;
+        }
+        if kind == Some(b"IDAT") && end <= bytes.len() {
+            pixels_end = Some((at, end));
+        }
+        at = end + 4;
+    }
+    let (start, end) = pixels_end?;
+    let mut ended = bytes[..end].to_vec();
+    match bytes.get(end..end + 4) {
+        Some(check) => ended.extend(check),
+        None => {
+            let mut check = flate2::Crc::new();
+            check.update(&bytes[start + 4..end]);
+            ended.extend(check.sum().to_be_bytes());
+        }
+    }
+    ended.extend(END);
+    Some(ended)
+}
+
 /// A JPEG that a part of can be decoded, at a fraction of its resolution.
 pub(crate) struct Partial {
     header: jpeg::Header,
@@ -125,14 +162,14 @@ pub(crate) struct Partial {
 
 impl Partial {
     /// None where only the whole image can be had: other codecs, and rare kinds of JPEG.
-    pub(crate) fn of(bytes: &[u8]) -> Result<Option<Self>, ImageError> {
+    pub(crate) fn of(bytes: &[u8], max_pixels: u64) -> Result<Option<Self>, ImageError> {
         if Codec::of(bytes)? != Codec::Jpeg {
             return Ok(None);
         }
         check_end(bytes)?;
         match jpeg::Header::read(bytes) {
             Ok(header) => {
-                checked_size(header.width as u64, header.height as u64)?;
+                checked_size(header.width as u64, header.height as u64, max_pixels)?;
                 Ok(Some(Self { header }))
             }
             Err(Refusal::Other) => Ok(None),
@@ -181,14 +218,14 @@ impl Partial {
     }
 }
 
-fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
-    if let Some(partial) = Partial::of(bytes)? {
+fn decode_jpeg(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), ImageError> {
+    if let Some(partial) = Partial::of(bytes, max_pixels)? {
         let [height, width] = partial.reduced(1);
         if partial.decode(bytes, None, 1, [0, 0, height, width], image)? {
             return Ok(());
         }
     }
-    let (mut decoder, (width, height)) = jpeg_decoder(bytes)?;
+    let (mut decoder, (width, height)) = jpeg_decoder(bytes, max_pixels)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let (wanted, channels) = if grey {
         (ColorSpace::Luma, 1)
@@ -207,12 +244,15 @@ fn decode_jpeg(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
 type JpegDecoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
 
 /// A decoder that has read the headers, and the size they state.
-fn jpeg_decoder(bytes: &[u8]) -> Result<(JpegDecoder<'_>, (usize, usize)), ImageError> {
+fn jpeg_decoder(
+    bytes: &[u8],
+    max_pixels: u64,
+) -> Result<(JpegDecoder<'_>, (usize, usize)), ImageError> {
     check_end(bytes)?;
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), jpeg_options());
     decoder.decode_headers().map_err(jpeg_error)?;
     let (width, height) = decoder.dimensions().unwrap_or((0, 0));
-    let size = checked_size(width as u64, height as u64)?;
+    let size = checked_size(width as u64, height as u64, max_pixels)?;
     Ok((decoder, size))
 }
 
@@ -255,13 +295,13 @@ fn ends_after_scan(bytes: &[u8]) -> bool {
     false
 }
 
-fn decode_webp(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
+fn decode_webp(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), ImageError> {
     let mut decoder = image_webp::WebPDecoder::new(Cursor::new(bytes)).map_err(ImageError::WebP)?;
     if decoder.is_animated() {
         return Err(ImageError::Animated(decoder.num_frames()));
     }
     let (width, height) = decoder.dimensions();
-    let (width, height) = checked_size(width.into(), height.into())?;
+    let (width, height) = checked_size(width.into(), height.into(), max_pixels)?;
     let alpha = decoder.has_alpha();
     let size = ImageSize {
         height,
@@ -277,8 +317,7 @@ fn decode_webp(bytes: &[u8], image: &mut Image) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn checked_size(width: u64, height: u64) -> Result<(usize, usize), ImageError> {
-    let limit = MAX_PIXELS;
+fn checked_size(width: u64, height: u64, limit: u64) -> Result<(usize, usize), ImageError> {
     match width.checked_mul(height) {
         Some(0) => Err(ImageError::Empty),
         Some(pixels) if pixels <= limit => Ok((width as usize, height as usize)),

@@ -46,7 +46,7 @@ impl Dataset {
                 found: format!("is {channels}: images have 1 or 3"),
             });
         }
-        let opened = formats::open(spec, split)?;
+        let opened = formats::open(spec, split, role)?;
         let chosen = match role {
             Role::Train => choose(spec, opened.labels.len())?,
             Role::Eval => (0..opened.labels.len() as u32).collect(),
@@ -110,6 +110,12 @@ impl Dataset {
         &self.opened.class_names
     }
 
+    /// What somebody who looks at the data should know and nobody has to act upon, a sentence each: what was left out, how
+    /// classes were numbered.
+    pub fn notes(&self) -> &[String] {
+        &self.opened.notes
+    }
+
     /// One label per sample of the whole split.
     pub fn labels(&self) -> &[u32] {
         &self.opened.labels
@@ -157,9 +163,16 @@ impl Dataset {
     /// Decodes the file in `image.encoded`.
     pub(crate) fn decode_fetched(&self, image: &mut Image) -> Result<(), ImageError> {
         let encoded = std::mem::take(&mut image.encoded);
-        let decoded = codec::decode(&encoded, self.channels, image);
+        let decoded = codec::decode(&encoded, self.reading(), image);
         image.encoded = encoded;
         decoded
+    }
+
+    pub(crate) fn reading(&self) -> codec::Reading {
+        codec::Reading {
+            channels: self.channels,
+            max_pixels: self.spec.max_image_pixels(),
+        }
     }
 
     /// Fetches sample `index` without decoding it.

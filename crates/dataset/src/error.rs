@@ -29,6 +29,78 @@ pub enum DatasetError {
         /// The files that would have been the split.
         expected: String,
     },
+    /// Numbered files of a split of which some are not there.
+    #[error("split `{split}` in `{path}` lacks files of its set: {missing}")]
+    ShardsMissing {
+        /// The split as the recipe names it.
+        split: String,
+        /// The folder of the others.
+        path: PathBuf,
+        /// Their names.
+        missing: String,
+    },
+    /// A name that more than one set of files answers to.
+    #[error("split `{split}` in `{path}` is not one set of files: {found}")]
+    ShardSets {
+        /// The split as the recipe names it.
+        split: String,
+        /// The folder.
+        path: PathBuf,
+        /// A file of each.
+        found: String,
+    },
+    /// A shard that is compressed as a whole.
+    #[error(
+        "`{path}` is compressed: images are read at their place in a shard, which needs the plain file"
+    )]
+    Compressed {
+        /// The shard.
+        path: PathBuf,
+        /// What unpacks it.
+        unpack: &'static str,
+    },
+    /// A folder that is not laid out as the format has it.
+    #[error("`{path}` {found}")]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds, and what is expected.
+        found: String,
+    },
+    /// Images of kinds that are known and not decoded.
+    #[error("split `{split}` holds images of kinds that are not decoded: {found}")]
+    Undecoded {
+        /// The split as the recipe names it.
+        split: String,
+        /// The kinds, how many of each, and the first.
+        found: String,
+    },
+    /// The classes of the evaluation split are not those of the train split.
+    #[error("the classes of split `{split}` are not those of the train split: {found}")]
+    ClassNames {
+        /// The split as the recipe names it.
+        split: String,
+        /// The first that differs.
+        found: String,
+    },
+    /// A key of `[data]` that the format would pass over.
+    #[error("`data.{key}` is given, but format `{format}` does not read it")]
+    UnreadKey {
+        /// The key.
+        key: &'static str,
+        /// The recipe's format.
+        format: String,
+    },
+    /// What is claimed takes more memory than is plausible; refused before any is taken.
+    #[error("{what} take {bytes} bytes, above the limit of {limit}")]
+    AboveLimit {
+        /// The file, or what the recipe asks for.
+        what: String,
+        /// What it claims.
+        bytes: u128,
+        /// `data.max_bytes`.
+        limit: u64,
+    },
     /// The recipe names no evaluation split.
     #[error("`[data]` names no evaluation split")]
     NoEvalSplit,
@@ -240,6 +312,14 @@ pub enum ImageError {
         /// The greatest number of pixels that is decoded.
         limit: u64,
     },
+    /// A file that is too large to be one encoded image; refused before it is read.
+    #[error("the encoded image takes {bytes} bytes, above the limit of {limit}")]
+    TooManyBytes {
+        /// Its length.
+        bytes: u64,
+        /// `data.max_bytes`.
+        limit: u64,
+    },
     /// A colour image in a dataset of one channel.
     #[error("the image is in colour, but the dataset is of 1 channel")]
     Colour,
@@ -304,6 +384,15 @@ impl DatasetError {
             Self::SplitMissing { .. } => {
                 "name a split that is there, or list its files: `train = [\"a\", \"b\"]`".into()
             }
+            Self::ShardsMissing { .. } => "fetch them; or list the files that are meant, or set `allow_missing_shards = true` in `[data]`".into(),
+            Self::ShardSets { .. } => "keep one of them, or list the files that are meant: `train = [\"a\", \"b\"]`".into(),
+            Self::Compressed { path, unpack } => format!("{unpack} {}", path.display()),
+            Self::Undecoded { .. } => "convert them to PNG, or set `on_bad = \"skip\"` in `[data]`: they keep their indices and are left out".into(),
+            Self::ClassNames { .. } => "a label must mean the same in both splits: give the classes the same names".into(),
+            Self::UnreadKey { key, .. } => crate::formats::readers_hint(key),
+            Self::AboveLimit { .. } => "if that is meant, `data.max_bytes` raises the limit".into(),
+            Self::BadSample { source: ImageError::TooLarge { .. }, .. } => "if that is meant, `data.max_image_pixels` raises the limit; `on_bad = \"skip\"` leaves the image out".into(),
+            Self::BadSample { source: ImageError::TooManyBytes { .. }, .. } => "if that is meant, `data.max_bytes` raises the limit; `on_bad = \"skip\"` leaves the image out".into(),
             Self::NoEvalSplit => "add `eval = \"test\"` to `[data]`".into(),
             Self::RecordLength { .. } => "the file is cut off or of another format: fetch it again, or correct `data.format`".into(),
             Self::Malformed { .. } | Self::Parquet { .. } => {

@@ -1,6 +1,7 @@
 //! Files read at a place, from many threads at once, without a shared cursor and without a map: a file that shrinks
 //! under us is then an error and not a signal.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,95 @@ pub(crate) fn files_named(
     Ok(found)
 }
 
+/// Whether a folder is there. To be absent is one answer; not to be allowed to look is an error.
+pub(crate) fn is_folder(path: &Path) -> Result<bool, DatasetError> {
+    Ok(metadata(path)?.is_some_and(|found| found.is_dir()))
+}
+
+/// Whether a file is there.
+pub(crate) fn is_file(path: &Path) -> Result<bool, DatasetError> {
+    Ok(metadata(path)?.is_some_and(|found| found.is_file()))
+}
+
+fn metadata(path: &Path) -> Result<Option<fs::Metadata>, DatasetError> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(source) => Err(DatasetError::Io {
+            action: "look at",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// What a text file says; None where it is not there.
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, DatasetError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DatasetError::Io {
+            action: "read",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+/// One name per line of a text file.
+pub(crate) fn names_in(path: &Path) -> Result<Option<Vec<String>>, DatasetError> {
+    let lines = |text: String| {
+        let lines = text.lines().map(str::trim);
+        lines
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    Ok(read_text(path)?.map(lines))
+}
+
+/// Something in a folder.
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) name: OsString,
+    /// Where a link leads counts.
+    pub(crate) is_folder: bool,
+}
+
+impl Entry {
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.name.as_encoded_bytes().starts_with(b".")
+    }
+
+    /// For messages.
+    pub(crate) fn shown(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+}
+
+/// What a folder holds, in the order of the names' bytes.
+pub(crate) fn sorted_entries(folder: &Path) -> Result<Vec<Entry>, DatasetError> {
+    let io_error = |source| DatasetError::Io {
+        action: "list",
+        path: folder.into(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error)? {
+        let entry = entry.map_err(io_error)?;
+        let kind = entry.file_type().map_err(io_error)?;
+        let path = entry.path();
+        found.push(Entry {
+            is_folder: kind.is_dir() || kind.is_symlink() && is_folder(&path)?,
+            name: entry.file_name(),
+            path,
+        });
+    }
+    found.sort_by(|a, b| a.name.as_encoded_bytes().cmp(b.name.as_encoded_bytes()));
+    Ok(found)
+}
+
 /// What a folder holds, in no order.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let io_error = |source| DatasetError::Io {
@@ -107,10 +197,9 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
 
 /// The dataset's folder, which must be there.
 pub(crate) fn existing_folder(root: &Path) -> Result<&Path, DatasetError> {
-    if root.is_dir() {
-        Ok(root)
-    } else {
-        Err(DatasetError::FolderMissing { path: root.into() })
+    match is_folder(root)? {
+        true => Ok(root),
+        false => Err(DatasetError::FolderMissing { path: root.into() }),
     }
 }
 
@@ -129,10 +218,9 @@ pub(crate) fn listed_files(
         .iter()
         .map(|name| {
             let path = root.join(name);
-            if path.is_file() {
-                Ok(path)
-            } else {
-                Err(missing(&path))
+            match is_file(&path)? {
+                true => Ok(path),
+                false => Err(missing(&path)),
             }
         })
         .collect()

@@ -48,6 +48,7 @@ mod memory;
 mod pixels;
 mod preprocess;
 mod sample;
+mod shards;
 mod show;
 mod sources;
 mod spec;
@@ -61,13 +62,16 @@ pub use dataset::Dataset;
 pub use digests::pixel_digests;
 pub use error::{DatasetError, ImageError};
 pub use fingerprint::{Fingerprint, Trust};
-pub use formats::{FormatRow, formats};
+pub use formats::{FormatRow, format_keys, formats};
 pub use loader::Loader;
 pub use pixels::Step;
 pub use preprocess::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
 pub use sample::{Image, ImageSize};
 pub use show::{contact_sheet, png, stack, write_npy, write_png};
 pub use sources::{Checksum, PUBLICATIONS, Publication, RemoteFile, Unpack};
-pub use spec::{DataSpec, OnBad, Role, SampleWeights, Selection, SplitSpec, SyntheticSpec};
+pub use spec::{
+    DataSpec, MAX_BYTES, MAX_IMAGE_PIXELS, OnBad, Role, SampleWeights, Selection, SplitSpec,
+    SyntheticSpec,
+};
 pub use view::{Count, Draw, Mix, MixHow, View, ViewFamily, ViewsSpec, epoch_view};
 pub use view_size::input_size;

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::DatasetError;
+
 /// The `[data]` section of a recipe: where the samples are, and which of them are used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,13 +54,33 @@ pub struct DataSpec {
     /// Parquet: the column of images, where it is not called `image` or `img`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
-    /// Parquet: the column of labels, where it is not called `label` or `fine_label`.
+    /// The labels that are meant. Parquet: a column, where it is not called `label` or `fine_label`. WebDataset: a field of
+    /// the json members, where it is not called `label` or `cls`. CIFAR-100: `fine_label`, as without it, or `coarse_label`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// The images of `format = "synthetic"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<SyntheticSpec>,
+    /// Take a split although files of its numbered set are missing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_missing_shards: bool,
+    /// EMNIST: set its images upright, which lie transposed in their files. torchvision and TensorFlow Datasets leave them
+    /// so, and so do we where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transpose: Option<bool>,
+    /// The most pixels that an image may claim, [`MAX_IMAGE_PIXELS`] where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_image_pixels: Option<u64>,
+    /// The most bytes that what is held in memory at once may claim: a set of idx files, the labels of a synthetic set, one
+    /// encoded image. [`MAX_BYTES`] where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
 }
+
+/// The limit at which PIL speaks of a decompression bomb.
+pub const MAX_IMAGE_PIXELS: u64 = 178_956_970;
+/// Four GiB.
+pub const MAX_BYTES: u64 = 4 << 30;
 
 impl DataSpec {
     /// A dataset of `format` in `root`, everything else as it is by default.
@@ -80,7 +102,44 @@ impl DataSpec {
             image_column: None,
             label_column: None,
             synthetic: None,
+            allow_missing_shards: false,
+            transpose: None,
+            max_image_pixels: None,
+            max_bytes: None,
         }
+    }
+
+    /// Makes this a dataset of another format, and takes away the keys that this format does not read; returns their names.
+    ///
+    /// # Errors
+    /// If there is no such format.
+    pub fn change_format(&mut self, format: &str) -> Result<Vec<&'static str>, DatasetError> {
+        crate::formats::change(self, format)
+    }
+
+    pub(crate) fn max_image_pixels(&self) -> u64 {
+        self.max_image_pixels.unwrap_or(MAX_IMAGE_PIXELS)
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes.unwrap_or(MAX_BYTES)
+    }
+
+    /// Refuses what would take more than [`max_bytes`](Self::max_bytes).
+    pub(crate) fn check_bytes(
+        &self,
+        what: impl FnOnce() -> String,
+        bytes: u128,
+    ) -> Result<(), DatasetError> {
+        let limit = self.max_bytes();
+        if bytes <= u128::from(limit) {
+            return Ok(());
+        }
+        Err(DatasetError::AboveLimit {
+            what: what(),
+            bytes,
+            limit,
+        })
     }
 }
 

@@ -1,11 +1,11 @@
 //! The binary versions of CIFAR-10 and CIFAR-100: fixed records of one label byte (two in CIFAR-100: coarse, fine) and
 //! 3,072 bytes of pixels, channel by channel.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Fetched, Opened, Source, count_classes};
 use crate::files::{self, PlacedFile};
+use crate::shards::check_shards;
 use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, SplitSpec};
 
 const SIDE: usize = 32;
@@ -18,6 +18,8 @@ const SIZE: ImageSize = ImageSize {
 
 struct Variant {
     label_bytes: usize,
+    /// Which of the label bytes is the label.
+    label_at: usize,
     subfolder: &'static str,
     names_file: &'static str,
     /// The files of a split name: those that are there of the first alternative that has any.
@@ -28,15 +30,16 @@ struct Variant {
 
 const CIFAR_10: Variant = Variant {
     label_bytes: 1,
+    label_at: 0,
     subfolder: "cifar-10-batches-bin",
     names_file: "batches.meta.txt",
     split_files: |folder, split| match split {
         "train" => files::files_named(folder, "data_batch_", ".bin"),
-        "test" if folder.join("test_batch.bin").is_file() => {
-            Ok(vec![folder.join("test_batch.bin")])
-        }
-        // A part of the test split that somebody keeps beside the training batches.
-        "test" => files::files_named(folder, "test_batch_", ".bin"),
+        // Without it, a part of the test split that somebody keeps beside the training batches.
+        "test" => match named_file(folder, "test_batch")? {
+            whole if whole.is_empty() => files::files_named(folder, "test_batch_", ".bin"),
+            whole => Ok(whole),
+        },
         other => named_file(folder, other),
     },
     n_classes: 10,
@@ -56,11 +59,20 @@ const CIFAR_10: Variant = Variant {
 
 const CIFAR_100: Variant = Variant {
     label_bytes: 2,
+    label_at: 1,
     subfolder: "cifar-100-binary",
     names_file: "fine_label_names.txt",
-    split_files: |folder, split| named_file(folder, split),
+    split_files: named_file,
     n_classes: 100,
     names: &[],
+};
+
+/// The same files by their other label: 20 groups of five classes.
+const CIFAR_100_COARSE: Variant = Variant {
+    label_at: 0,
+    names_file: "coarse_label_names.txt",
+    n_classes: 20,
+    ..CIFAR_100
 };
 
 pub(super) fn open_10(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, DatasetError> {
@@ -68,13 +80,41 @@ pub(super) fn open_10(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Data
 }
 
 pub(super) fn open_100(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, DatasetError> {
-    open(spec, split, &CIFAR_100)
+    open(spec, split, variant_of_100(spec)?)
+}
+
+pub(super) fn class_names_10(
+    spec: &DataSpec,
+    split: &SplitSpec,
+) -> Result<Vec<String>, DatasetError> {
+    class_names(&find_files(&spec.root, split, &CIFAR_10)?, &CIFAR_10)
+}
+
+pub(super) fn class_names_100(
+    spec: &DataSpec,
+    split: &SplitSpec,
+) -> Result<Vec<String>, DatasetError> {
+    let variant = variant_of_100(spec)?;
+    class_names(&find_files(&spec.root, split, variant)?, variant)
+}
+
+/// Hugging Face's names of the two labels.
+fn variant_of_100(spec: &DataSpec) -> Result<&'static Variant, DatasetError> {
+    match spec.label_column.as_deref() {
+        None | Some("fine_label") => Ok(&CIFAR_100),
+        Some("coarse_label") => Ok(&CIFAR_100_COARSE),
+        Some(other) => Err(DatasetError::Setting {
+            key: "data.label_column".into(),
+            found: format!("is `{other}`: CIFAR-100 has `fine_label` and `coarse_label`"),
+        }),
+    }
 }
 
 fn open(spec: &DataSpec, split: &SplitSpec, variant: &Variant) -> Result<Opened, DatasetError> {
     let root = files::existing_folder(&spec.root)?;
     let paths = find_files(root, split, variant)?;
-    let batches = Batches::open(&paths, variant.label_bytes)?;
+    check_batches(spec, split, &paths)?;
+    let batches = Batches::open(&paths, variant)?;
     if batches.n_samples() == 0 {
         return Err(DatasetError::EmptySplit {
             split: split.to_string(),
@@ -82,8 +122,7 @@ fn open(spec: &DataSpec, split: &SplitSpec, variant: &Variant) -> Result<Opened,
         });
     }
     let labels = batches.read_labels()?;
-    let folder = paths[0].parent().unwrap_or(root);
-    let class_names = class_names(folder, variant);
+    let class_names = class_names(&paths, variant)?;
     let n_classes = count_classes(spec, variant.n_classes, &labels, |i| batches.place(i))?;
     Ok(Opened {
         source: Box::new(batches),
@@ -92,7 +131,30 @@ fn open(spec: &DataSpec, split: &SplitSpec, variant: &Variant) -> Result<Opened,
         n_classes,
         uniform_size: Some(SIZE),
         files: paths.into(),
+        notes: Vec::new(),
     })
+}
+
+/// Batches are numbered from 1. How many there are is left open: people keep the first few.
+fn check_batches(
+    spec: &DataSpec,
+    split: &SplitSpec,
+    paths: &[PathBuf],
+) -> Result<(), DatasetError> {
+    check_shards(spec, split, paths)?;
+    let (SplitSpec::Name(name), Some(first)) = (split, paths.first()) else {
+        return Ok(());
+    };
+    let begins_late =
+        files::file_name(first).starts_with("data_batch_") && !first.ends_with("data_batch_1.bin");
+    if begins_late && !spec.allow_missing_shards {
+        return Err(DatasetError::ShardsMissing {
+            split: name.clone(),
+            path: first.parent().unwrap_or(&spec.root).into(),
+            missing: "`data_batch_1.bin`".into(),
+        });
+    }
+    Ok(())
 }
 
 fn find_files(
@@ -105,7 +167,7 @@ fn find_files(
         SplitSpec::Name(name) => name,
     };
     for folder in [root.to_path_buf(), root.join(variant.subfolder)] {
-        if folder.is_dir() {
+        if files::is_folder(&folder)? {
             let found = (variant.split_files)(&folder, name)?;
             if !found.is_empty() {
                 return Ok(found);
@@ -125,27 +187,24 @@ fn find_files(
 
 fn named_file(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DatasetError> {
     let path = folder.join(format!("{split}.bin"));
-    Ok(if path.is_file() {
-        vec![path]
-    } else {
-        Vec::new()
+    Ok(match files::is_file(&path)? {
+        true => vec![path],
+        false => Vec::new(),
     })
 }
 
-/// One name per line, as the archives have them; without that file, the names that are built in. A file that does not
-/// name every class is not one of names.
-fn class_names(folder: &Path, variant: &Variant) -> Vec<String> {
-    let text = fs::read_to_string(folder.join(variant.names_file)).unwrap_or_default();
-    let named: Vec<String> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect();
-    if named.len() == variant.n_classes {
-        return named;
-    }
-    variant.names.iter().map(|&name| name.to_owned()).collect()
+/// One name per line, as the archives have them beside the batches; without that file, the names that are built in. A
+/// file that does not name every class is not one of names.
+fn class_names(paths: &[PathBuf], variant: &Variant) -> Result<Vec<String>, DatasetError> {
+    let beside = paths
+        .first()
+        .map(|path| path.with_file_name(variant.names_file));
+    let named = match beside {
+        Some(path) => files::names_in(&path)?,
+        None => None,
+    };
+    let named = named.filter(|names| names.len() == variant.n_classes);
+    Ok(named.unwrap_or_else(|| variant.names.iter().map(|&name| name.to_owned()).collect()))
 }
 
 struct Batches {
@@ -153,11 +212,12 @@ struct Batches {
     /// The index of the first sample of each file, and the number of all at the end.
     starts: Vec<u32>,
     label_bytes: usize,
+    label_at: usize,
 }
 
 impl Batches {
-    fn open(paths: &[PathBuf], label_bytes: usize) -> Result<Self, DatasetError> {
-        let record = (label_bytes + 3 * PLANE) as u64;
+    fn open(paths: &[PathBuf], variant: &Variant) -> Result<Self, DatasetError> {
+        let record = (variant.label_bytes + 3 * PLANE) as u64;
         let (mut files, mut starts) = (Vec::new(), vec![0u32]);
         for path in paths {
             let file = PlacedFile::open(path.clone())?;
@@ -178,7 +238,8 @@ impl Batches {
         Ok(Self {
             files,
             starts,
-            label_bytes,
+            label_bytes: variant.label_bytes,
+            label_at: variant.label_at,
         })
     }
 
@@ -196,7 +257,7 @@ impl Batches {
         (&self.files[file], index - self.starts[file])
     }
 
-    /// The last label byte of every record: the label of CIFAR-10, the fine label of CIFAR-100.
+    /// One label byte of every record.
     fn read_labels(&self) -> Result<Vec<u32>, DatasetError> {
         const RECORDS_AT_ONCE: usize = 1024;
         let record = self.record();
@@ -208,7 +269,7 @@ impl Batches {
                 let n = (file.n_bytes - offset).min(buffer.len() as u64) as usize;
                 file.read_named(&mut buffer[..n], offset)?;
                 let records = buffer[..n].chunks_exact(record);
-                labels.extend(records.map(|record| u32::from(record[self.label_bytes - 1])));
+                labels.extend(records.map(|record| u32::from(record[self.label_at])));
                 offset += n as u64;
             }
         }

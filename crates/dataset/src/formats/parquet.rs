@@ -17,6 +17,7 @@ use parquet::errors::ParquetError;
 
 use super::{Fetched, Opened, Source, count_classes};
 use crate::files::{self, PlacedFile};
+use crate::shards::check_shards;
 use crate::{DataSpec, DatasetError, Image, ImageError, SplitSpec};
 
 /// The reader reserves room for a batch before it reads, so this is not left to what a footer claims.
@@ -27,6 +28,7 @@ const LABEL_COLUMNS: &[&str] = &["label", "fine_label", "labels"];
 pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, DatasetError> {
     let root = files::existing_folder(&spec.root)?;
     let paths = find_files(root, split)?;
+    check_shards(spec, split, &paths)?;
     let (mut tables, mut labels, mut class_names) = (Vec::new(), Vec::new(), Vec::new());
     for path in &paths {
         let table = Table::open(path, spec, labels.len())?;
@@ -53,7 +55,16 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
         n_classes,
         uniform_size: None,
         files: paths.into(),
+        notes: Vec::new(),
     })
+}
+
+/// As the first file's metadata tells them.
+pub(super) fn class_names(spec: &DataSpec, split: &SplitSpec) -> Result<Vec<String>, DatasetError> {
+    match find_files(&spec.root, split)?.first() {
+        Some(path) => Ok(Table::open(path, spec, 0)?.class_names()),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// `<split>.parquet` or `<split>-*.parquet`, in the folder itself or where the Hub keeps them.

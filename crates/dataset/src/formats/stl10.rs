@@ -1,7 +1,6 @@
 //! STL-10's binary version: images of 3 x 96 x 96 bytes, channel by channel and column by column, in `*_X.bin`; labels
 //! 1 to 10, a byte each, in `*_y.bin`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Fetched, Opened, Source, count_classes};
@@ -33,22 +32,20 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
         });
     }
     let n_samples = file.n_bytes / RECORD as u64;
-    let labels = fs::read(&labels_path).map_err(|source| DatasetError::Io {
-        action: "read",
-        path: labels_path.clone(),
-        source,
-    })?;
-    if labels.len() as u64 != n_samples {
+    let labels_file = PlacedFile::open(labels_path.clone())?;
+    if labels_file.n_bytes != n_samples {
         return Err(DatasetError::Malformed {
             found: format!(
                 "it holds {} labels, but `{}` holds {n_samples} images",
-                labels.len(),
+                labels_file.n_bytes,
                 file.name()
             ),
             path: labels_path,
             format: "STL-10",
         });
     }
+    let mut labels = vec![0u8; n_samples as usize];
+    labels_file.read_named(&mut labels, 0)?;
     if labels.is_empty() {
         return Err(DatasetError::EmptySplit {
             split: split.to_string(),
@@ -78,7 +75,12 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
         n_classes,
         uniform_size: Some(SIZE),
         files: paths.into(),
+        notes: Vec::new(),
     })
+}
+
+pub(super) fn class_names(_: &DataSpec, _: &SplitSpec) -> Result<Vec<String>, DatasetError> {
+    Ok(NAMES.map(str::to_owned).to_vec())
 }
 
 fn find_files(root: &Path, split: &SplitSpec) -> Result<(PathBuf, PathBuf), DatasetError> {
@@ -98,21 +100,18 @@ fn find_files(root: &Path, split: &SplitSpec) -> Result<(PathBuf, PathBuf), Data
             };
         }
     };
-    let pair = |folder: PathBuf| {
-        (
-            folder.join(format!("{name}_X.bin")),
-            folder.join(format!("{name}_y.bin")),
-        )
-    };
-    [root.to_path_buf(), root.join("stl10_binary")]
-        .map(pair)
-        .into_iter()
-        .find(|(images, labels)| images.is_file() && labels.is_file())
-        .ok_or_else(|| DatasetError::SplitMissing {
-            split: name.clone(),
-            path: root.into(),
-            expected: format!("`{name}_X.bin` and `{name}_y.bin`"),
-        })
+    for folder in [root.to_path_buf(), root.join("stl10_binary")] {
+        let images = folder.join(format!("{name}_X.bin"));
+        let labels = folder.join(format!("{name}_y.bin"));
+        if files::is_file(&images)? && files::is_file(&labels)? {
+            return Ok((images, labels));
+        }
+    }
+    Err(DatasetError::SplitMissing {
+        split: name.clone(),
+        path: root.into(),
+        expected: format!("`{name}_X.bin` and `{name}_y.bin`"),
+    })
 }
 
 struct Stl10 {

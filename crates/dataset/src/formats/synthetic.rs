@@ -35,6 +35,18 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
             found: "needs at least one class, one row and one column".into(),
         });
     }
+    let limit = spec.max_image_pixels();
+    if height as u128 * width as u128 > u128::from(limit) {
+        return Err(DatasetError::Setting {
+            key: "data.synthetic".into(),
+            found: format!(
+                "wants images of {height} x {width} pixels, above the limit of {limit} pixels (`data.max_image_pixels`)"
+            ),
+        });
+    }
+    // A label of four bytes is kept for each, and so is an index.
+    let what = || format!("labels and indices of {n_samples} samples");
+    spec.check_bytes(what, 8 * u128::from(n_samples))?;
     let size = ImageSize {
         height,
         width,
@@ -55,6 +67,7 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
         n_classes,
         uniform_size: Some(size),
         files: [].into(),
+        notes: Vec::new(),
     })
 }
 

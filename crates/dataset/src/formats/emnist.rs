@@ -1,0 +1,147 @@
+//! EMNIST (Cohen et al. 2017): six sets of handwritten digits and letters under names of their own, as idx files:
+//! `emnist-<set>-<train|test>-images-idx3-ubyte`, plain or gzipped. A split is named by both: `balanced-train`.
+//!
+//! Every image lies transposed in its file. torchvision and TensorFlow Datasets pass it on so, and teachers were trained on
+//! that; `transpose = true` sets it upright.
+
+use std::path::{Path, PathBuf};
+
+use super::Opened;
+use super::mnist::{self, IdxFiles};
+use crate::files;
+use crate::{DataSpec, DatasetError, SplitSpec};
+
+/// One of the six sets: its name, its classes (the characters of its mapping file), and the label of the first.
+struct Set {
+    name: &'static str,
+    classes: &'static str,
+    first: u8,
+}
+
+const BY_CLASS: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Fifteen letters look alike in both cases, and are one class each.
+const MERGED: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt";
+
+const SETS: &[Set] = &[
+    Set {
+        name: "balanced",
+        classes: MERGED,
+        first: 0,
+    },
+    Set {
+        name: "byclass",
+        classes: BY_CLASS,
+        first: 0,
+    },
+    Set {
+        name: "bymerge",
+        classes: MERGED,
+        first: 0,
+    },
+    Set {
+        name: "digits",
+        classes: "0123456789",
+        first: 0,
+    },
+    // A letter of either case is one class. These labels alone begin at 1.
+    Set {
+        name: "letters",
+        classes: "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        first: 1,
+    },
+    Set {
+        name: "mnist",
+        classes: "0123456789",
+        first: 0,
+    },
+];
+
+pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, DatasetError> {
+    let root = files::existing_folder(&spec.root)?;
+    let (set, paths) = find_files(root, split)?;
+    let labels_file = files::file_name(&paths[1]);
+    let idx = IdxFiles::read(spec, split, paths)?;
+    let place = |index: u32| format!("`{labels_file}` label {index}");
+    let labels = classes_of(&idx.labels, set, place)?;
+    let mut opened = idx.opened(spec, labels, names(set), spec.transpose == Some(true))?;
+    if spec.transpose.is_none() {
+        opened.notes.push(
+            "images lie transposed, as torchvision and TensorFlow Datasets give them; `data.transpose = true` sets them upright, `false` silences this".into(),
+        );
+    }
+    Ok(opened)
+}
+
+pub(super) fn class_names(spec: &DataSpec, split: &SplitSpec) -> Result<Vec<String>, DatasetError> {
+    Ok(names(find_files(&spec.root, split)?.0))
+}
+
+fn names(set: &Set) -> Vec<String> {
+    set.classes.chars().map(String::from).collect()
+}
+
+fn classes_of(
+    labels: &[u8],
+    set: &Set,
+    place: impl Fn(u32) -> String,
+) -> Result<Vec<u32>, DatasetError> {
+    let labels = labels.iter().enumerate();
+    let classes = labels.map(|(index, &label)| {
+        let class = label.checked_sub(set.first).map(u32::from);
+        class.ok_or_else(|| DatasetError::Label {
+            place: format!("sample {index} ({})", place(index as u32)),
+            found: format!(
+                "the label is `{label}`, expected {} to {}",
+                set.first,
+                set.classes.len()
+            ),
+        })
+    });
+    classes.collect()
+}
+
+/// Files of `emnist-<split>-...`, where the archive has them and where torchvision unpacks it.
+fn find_files(
+    root: &Path,
+    split: &SplitSpec,
+) -> Result<(&'static Set, [PathBuf; 2]), DatasetError> {
+    let missing = |expected: String| DatasetError::SplitMissing {
+        split: split.to_string(),
+        path: root.into(),
+        expected,
+    };
+    let of_name = |name: &str| SETS.iter().find(|set| set.name == name);
+    match split {
+        SplitSpec::Files(listed) => {
+            let paths = mnist::listed(root, split, listed)?;
+            let file = files::file_name(&paths[0]);
+            let set = file.split('-').nth(1).and_then(of_name);
+            let set = set.ok_or_else(|| DatasetError::Layout {
+                path: paths[0].clone(),
+                found:
+                    "names none of EMNIST's sets: expected `emnist-<set>-<split>-images-idx3-ubyte`"
+                        .into(),
+            })?;
+            Ok((set, paths))
+        }
+        SplitSpec::Name(name) => {
+            let set = name.split_once('-').and_then(|(set, _)| of_name(set));
+            let set = set.ok_or_else(|| {
+                let known: Vec<&str> = SETS.iter().map(|set| set.name).collect();
+                missing(format!(
+                    "the name of a set and a split, such as `balanced-train`; sets are {}",
+                    known.join(", ")
+                ))
+            })?;
+            let folders =
+                ["", "gzip", "EMNIST/raw", "EMNIST/raw/gzip"].map(|below| root.join(below));
+            let paths = mnist::idx_pair(&folders, &format!("emnist-{name}"))?;
+            let paths = paths.ok_or_else(|| {
+                missing(format!(
+                    "`emnist-{name}-images-idx3-ubyte` and `emnist-{name}-labels-idx1-ubyte`, or these with `.gz`"
+                ))
+            })?;
+            Ok((set, paths))
+        }
+    }
+}

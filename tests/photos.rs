@@ -168,7 +168,7 @@ fn damaged_photos_are_skipped_and_named() {
     let recipe = recipe(&bench, "image_folder", &root, "on_bad = \"skip\"");
     let captured = bench.run(&["teacher-logits", &recipe]).ok();
     for told in [
-        "2 of the 62 samples of the train split",
+        "2 of the 62 samples of split `train`",
         "class03/b.jpg",
         "class07/c.jpg",
     ] {

@@ -190,11 +190,14 @@ impl Split {
 
     fn open(recipe: &Recipe, role: Role, trust: Trust) -> Outcome<Self> {
         let mut dataset = Dataset::open(&recipe.data, role)?;
+        for note in dataset.notes() {
+            say(format!("note: {}: {note}", split_name(recipe, role)));
+        }
         let progress = Progress::new("reading images", dataset.len() as u64, "img");
         let fingerprint = dataset.fingerprint_trusting(trust, &|done, _| progress.set(done, ""));
         progress.finish();
         let fingerprint = fingerprint?;
-        tell_bad(&dataset, &fingerprint, role)?;
+        tell_bad(&dataset, &fingerprint, &split_name(recipe, role))?;
         let size = fingerprint.uniform_size();
         let (family, n_views, views) = match role {
             Role::Train => {
@@ -281,17 +284,13 @@ impl Split {
 }
 
 /// Says which samples are left out, by `on_bad = "skip"`: how many, and the first of them with where they lie and why.
-fn tell_bad(dataset: &Dataset, fingerprint: &Fingerprint, role: Role) -> Outcome {
+fn tell_bad(dataset: &Dataset, fingerprint: &Fingerprint, split: &str) -> Outcome {
     let n_bad = fingerprint.bad.len();
     if n_bad == 0 {
         return Ok(());
     }
-    let split = match role {
-        Role::Train => "train",
-        Role::Eval => "evaluation",
-    };
     say(format!(
-        "note: {n_bad} of the {} samples of the {split} split cannot be used and are left out (`on_bad = \"skip\"`):",
+        "note: {n_bad} of the {} samples of {split} cannot be used and are left out (`on_bad = \"skip\"`):",
         dataset.len()
     ));
     let named = dataset.name_bad()?;
@@ -305,6 +304,16 @@ fn tell_bad(dataset: &Dataset, fingerprint: &Fingerprint, role: Role) -> Outcome
         ));
     }
     Ok(())
+}
+
+/// As the recipe names it: ``split `train` ``.
+fn split_name(recipe: &Recipe, role: Role) -> String {
+    let data = &recipe.data;
+    let split = match role {
+        Role::Train => Some(&data.train),
+        Role::Eval => data.eval.as_ref(),
+    };
+    split.map_or_else(String::new, |split| format!("split `{split}`"))
 }
 
 /// The family of `[views]` or `[views.strong]`, and how many of its views are wanted.

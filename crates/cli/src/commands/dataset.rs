@@ -131,6 +131,7 @@ fn described(split: &Split) -> serde_json::Value {
         "images": hex(&split.fingerprint.images),
         "labels": hex(&split.fingerprint.labels),
         "bad": split.fingerprint.bad,
+        "notes": dataset.notes(),
         "views": split.family.identity(),
         "views_in_all": split.family.n_views(),
     })

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Evaluate) -> Outcome {
         .iter()
         .map(|which| Trained::open(&args.run, *which, &args.overrides))
         .collect::<Outcome<Vec<_>>>()?;
-    let recipe = elsewhere(&trained[0].recipe, args);
+    let recipe = elsewhere(&trained[0].recipe, args)?;
     let split = Split::open_eval(&recipe)?;
     let caches = eval_caches(&recipe, &split, &args.cache_dir, &args.run)?;
     let teacher = rows(&caches, &without_dropout(recipe.ensemble.as_ref()), 0)?;
@@ -47,18 +47,24 @@ pub(crate) fn run(args: &Evaluate) -> Outcome {
 }
 
 /// The recipe with the evaluation split that was asked for.
-fn elsewhere(recipe: &Recipe, args: &Evaluate) -> Recipe {
+fn elsewhere(recipe: &Recipe, args: &Evaluate) -> Outcome<Recipe> {
     let mut recipe = recipe.clone();
     if let Some(root) = &args.dataset {
         recipe.data.root = root.clone();
     }
     if let Some(format) = &args.format {
-        recipe.data.format = format.clone();
+        let taken = recipe.data.change_format(format)?;
+        if !taken.is_empty() {
+            let keys = taken.join("`, `");
+            say(format!(
+                "note: format `{format}` does not read `{keys}`: left out"
+            ));
+        }
     }
     if let Some(split) = &args.split {
         recipe.data.eval = Some(split.as_str().into());
     }
-    recipe
+    Ok(recipe)
 }
 
 /// A student with the recipe that made it.

@@ -130,8 +130,8 @@ fn the_fingerprint_is_path_free_and_sensitive() {
     // The same records in one file.
     let mut whole = fs::read(other.path().join("data_batch_1.bin")).unwrap();
     whole.extend(fs::read(other.path().join("data_batch_2.bin")).unwrap());
-    fs::remove_file(other.path().join("data_batch_1.bin")).unwrap();
-    fs::write(other.path().join("data_batch_2.bin"), &whole).unwrap();
+    fs::remove_file(other.path().join("data_batch_2.bin")).unwrap();
+    fs::write(other.path().join("data_batch_1.bin"), &whole).unwrap();
     assert_eq!(
         first,
         fingerprint(&other_spec),
@@ -139,13 +139,13 @@ fn the_fingerprint_is_path_free_and_sensitive() {
     );
 
     whole[3073 * 7] ^= 1; // a label
-    fs::write(other.path().join("data_batch_2.bin"), &whole).unwrap();
+    fs::write(other.path().join("data_batch_1.bin"), &whole).unwrap();
     let relabelled = fingerprint(&other_spec);
     assert_eq!(first.images, relabelled.images);
     assert_ne!(first.labels, relabelled.labels);
 
     whole[3073 * 9 + 100] ^= 1; // a pixel
-    fs::write(other.path().join("data_batch_2.bin"), &whole).unwrap();
+    fs::write(other.path().join("data_batch_1.bin"), &whole).unwrap();
     assert_ne!(first.images, fingerprint(&other_spec).images);
 }
 

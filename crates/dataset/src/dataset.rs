@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::codec;
 use crate::fingerprint::Fingerprint;
-use crate::formats::{self, Fetched, Opened};
+use crate::formats::{self, FetchError, Fetched, Opened};
 use crate::{
     DataSpec, DatasetError, Image, ImageError, ImageSize, OnBad, Role, SampleWeights, Selection,
     SplitSpec,
@@ -64,7 +64,7 @@ impl Dataset {
             dataset.sample_weights = Some(weigh(weights, dataset.len())?);
         }
         if dataset.channels.is_none() && dataset.opened.uniform_size.is_none() {
-            dataset.channels = dataset.probe_channels();
+            dataset.channels = dataset.probe_channels()?;
         }
         Ok(dataset)
     }
@@ -146,17 +146,17 @@ impl Dataset {
     /// Reads sample `index` and decodes it into `into`, whose buffers are reused.
     ///
     /// # Errors
-    /// [`DatasetError::BadSample`] with the reason, or [`DatasetError::NoSuchSample`].
+    /// [`DatasetError::BadSample`] with the reason, or [`DatasetError::NoSuchSample`]; a file that cannot be read.
     pub fn decode(&self, index: u32, into: &mut Image) -> Result<(), DatasetError> {
         self.in_range(index)?;
         self.try_decode(index, into)
-            .map_err(|source| self.bad(index, source))
+            .map_err(|error| self.failed(index, error))
     }
 
-    pub(crate) fn try_decode(&self, index: u32, into: &mut Image) -> Result<(), ImageError> {
+    pub(crate) fn try_decode(&self, index: u32, into: &mut Image) -> Result<(), FetchError> {
         match self.opened.source.fetch(index, into)? {
             Fetched::Pixels => Ok(()),
-            Fetched::Encoded => self.decode_fetched(into),
+            Fetched::Encoded => Ok(self.decode_fetched(into)?),
         }
     }
 
@@ -179,7 +179,14 @@ impl Dataset {
     pub(crate) fn fetch(&self, index: u32, into: &mut Image) -> Result<Fetched, DatasetError> {
         self.in_range(index)?;
         let fetched = self.opened.source.fetch(index, into);
-        fetched.map_err(|source| self.bad(index, source))
+        fetched.map_err(|error| self.failed(index, error))
+    }
+
+    pub(crate) fn failed(&self, index: u32, error: FetchError) -> DatasetError {
+        match error {
+            FetchError::Bad(source) => self.bad(index, source),
+            FetchError::Stop(error) => error,
+        }
     }
 
     pub(crate) fn bad(&self, index: u32, source: ImageError) -> DatasetError {
@@ -209,12 +216,17 @@ impl Dataset {
 
     /// The channels of the first image that can be read. Only a dataset of one kind is meant; in a mixed one the first
     /// colour image that meets a grey beginning is an error that says what to set.
-    fn probe_channels(&self) -> Option<usize> {
+    fn probe_channels(&self) -> Result<Option<usize>, DatasetError> {
         const TRIED: usize = 16;
         let mut image = Image::new();
-        (0..self.len().min(TRIED) as u32)
-            .find(|&index| self.try_decode(index, &mut image).is_ok())
-            .map(|_| image.size().channels)
+        for index in 0..self.len().min(TRIED) as u32 {
+            match self.try_decode(index, &mut image) {
+                Ok(()) => return Ok(Some(image.size().channels)),
+                Err(FetchError::Bad(_)) => {}
+                Err(FetchError::Stop(error)) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -146,11 +146,14 @@ pub enum DatasetError {
         /// What is wrong with it: expected and found.
         found: String,
     },
-    /// A Parquet file that the reader refuses.
-    #[error("cannot read Parquet file `{path}`")]
+    /// A Parquet file that cannot be read, or that the reader refuses. One page holds many images, so this is never a
+    /// bad sample.
+    #[error("cannot read {}Parquet file `{path}`", group.map_or_else(String::new, |group| format!("row group {group} of ")))]
     Parquet {
         /// The file.
         path: PathBuf,
+        /// The row group, counted from 0, where it is one.
+        group: Option<usize>,
         /// What the reader said.
         source: parquet::errors::ParquetError,
     },
@@ -164,6 +167,16 @@ pub enum DatasetError {
         /// The name and type looked for.
         expected: String,
         /// The columns that are there.
+        found: String,
+    },
+    /// Two files of one split do not mean the same by their labels.
+    #[error("`{path}` has other classes than `{reference}`: {found}")]
+    ShardClasses {
+        /// The file.
+        path: PathBuf,
+        /// The file before it that it is compared with.
+        reference: PathBuf,
+        /// The first that differs.
         found: String,
     },
     /// A label at or above the class count, or below zero.
@@ -341,9 +354,6 @@ pub enum ImageError {
     /// The image is a null in its table, or names a file elsewhere.
     #[error("the row holds no image bytes")]
     Null,
-    /// The bytes could not be read.
-    #[error("the bytes cannot be read")]
-    Io(#[source] io::Error),
     /// Bytes that end before the image does.
     #[error("the image is cut off: expected {expected} bytes, found {found}")]
     Truncated {
@@ -399,9 +409,11 @@ impl DatasetError {
                 "the file is cut off, damaged or of another format: fetch it again, or correct `data.format`".into()
             }
             Self::Column { what, .. } => format!("name the column: `{what}_column = \"...\"` in `[data]`"),
+            Self::ShardClasses { .. } => "the files are not of one dataset: list those that are, `train = [\"a\", \"b\"]`".into(),
             Self::LabelRange { .. } => "correct `data.n_classes` if it is set; otherwise the file is damaged or of another format".into(),
             Self::BadSample { source: ImageError::Colour, .. } => "set `channels = 3` in `[data]`".into(),
             Self::BadSample { .. } | Self::BadSamples { .. } => "repair or replace the image, or set `on_bad = \"skip\"` in `[data]`: the sample keeps its index and is left out".into(),
+            Self::Io { action: "read", .. } => "the disk failed, or the file was cut short or deleted while it was in use: see to that, then start again".into(),
             Self::AugmentOptions { name, .. } => crate::augment::options_hint(name)?,
             Self::TooManyViews { n_views, .. } => format!("set `count` to at most {n_views}, or to \"all\""),
             Self::EndlessFamily => "give `views.count` a number; only crops at every offset and flips, on images of one size, can be counted out".into(),

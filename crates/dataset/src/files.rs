@@ -1,9 +1,10 @@
 //! Files read at a place, from many threads at once, without a shared cursor and without a map: a file that shrinks
 //! under us is then an error and not a signal.
 
+use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::{DatasetError, SplitSpec};
@@ -59,20 +60,55 @@ impl PlacedFile {
     /// As [`Self::read_at`], with the file named in the error.
     pub(crate) fn read_named(&self, into: &mut [u8], offset: u64) -> Result<(), DatasetError> {
         self.read_at(into, offset)
-            .map_err(|source| DatasetError::Io {
-                action: "read",
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| self.io_error(source))
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    pub(crate) fn io_error(&self, source: io::Error) -> DatasetError {
+        DatasetError::Io {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// The file's name without its folder, for messages.
     pub(crate) fn name(&self) -> String {
         file_name(&self.path)
+    }
+}
+
+/// Reads a [`PlacedFile`] in order, from a place of its own: any number of these share a file.
+pub(crate) struct Cursor<F> {
+    file: F,
+    position: u64,
+}
+
+impl<F: Borrow<PlacedFile>> Cursor<F> {
+    pub(crate) fn new(file: F, position: u64) -> Self {
+        Self { file, position }
+    }
+}
+
+impl<F: Borrow<PlacedFile>> Read for Cursor<F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let file = self.file.borrow();
+        let left = file.n_bytes.saturating_sub(self.position);
+        let n = left.min(into.len() as u64) as usize;
+        file.read_at(&mut into[..n], self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl<F: Borrow<PlacedFile>> Seek for Cursor<F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.borrow().n_bytes.checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 

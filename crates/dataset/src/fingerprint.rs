@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::formats::Fetched;
+use crate::formats::{FetchError, Fetched};
 use crate::memory::Memory;
 use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
 
@@ -162,10 +162,11 @@ impl Dataset {
                         digest.update(&sample);
                         firsts.entry(size).or_insert(index);
                     }
-                    Err(_) => {
+                    Err(FetchError::Bad(_)) => {
                         digest.update(&[0; 32]);
                         bad.push(index);
                     }
+                    Err(error) => return Err(self.failed(index, error)),
                 }
             }
         }
@@ -186,7 +187,7 @@ impl Dataset {
         &self,
         index: u32,
         image: &mut Image,
-    ) -> Result<([u8; 32], ImageSize), ImageError> {
+    ) -> Result<([u8; 32], ImageSize), FetchError> {
         let fetched = self.opened.source.fetch(index, image)?;
         if fetched == Fetched::Encoded {
             self.decode_fetched(image)?;
@@ -221,10 +222,15 @@ impl Dataset {
     /// Why the first of these bad samples are bad, by looking at them again.
     fn reasons(&self, bad: &[u32]) -> Result<Vec<(u32, ImageError)>, DatasetError> {
         let mut image = Image::new();
-        let named = bad.iter().take(NAMED);
-        Ok(named
-            .filter_map(|&index| Some((index, self.digest_sample(index, &mut image).err()?)))
-            .collect())
+        let mut reasons = Vec::new();
+        for &index in bad.iter().take(NAMED) {
+            match self.digest_sample(index, &mut image) {
+                Ok(_) => {}
+                Err(FetchError::Bad(reason)) => reasons.push((index, reason)),
+                Err(FetchError::Stop(error)) => return Err(error),
+            }
+        }
+        Ok(reasons)
     }
 }
 

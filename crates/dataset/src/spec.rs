@@ -33,7 +33,7 @@ pub struct DataSpec {
     /// How much each training sample counts in losses that are a mean over samples; 1 where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_weights: Option<SampleWeights>,
-    /// What to do about a sample whose image cannot be had.
+    /// What to do about a sample whose image cannot be decoded. A file that cannot be read is no bad sample: it stops the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_bad: OnBad,
     /// Decode every image once and keep the pixels beside the dataset, in as many bytes as they take: see
@@ -51,7 +51,7 @@ pub struct DataSpec {
     /// repeating the channel; colour images never become grey in silence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
-    /// Parquet: the column of images, where it is not called `image` or `img`.
+    /// Parquet: the column of images, bytes or struct<bytes, path>, where it is not called `image` or `img`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
     /// The labels that are meant. Parquet: a column, where it is not called `label` or `fine_label`. WebDataset: a field of

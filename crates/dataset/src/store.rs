@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use crate::files::PlacedFile;
-use crate::formats::{Fetched, Source};
+use crate::formats::{FetchError, Fetched, Source};
 use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
 
 const MAGIC: &[u8; 8] = b"LCPIXEL1";
@@ -63,7 +63,7 @@ impl Dataset {
             source,
         };
         let n_samples = self.len() as u32;
-        let mut bad = None;
+        let mut failed = None;
         let fill = |file: &mut std::io::BufWriter<std::fs::File>| {
             use std::io::{Seek, SeekFrom};
             file.write_all(MAGIC)?;
@@ -83,10 +83,10 @@ impl Dataset {
                 for (index, image) in (start..).zip(block) {
                     let image = match image {
                         Ok(image) => image,
-                        Err(_) if self.skips_bad() => continue,
-                        Err(source) => {
-                            bad = Some(self.bad(index, source));
-                            return Err(std::io::Error::other("a bad sample"));
+                        Err(FetchError::Bad(_)) if self.skips_bad() => continue,
+                        Err(error) => {
+                            failed = Some(self.failed(index, error));
+                            return Err(std::io::Error::other("a sample that cannot be had"));
                         }
                     };
                     let entry = &mut entries[index as usize * ENTRY..][..ENTRY];
@@ -114,7 +114,7 @@ impl Dataset {
             logitcask_durable::create_dir_all(folder).map_err(io_error)?;
         }
         let written = logitcask_durable::write_atomic(path, fill);
-        match bad {
+        match failed {
             Some(error) => Err(error),
             None => written.map_err(io_error),
         }
@@ -125,8 +125,8 @@ impl Dataset {
 struct NoSource;
 
 impl Source for NoSource {
-    fn fetch(&self, _: u32, _: &mut Image) -> Result<Fetched, ImageError> {
-        Err(ImageError::Null)
+    fn fetch(&self, _: u32, _: &mut Image) -> Result<Fetched, FetchError> {
+        Err(ImageError::Null.into())
     }
 
     fn place(&self, _: u32) -> String {
@@ -197,17 +197,15 @@ impl Stored {
 }
 
 impl Source for Stored {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
         let (offset, size) = self.entries[index as usize];
         if size.n_bytes() == 0 {
-            return self
-                .original
-                .as_ref()
-                .map_or(Err(ImageError::Null), |source| source.fetch(index, image));
+            return match &self.original {
+                Some(source) => source.fetch(index, image),
+                None => Err(ImageError::Null.into()),
+            };
         }
-        self.file
-            .read_at(image.reshape(size), offset)
-            .map_err(ImageError::Io)?;
+        self.file.read_named(image.reshape(size), offset)?;
         Ok(Fetched::Pixels)
     }
 

@@ -1030,3 +1030,61 @@ fn a_parquet_file_that_contradicts_itself_is_an_error() {
         "{whole}"
     );
 }
+
+/// A disk that fails, a file that is cut short or deleted while it is used: `on_bad = "skip"` used to count each sample
+/// of it as a bad one, and to train on what was left.
+#[test]
+fn a_file_that_cannot_be_read_is_no_bad_sample() {
+    let failed = |error: DatasetError| match error {
+        DatasetError::Io { .. } | DatasetError::Parquet { .. } => {}
+        other => panic!("{other}"),
+    };
+    with_each(|format, folder, mut spec| {
+        spec.on_bad = OnBad::Skip;
+        let mut dataset = open(&spec);
+        let family = ViewFamily::new(&[], 1, dataset.uniform_size()).unwrap();
+        for path in files_of(folder) {
+            match format {
+                "image_folder" => fs::remove_file(path).unwrap(),
+                _ => drop(fs::File::create(path).unwrap()),
+            }
+        }
+        if ["mnist", "fashion_mnist", "synthetic"].contains(&format) {
+            dataset.fingerprint(&quiet).unwrap(); // they are in memory
+            return;
+        }
+        // The last: to tell the number of channels, the first has been read already.
+        let last = N as u32 - 1;
+        failed(dataset.decode(last, &mut Image::new()).unwrap_err());
+        failed(dataset.fingerprint(&quiet).unwrap_err());
+        failed(dataset.store_pixels(&quiet).unwrap_err());
+        let preprocess = Preprocess::new(&PreprocessSpec::default()).unwrap();
+        let mut batch = PixelBatch::new(PixelLayout::Nchw);
+        failed(render(&dataset, &family, &preprocess, &[(last, 0)], &mut batch).unwrap_err());
+    });
+}
+
+#[test]
+fn a_store_of_pixels_that_is_cut_short_stops_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = sample("image_folder", folder.path());
+    spec.on_bad = OnBad::Skip;
+    let mut dataset = open(&spec);
+    let path = dataset.store_pixels(&quiet).unwrap();
+    fs::File::create(path).unwrap();
+    let error = dataset.decode(0, &mut Image::new()).unwrap_err();
+    assert!(matches!(error, DatasetError::Io { .. }), "{error}");
+}
+
+#[cfg(unix)]
+/// Without `channels` the first image decides on them: a file that cannot be read decides on nothing.
+#[test]
+fn an_image_that_cannot_be_read_is_not_passed_over_at_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = sample("image_folder", folder.path());
+    let first = files_of(folder.path()).into_iter().min().unwrap();
+    fs::remove_file(&first).unwrap();
+    std::os::unix::fs::symlink("nowhere", &first).unwrap();
+    let error = Dataset::open(&spec, Role::Train).unwrap_err();
+    assert!(matches!(error, DatasetError::Io { .. }), "{error}");
+}

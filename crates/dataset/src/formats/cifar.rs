@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Fetched, Opened, Source, count_classes};
+use super::{FetchError, Fetched, Opened, Source, count_classes};
 use crate::files::{self, PlacedFile};
 use crate::shards::check_shards;
-use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, SplitSpec};
+use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -278,11 +278,11 @@ impl Batches {
 }
 
 impl Source for Batches {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
         let (file, record) = self.locate(index);
         let mut planes = [0u8; 3 * PLANE];
         let offset = u64::from(record) * self.record() as u64 + self.label_bytes as u64;
-        file.read_at(&mut planes, offset).map_err(ImageError::Io)?;
+        file.read_named(&mut planes, offset)?;
         interleave(&planes, image.reshape(SIZE));
         Ok(Fetched::Pixels)
     }

@@ -11,10 +11,17 @@ pub(crate) fn map_classes(
     found: &[String],
     allow_subset: bool,
 ) -> Result<Option<Vec<u32>>, String> {
+    // Names that are there twice can be told apart by their places only.
+    if reference == found {
+        return Ok(None);
+    }
     let places: HashMap<&str, u32> = reference.iter().map(String::as_str).zip(0..).collect();
     let mut map = Vec::with_capacity(found.len());
     for (name, number) in found.iter().zip(0u32..) {
         match places.get(name.as_str()) {
+            Some(&place) if map.contains(&place) => {
+                return Err(format!("its class {number}, `{name}`, is there twice"));
+            }
             Some(&place) => map.push(place),
             None => return Err(format!("its class {number}, `{name}`, is not among these")),
         }
@@ -83,5 +90,15 @@ mod tests {
         );
         let error = Err("its class 1, `c`, is not among these".into());
         assert_eq!(check(&["a", "b"], &["b", "c"], true), error);
+        // ImageNet's `crane` is a bird and a machine.
+        assert_eq!(
+            check(&["crane", "crane"], &["crane", "crane"], false),
+            Ok(None)
+        );
+        let error = Err("its class 2, `crane`, is there twice".into());
+        assert_eq!(
+            check(&["crane", "x", "crane"], &["x", "crane", "crane"], false),
+            error
+        );
     }
 }

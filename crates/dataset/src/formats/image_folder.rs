@@ -11,7 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Fetched, Opened, Source, classes, count_classes};
+use super::{FetchError, Fetched, Opened, Source, classes, count_classes};
 use crate::codec::Codec;
 use crate::files::{self, Entry};
 use crate::{DataSpec, DatasetError, Image, ImageError, OnBad, SplitSpec};
@@ -369,16 +369,21 @@ struct Images {
 }
 
 impl Source for Images {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
+        let path = &self.paths[index as usize];
         image.encoded.clear();
-        let mut file = File::open(&self.paths[index as usize]).map_err(ImageError::Io)?;
-        let bytes = file.metadata().map_err(ImageError::Io)?.len();
-        if bytes > self.max_bytes {
-            let limit = self.max_bytes;
-            return Err(ImageError::TooManyBytes { bytes, limit });
+        // Even a file that is not there: it was when the split was listed.
+        let io_error = |source| DatasetError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        };
+        let mut file = File::open(path).map_err(io_error)?;
+        let (bytes, limit) = (file.metadata().map_err(io_error)?.len(), self.max_bytes);
+        if bytes > limit {
+            return Err(ImageError::TooManyBytes { bytes, limit }.into());
         }
-        file.read_to_end(&mut image.encoded)
-            .map_err(ImageError::Io)?;
+        file.read_to_end(&mut image.encoded).map_err(io_error)?;
         Ok(Fetched::Encoded)
     }
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Fetched, Opened, Source, count_classes};
+use super::{FetchError, Fetched, Opened, Source, count_classes};
 use crate::files;
-use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, SplitSpec};
+use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 
 const FORMAT: &str = "idx";
 
@@ -337,7 +337,7 @@ struct Idx {
 }
 
 impl Source for Idx {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
         let n = self.size.n_bytes();
         let pixels = &self.images[index as usize * n..][..n];
         let ImageSize { height, width, .. } = self.size;

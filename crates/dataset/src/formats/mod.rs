@@ -236,10 +236,32 @@ pub(crate) enum Fetched {
     Encoded,
 }
 
+/// Why a sample could not be fetched. The two are kept apart by their types, so that `on_bad = "skip"` leaves out what
+/// is wrong with a sample and never what is wrong with a disk.
+#[derive(Debug)]
+pub(crate) enum FetchError {
+    /// The sample holds no image that can be used; the others may.
+    Bad(ImageError),
+    /// Its file cannot be read, today: the run stops, whatever `on_bad` says.
+    Stop(DatasetError),
+}
+
+impl From<ImageError> for FetchError {
+    fn from(error: ImageError) -> Self {
+        Self::Bad(error)
+    }
+}
+
+impl From<DatasetError> for FetchError {
+    fn from(error: DatasetError) -> Self {
+        Self::Stop(error)
+    }
+}
+
 /// Where the images of a split come from.
 pub(crate) trait Source: Send + Sync {
     /// Fetches sample `index`, which is in range.
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError>;
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError>;
     /// Where sample `index` lies, for messages: `` `train.parquet` row 17``.
     fn place(&self, index: u32) -> String;
     /// The first sample of each file, ascending, where files hold many samples; nothing where each image is a file.

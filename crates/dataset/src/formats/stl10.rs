@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Fetched, Opened, Source, count_classes};
+use super::{FetchError, Fetched, Opened, Source, count_classes};
 use crate::files::{self, PlacedFile};
-use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, SplitSpec};
+use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 
 const SIDE: usize = 96;
 const PLANE: usize = SIDE * SIDE;
@@ -119,12 +119,10 @@ struct Stl10 {
 }
 
 impl Source for Stl10 {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
         let mut planes = [0u8; RECORD];
         let offset = u64::from(index) * RECORD as u64;
-        self.file
-            .read_at(&mut planes, offset)
-            .map_err(ImageError::Io)?;
+        self.file.read_named(&mut planes, offset)?;
         for (at, pixel) in image.reshape(SIZE).chunks_exact_mut(3).enumerate() {
             let (y, x) = (at / SIDE, at % SIDE);
             for (channel, value) in pixel.iter_mut().enumerate() {

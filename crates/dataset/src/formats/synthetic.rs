@@ -3,8 +3,8 @@
 
 use logitcask_philox::{Purpose, Stream};
 
-use super::{Fetched, Opened, Source};
-use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, SplitSpec};
+use super::{FetchError, Fetched, Opened, Source};
+use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 
 /// Samples of other splits than `train` are numbered from here, so that no two splits share one.
 const EVAL_OFFSET: u64 = 1 << 32;
@@ -90,7 +90,7 @@ impl Synthetic {
 }
 
 impl Source for Synthetic {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
         let mut noise = self.stream(index);
         let label = noise.below(self.n_classes);
         // A class is a pair of slopes: stripes whose direction and width differ from class to class.

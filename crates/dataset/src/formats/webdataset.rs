@@ -4,11 +4,10 @@
 //! A shard's headers are read once, at opening, and its labels; images are then read at their place.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use super::{Fetched, Opened, Source, classes, count_classes};
-use crate::files::{self, PlacedFile};
+use super::{FetchError, Fetched, Opened, Source, classes, count_classes};
+use crate::files::{self, Cursor, PlacedFile};
 use crate::shards::check_shards;
 use crate::{DataSpec, DatasetError, Image, ImageError, SplitSpec};
 
@@ -394,17 +393,11 @@ impl Samples {
         shard: &PlacedFile,
         left_out: &mut BTreeMap<String, (usize, String)>,
     ) -> Result<Self, DatasetError> {
-        let io_error = |source| DatasetError::Io {
-            action: "read",
-            path: shard.path.clone(),
-            source,
-        };
         check_end(shard)?;
         let mut samples = Self::default();
-        let mut file = shard.file();
-        file.seek(SeekFrom::Start(0)).map_err(io_error)?;
-        let mut archive = tar::Archive::new(file);
-        for entry in archive.entries_with_seek().map_err(io_error)? {
+        let mut archive = tar::Archive::new(Cursor::new(shard, 0));
+        let entries = archive.entries_with_seek();
+        for entry in entries.map_err(|source| shard.io_error(source))? {
             let entry = entry.map_err(|error| malformed(shard, error.to_string()))?;
             if !entry.header().entry_type().is_file() {
                 continue;
@@ -575,21 +568,20 @@ struct Shards {
 }
 
 impl Source for Shards {
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, ImageError> {
+    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError> {
         let member = &self.members[index as usize];
         let Place { offset, n_bytes } = member.place;
         if n_bytes > self.max_bytes {
             return Err(ImageError::TooManyBytes {
                 bytes: n_bytes,
                 limit: self.max_bytes,
-            });
+            }
+            .into());
         }
         image.encoded.clear();
         image.encoded.resize(n_bytes as usize, 0);
         let shard = &self.shards[member.shard as usize];
-        shard
-            .read_at(&mut image.encoded, offset)
-            .map_err(ImageError::Io)?;
+        shard.read_named(&mut image.encoded, offset)?;
         Ok(Fetched::Encoded)
     }
 

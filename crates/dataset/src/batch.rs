@@ -376,7 +376,9 @@ impl Scratch {
             return self.apply_steps(family, sample, view).map(|()| true);
         }
         let max_pixels = dataset.reading().max_pixels;
+        // A window of an image that is to be turned lies elsewhere in the file: such an image is decoded as a whole.
         if family.begins_with_window()
+            && dataset.orientation(&self.original.encoded).is_none()
             && let Some(partial) = Partial::of(&self.original.encoded, max_pixels).map_err(bad)?
         {
             let size = partial.size(dataset.channels);

@@ -1,6 +1,7 @@
 //! Encoded bytes to pixels: PNG, JPEG and WebP, as PIL's `convert("RGB")` or `convert("L")` of a grey image has them.
 //!
-//! Alpha is dropped, palettes are expanded, sixteen bits become the upper eight, EXIF orientation is not applied.
+//! Alpha is dropped, palettes are expanded, sixteen bits become the upper eight, but of grey without alpha: there PIL takes
+//! whole numbers and clips them at 255. EXIF orientation is not looked at here.
 
 use std::io::Cursor;
 
@@ -9,7 +10,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
 use crate::jpeg::{self, Refusal};
-use crate::pixels::{drop_alpha, repeat_grey};
+use crate::pixels::{clip_16_bits, drop_alpha, repeat_grey};
 use crate::{Image, ImageError, ImageSize};
 
 /// What a recipe says about reading encoded images.
@@ -97,11 +98,17 @@ fn to_channels(channels: Option<usize>, image: &mut Image) -> Result<(), ImageEr
 
 fn decode_png(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), ImageError> {
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
-    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(ImageError::Png)?;
+    let is_clipped = (header.color_type, header.bit_depth)
+        == (png::ColorType::Grayscale, png::BitDepth::Sixteen);
     let (width, height) = checked_size(header.width.into(), header.height.into(), max_pixels)?;
+    // Sixteen bits of grey are left as they are; a colour that is transparent would make a channel of alpha of itself.
+    decoder.set_transformations(match is_clipped {
+        true => png::Transformations::IDENTITY,
+        false => png::Transformations::EXPAND | png::Transformations::STRIP_16,
+    });
     let mut reader = decoder.read_info().map_err(ImageError::Png)?;
     if let Some(animation) = reader.info().animation_control()
         && animation.num_frames > 1
@@ -112,12 +119,14 @@ fn decode_png(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), Im
     let size = ImageSize {
         height,
         width,
-        channels: color.samples(),
+        channels: if is_clipped { 2 } else { color.samples() },
     };
     reader
         .next_frame(image.reshape(size))
         .map_err(ImageError::Png)?;
-    if matches!(color, png::ColorType::GrayscaleAlpha | png::ColorType::Rgba) {
+    if is_clipped {
+        clip_16_bits(image);
+    } else if matches!(color, png::ColorType::GrayscaleAlpha | png::ColorType::Rgba) {
         drop_alpha(image);
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::codec;
+use crate::exif::Orientation;
 use crate::fingerprint::Fingerprint;
 use crate::formats::{self, FetchError, Fetched, Opened};
 use crate::{
@@ -164,6 +165,9 @@ impl Dataset {
     pub(crate) fn decode_fetched(&self, image: &mut Image) -> Result<(), ImageError> {
         let encoded = std::mem::take(&mut image.encoded);
         let decoded = codec::decode(&encoded, self.reading(), image);
+        if let (Ok(()), Some(orientation)) = (&decoded, self.orientation(&encoded)) {
+            orientation.apply(image);
+        }
         image.encoded = encoded;
         decoded
     }
@@ -173,6 +177,11 @@ impl Dataset {
             channels: self.channels,
             max_pixels: self.spec.max_image_pixels(),
         }
+    }
+
+    /// How an encoded image is to be turned, where the recipe asks for it and the image says so.
+    pub(crate) fn orientation(&self, encoded: &[u8]) -> Option<Orientation> {
+        self.spec.exif.then(|| Orientation::of(encoded)).flatten()
     }
 
     /// Fetches sample `index` without decoding it.

@@ -19,6 +19,10 @@ pub(crate) const VERSION: &str = "logitcask images 1";
 /// Bad samples that are named; the others are counted.
 const NAMED: usize = 10;
 
+/// To be raised when a decoder's pixels change: what was remembered before is computed anew, and a cache's key changes only
+/// where the pixels did. 2: grey of sixteen bits is clipped.
+pub(crate) const DECODING: u8 = 2;
+
 /// What a split is, whatever its files are called and wherever they lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -196,8 +200,12 @@ impl Dataset {
         if fetched == Fetched::Encoded && !codec::is_lossless(&image.encoded) {
             digest
                 .update(b"file")
-                .update(&(image.size().channels as u32).to_le_bytes())
-                .update(&image.encoded);
+                .update(&(image.size().channels as u32).to_le_bytes());
+            if let Some(orientation) = self.orientation(&image.encoded) {
+                // The same file gives other pixels than where it is taken as it is stored.
+                digest.update(b"exif").update(&[orientation as u8]);
+            }
+            digest.update(&image.encoded);
         } else {
             digest.update(b"pixels");
             digest_pixels(&mut digest, image);

@@ -39,6 +39,7 @@ mod codec;
 mod dataset;
 mod digests;
 mod error;
+mod exif;
 mod files;
 mod fingerprint;
 mod formats;

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::{Fingerprint, Trust, VERSION};
+use crate::fingerprint::{DECODING, Fingerprint, Trust, VERSION};
 use crate::{Dataset, DatasetError};
 
 /// A file of `.logitcask/` in the dataset's folder, named by the names, lengths and modification times of the split's
@@ -35,7 +35,10 @@ impl Memory {
         let root = &dataset.spec.root;
         let mut key = blake3::Hasher::new();
         key.update(VERSION.as_bytes())
-            .update(&[dataset.channels.unwrap_or(0) as u8]);
+            .update(&[dataset.channels.unwrap_or(0) as u8, DECODING]);
+        if dataset.spec.exif {
+            key.update(b"exif");
+        }
         let mut newest_status = i64::MIN;
         for path in files.iter() {
             let metadata = fs::metadata(path).and_then(|data| Ok((data.modified()?, data)));

@@ -51,6 +51,10 @@ pub struct DataSpec {
     /// repeating the channel; colour images never become grey in silence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// Turn images upright as their EXIF orientation says, as PIL's `ImageOps.exif_transpose` does. Off, as in PIL's
+    /// `Image.open` and torchvision, they are taken as they are stored.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exif: bool,
     /// Parquet: the column of images, bytes or struct<bytes, path>, where it is not called `image` or `img`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
@@ -99,6 +103,7 @@ impl DataSpec {
             relabelled: false,
             n_classes: None,
             channels: None,
+            exif: false,
             image_column: None,
             label_column: None,
             synthetic: None,

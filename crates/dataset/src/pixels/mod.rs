@@ -380,6 +380,20 @@ fn swap_pixels(a: &mut Image, b: &mut Image) {
     std::mem::swap(&mut a.encoded, &mut b.encoded);
 }
 
+/// Grey pixels of two bytes, the upper first, to pixels of one, in place: what is above 255 becomes 255.
+pub(crate) fn clip_16_bits(image: &mut Image) {
+    let size = ImageSize {
+        channels: 1,
+        ..image.size()
+    };
+    let pixels = image.pixels_mut();
+    for i in 0..size.height * size.width {
+        let [upper, lower] = [pixels[2 * i], pixels[2 * i + 1]];
+        pixels[i] = if upper == 0 { lower } else { 255 };
+    }
+    image.reshape(size);
+}
+
 /// (H, W, C + 1) to (H, W, C), in place.
 pub(crate) fn drop_alpha(image: &mut Image) {
     let size = image.size();

@@ -7,8 +7,8 @@ use logitcask_cache::{
     CacheKey, Difference, Encoding, Found, LogitCache, Manifest, OpenOptions, PixelCheck,
 };
 use logitcask_dataset::{
-    Dataset, Fingerprint, ImageSize, Preprocess, Role, Trust, ViewFamily, ViewsSpec, input_size,
-    pixel_digests,
+    Dataset, Fingerprint, ImageSize, Interpolation, Pillow, Preprocess, Role, Trust, ViewFamily,
+    ViewsSpec, input_size, pixel_digests,
 };
 use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{ModelFile, TeacherSpec, cache_key};
@@ -599,6 +599,8 @@ pub fn student_preprocess(recipe: &Recipe) -> Outcome<Preprocess> {
     let mut spec = teacher.cloned().unwrap_or_default();
     // The teacher's resolution is its own affair.
     spec.size = None;
+    spec.interpolation = Interpolation::default();
+    spec.pillow = Pillow::default();
     if let Some(mean) = student.and_then(|student| student.mean.clone()) {
         spec.mean = mean;
     }

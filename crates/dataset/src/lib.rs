@@ -65,7 +65,7 @@ pub use error::{DatasetError, ImageError};
 pub use fingerprint::{Fingerprint, Trust};
 pub use formats::{FormatRow, format_keys, formats};
 pub use loader::Loader;
-pub use pixels::Step;
+pub use pixels::{Interpolation, Pillow, Resampling, Step};
 pub use preprocess::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
 pub use sample::{Image, ImageSize};
 pub use show::{contact_sheet, png, stack, write_npy, write_png};

@@ -3,7 +3,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::PixelLayout;
-use crate::{DatasetError, Image, ImageSize};
+use crate::pixels::is_default;
+use crate::{DatasetError, Image, ImageSize, Interpolation, Pillow, Resampling};
 
 /// How a model wants its pixels: `(x / 255 - mean) / std`, per channel. Teacher and student each have their own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,12 @@ pub struct PreprocessSpec {
     pub std: Vec<f32>,
     /// The model's own resolution: views of another one are resized to `size` x `size`.
     pub size: Option<u32>,
+    /// The filter that `size` resizes with.
+    #[serde(skip_serializing_if = "is_default")]
+    pub interpolation: Interpolation,
+    /// The order of passes that `size` resizes in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pillow: Pillow,
     /// Red first or blue first.
     pub channel_order: ChannelOrder,
     /// Whether the model sees 0..1 or 0..255, before mean and std.
@@ -66,7 +73,12 @@ impl PreprocessSpec {
                 .join(",")
         };
         if let Some(size) = self.size {
-            let _ = write!(text, "resize {size} bilinear; ");
+            let interpolation = self.interpolation.name();
+            let _ = write!(text, "resize {size} {interpolation}");
+            if self.pillow != Pillow::default() {
+                let _ = write!(text, " pillow {}", u32::from(self.pillow));
+            }
+            text.push_str("; ");
         }
         if let Some(channels) = self.channels {
             let _ = write!(text, "channels {channels}; ");
@@ -109,6 +121,15 @@ impl Preprocess {
         };
         if spec.size == Some(0) {
             return Err(wrong("size", "is 0: expected at least 1".into()));
+        }
+        for (key, is_set) in [
+            ("interpolation", !is_default(&spec.interpolation)),
+            ("pillow", !is_default(&spec.pillow)),
+        ] {
+            if is_set && spec.size.is_none() {
+                let found = "is given without `size`, so that nothing is resized by it";
+                return Err(wrong(key, found.into()));
+            }
         }
         let n = match (spec.mean.len(), spec.std.len()) {
             (0, n) | (n, 0) => n,
@@ -210,7 +231,12 @@ impl Preprocess {
     ) -> Result<(), DatasetError> {
         let wanted = self.output_size(image.size())?;
         if (wanted.height, wanted.width) != (image.size().height, image.size().width) {
-            crate::pixels::resize(image, wanted.height, wanted.width, scratch);
+            let resampling = Resampling {
+                interpolation: self.spec.interpolation,
+                pillow: self.spec.pillow,
+            };
+            let to = [wanted.height, wanted.width];
+            crate::pixels::resize(image, to, resampling, scratch);
         }
         match (image.size().channels, wanted.channels) {
             (1, 3) => crate::pixels::repeat_grey(image),

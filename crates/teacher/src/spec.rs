@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use logitcask_dataset::{ChannelOrder, PreprocessSpec, Scale};
+use logitcask_dataset::{ChannelOrder, Interpolation, Pillow, PreprocessSpec, Scale};
 use serde::{Deserialize, Serialize};
 
 /// One `[[teacher]]` of a recipe. Everything here describes the experiment; the machine is described by
@@ -66,6 +66,10 @@ struct Written {
     std: Vec<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    interpolation: Interpolation,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pillow: Pillow,
     #[serde(default)]
     channel_order: ChannelOrder,
     #[serde(default)]
@@ -100,6 +104,8 @@ impl From<Written> for TeacherSpec {
             mean,
             std,
             size,
+            interpolation,
+            pillow,
             channel_order,
             scale,
             channels,
@@ -112,6 +118,8 @@ impl From<Written> for TeacherSpec {
                 mean,
                 std,
                 size,
+                interpolation,
+                pillow,
                 channel_order,
                 scale,
                 channels,
@@ -136,6 +144,8 @@ impl From<TeacherSpec> for Written {
             mean,
             std,
             size,
+            interpolation,
+            pillow,
             channel_order,
             scale,
             channels,
@@ -146,6 +156,8 @@ impl From<TeacherSpec> for Written {
             mean,
             std,
             size,
+            interpolation,
+            pillow,
             channel_order,
             scale,
             channels,
@@ -161,6 +173,10 @@ impl From<TeacherSpec> for Written {
             chunk_rows: spec.chunk_rows,
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Half the bytes of f32, and the softened output moves by less than 1e-6.
@@ -239,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_teacher_is_read_and_written_alike() {
-        let text = "onnx = \"teachers/r56.onnx\"\nmean = [0.5]\nstd = [0.25]\nscale = \"byte\"\nprecision = \"f16\"\nclasses = [1, 0]\n";
+        let text = "onnx = \"teachers/r56.onnx\"\nmean = [0.5]\nstd = [0.25]\nsize = 24\ninterpolation = \"bicubic\"\npillow = 13\nscale = \"byte\"\nprecision = \"f16\"\nclasses = [1, 0]\n";
         let spec: TeacherSpec = toml::from_str(text).unwrap();
         assert_eq!(
             (spec.title().as_str(), spec.precision, spec.preprocess.scale),

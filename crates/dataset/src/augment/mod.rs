@@ -38,7 +38,7 @@ pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
     },
     AugmentRow {
         name: "random_resized_crop",
-        summary: "size, scale = [0.08, 1], ratio = [3/4, 4/3], reduced = false: a window of random area and shape, resized; reduced: JPEGs are decoded at 1/2, 1/4 or 1/8 where the window allows it",
+        summary: "size, scale = [0.08, 1], ratio = [3/4, 4/3], interpolation = \"bilinear\", pillow = 12, reduced = false: a window of random area and shape, resized (interpolation and pillow as in `resize`); reduced: JPEGs are decoded at 1/2, 1/4 or 1/8 where the window allows it",
         build: random_resized_crop::build,
     },
     AugmentRow {
@@ -73,7 +73,7 @@ pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
     },
     AugmentRow {
         name: "resize",
-        summary: "size: the shorter side becomes `size`; nothing random",
+        summary: "size, crop_pct = 1, interpolation = \"bilinear\" (or bicubic, lanczos, nearest, box, hamming), pillow = 12 (or 13: its order of passes): the shorter side becomes floor(size / crop_pct), as in timm's evaluation before a `center_crop` of `size`; nothing random",
         build: resize::build,
     },
     AugmentRow {

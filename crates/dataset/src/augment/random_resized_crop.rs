@@ -2,7 +2,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Augment, Built, Choice, canonical, parse, refuse, uniform};
-use crate::{ImageSize, Step};
+use crate::pixels::is_default;
+use crate::{ImageSize, Interpolation, Pillow, Resampling, Step};
 
 /// torchvision's `RandomResizedCrop(size, scale, ratio)`: a window of random area and shape, resized. Up to ten windows
 /// are tried, two draws each, and two more for the place of the first that fits; then the largest central window of a
@@ -19,6 +20,11 @@ struct RandomResizedCrop {
     /// resolution. Faster, and other pixels: a little softer ones. Absent from the canonical form where it is off, so that it moves no old key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     reduced: bool,
+    /// Absent from the canonical form where it is the default, as `pillow` is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    interpolation: Interpolation,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pillow: Pillow,
 }
 
 fn whole() -> [f64; 2] {
@@ -88,6 +94,10 @@ impl Augment for RandomResizedCrop {
                 width: width as u32,
                 size: self.size,
                 reduced: self.reduced,
+                resampling: Resampling {
+                    interpolation: self.interpolation,
+                    pillow: self.pillow,
+                },
             });
         };
         let log_ratio = self.ratio.map(libm::log);

@@ -18,6 +18,7 @@ mod resize;
 
 pub(crate) use affine::rotation;
 pub(crate) use mix::{blend as mix_blend, paste as mix_paste};
+pub use resize::{Interpolation, Pillow, Resampling};
 
 /// One pixel operation of a [`View`](crate::View), with every parameter decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,12 +42,15 @@ pub enum Step {
     },
     /// Left becomes right.
     HorizontalFlip,
-    /// Antialiased bilinear resizing.
+    /// The whole image, resized.
     Resize {
         /// Rows of the result.
         height: u32,
         /// Columns of the result.
         width: u32,
+        /// How.
+        #[serde(default, skip_serializing_if = "is_default")]
+        resampling: Resampling,
     },
     /// A window of the image, resized.
     ResizedCrop {
@@ -64,6 +68,9 @@ pub enum Step {
         /// theirs.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         reduced: bool,
+        /// How.
+        #[serde(default, skip_serializing_if = "is_default")]
+        resampling: Resampling,
     },
     /// Black at 0, unchanged at 1.
     Brightness(f32),
@@ -148,19 +155,15 @@ pub(crate) fn apply_all(
                 height,
                 width,
                 size,
+                resampling,
                 ..
             },
             rest @ ..,
         ] => {
             let window = [*top, *left, *height, *width].map(|n| n as usize);
-            resize::resize_window(
-                original,
-                window,
-                *size as usize,
-                *size as usize,
-                image,
-                &mut scratch.resize,
-            );
+            let to = [*size as usize; 2];
+            let buffers = &mut scratch.resize;
+            resize::resize_window(original, window, to, *resampling, image, buffers);
             rest
         }
         steps => {
@@ -214,6 +217,7 @@ impl Part {
                 width,
                 size,
                 reduced,
+                ..
             } => {
                 // A reduced window may have 7 tenths of the result's resolution, the rest being interpolated: of crops
                 // to 224 from images of 500 x 375, hardly any would be reduced otherwise.
@@ -273,14 +277,16 @@ pub(crate) fn apply_to_part(
             height,
             width,
             size,
+            resampling,
             ..
         } => {
             // The window's edges may lie between the pixels of the reduced image.
             let reduced = |n: u32| f64::from(n) / part.reduction as f64;
             let rows = [reduced(top) - part_top as f64, reduced(height)];
             let columns = [reduced(left) - part_left as f64, reduced(width)];
-            let size = [size as usize; 2];
-            resize::resize_box(decoded, rows, columns, size, image, &mut scratch.resize);
+            let to = [size as usize; 2];
+            let buffers = &mut scratch.resize;
+            resize::resize_box(decoded, [rows, columns], to, resampling, image, buffers);
         }
         // A part is taken of these two only.
         _ => return,
@@ -312,26 +318,27 @@ pub(crate) fn apply(step: &Step, image: &mut Image, scratch: &mut Scratch) {
             swap_pixels(image, &mut scratch.image);
         }
         Step::HorizontalFlip => crop::flip(image),
-        Step::Resize { height, width } => resize(image, height as usize, width as usize, scratch),
+        Step::Resize {
+            height,
+            width,
+            resampling,
+        } => resize(
+            image,
+            [height as usize, width as usize],
+            resampling,
+            scratch,
+        ),
         Step::ResizedCrop {
             top,
             left,
             height,
             width,
             size,
+            resampling,
             ..
         } => {
             let window = [top, left, height, width].map(|n| n as usize);
-            let size = size as usize;
-            resize::resize_window(
-                image,
-                window,
-                size,
-                size,
-                &mut scratch.image,
-                &mut scratch.resize,
-            );
-            swap_pixels(image, &mut scratch.image);
+            resize_window(image, window, [size as usize; 2], resampling, scratch);
         }
         Step::Brightness(factor) => blend::brightness(image, factor),
         Step::Contrast(factor) => blend::contrast(image, factor),
@@ -359,19 +366,40 @@ pub(crate) fn apply(step: &Step, image: &mut Image, scratch: &mut Scratch) {
     }
 }
 
-/// Resizes `image` to `height` x `width`, in place.
-pub(crate) fn resize(image: &mut Image, height: usize, width: usize, scratch: &mut Scratch) {
+/// Resizes `image` to [height, width], in place.
+pub(crate) fn resize(
+    image: &mut Image,
+    to: [usize; 2],
+    resampling: Resampling,
+    scratch: &mut Scratch,
+) {
     let size = image.size();
-    let whole = [0, 0, size.height, size.width];
-    resize::resize_window(
+    resize_window(
         image,
-        whole,
-        height,
-        width,
-        &mut scratch.image,
-        &mut scratch.resize,
+        [0, 0, size.height, size.width],
+        to,
+        resampling,
+        scratch,
     );
-    swap_pixels(image, &mut scratch.image);
+}
+
+fn resize_window(
+    image: &mut Image,
+    window: [usize; 4],
+    to: [usize; 2],
+    resampling: Resampling,
+    scratch: &mut Scratch,
+) {
+    let Scratch {
+        image: into,
+        resize: buffers,
+    } = scratch;
+    resize::resize_window(image, window, to, resampling, into, buffers);
+    swap_pixels(image, into);
+}
+
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Exchanges two images and leaves each its encoded bytes, so that an image decoded once keeps its buffer.

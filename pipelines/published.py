@@ -194,7 +194,7 @@ def cifar100(teacher, student, accuracy, alone, method, value, source):
     lr = 0.01 if zoo in LIGHT else 0.025 if two_view else 0.05
     epochs = (960 if student == "ShuffleNetV2" else 480) if two_view else 240
     if two_view:
-        strong = CIFAR_AUGMENT + ', { name = "rand_augment", n_ops = 2, magnitude = 10 }'
+        strong = CIFAR_AUGMENT + ', { name = "fixmatch_rand_augment" }'
         remark += ("\n" if remark else "") + (
             f"The published runs used {epochs} epochs and a new strong view in each of them: not to be compared with the\n"
             "240 epochs of the other methods. 16 strong views stand for theirs here.")

@@ -14,6 +14,7 @@ use crate::{DatasetError, ImageSize, Step};
 
 mod center_crop;
 mod color_jitter;
+mod fixmatch;
 mod horizontal_flip;
 mod mix;
 mod operations;
@@ -57,8 +58,13 @@ pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
         build: trivial_augment::build,
     },
     AugmentRow {
+        name: "fixmatch_rand_augment",
+        summary: "n_ops = 2, cutout = 0.5: so many random operations of any strength, then a square of up to that part of the width becomes grey; MLKD's strong view",
+        build: fixmatch::build,
+    },
+    AugmentRow {
         name: "random_erasing",
-        summary: "p = 0.5, scale = [0.02, 0.33], ratio = [0.3, 3.3], value = 0: a rectangle becomes one colour",
+        summary: "p = 0.5, scale = [0.02, 0.33], ratio = [0.3, 3.3], value = 0: a rectangle becomes one colour, a byte or three; or mean = [0.485, 0.456, 0.406]: the nearest bytes to a model's mean, which is torchvision's and timm's value of 0 after normalisation",
         build: random_erasing::build,
     },
     AugmentRow {

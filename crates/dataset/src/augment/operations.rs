@@ -77,20 +77,65 @@ pub(super) fn draw(
     });
 }
 
-/// torch's `linspace(start, end, 31)[bin]`: in single precision, from the nearer end.
+/// torch's `linspace(start, end, 31)[bin]` on a processor with AVX2: in single precision, from the nearer end, product and
+/// sum rounded once.
 fn linspace(start: f64, end: f64, bin: u32) -> f64 {
     let (start, end) = (start as f32, end as f32);
     let step = (end - start) / (N_BINS - 1) as f32;
     let value = if bin < N_BINS / 2 {
-        start + step * bin as f32
+        step.mul_add(bin as f32, start)
     } else {
-        end - step * (N_BINS - 1 - bin) as f32
+        (-step).mul_add((N_BINS - 1 - bin) as f32, end)
     };
     value.into()
+}
+
+/// `options` as part of the identity of an augmentation that takes this one of the bins, or any. Bins of the upper half
+/// were rounded twice once, and are up to a pixel of translation away from that.
+pub(super) fn identity(options: String, bin: Option<u32>) -> String {
+    match bin {
+        Some(bin) if bin < N_BINS / 2 || bin == N_BINS - 1 => options,
+        _ => options + " bins=2",
+    }
 }
 
 /// Bits taken away at `bin`: rounded half to even, in single precision.
 fn posterized(reach: f64, bin: u32) -> u8 {
     let bin_per_bit = (f64::from(N_BINS - 1) / reach) as f32;
     (bin as f32 / bin_per_bit).round_ties_even() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bits of `torch.linspace(0.0, end, 31)` where a second rounding would give others. The first is 15.999999, which a
+    /// translation cuts off to 15 pixels; it was 16 here.
+    #[test]
+    fn bins_are_torchs() {
+        for (end, bin, bits) in [
+            (32.0, 15, 0x417f_ffff),
+            (32.0, 17, 0x4191_1111),
+            (32.0, 24, 0x41cc_cccd),
+            (0.99, 19, 0x3f20_8313),
+            (0.99, 25, 0x3f53_3333),
+            (0.9, 20, 0x3f19_9999),
+        ] {
+            let found = linspace(0.0, end, bin) as f32;
+            assert_eq!(found.to_bits(), bits, "{end} {bin}: {found}");
+        }
+    }
+
+    #[test]
+    fn only_what_takes_changed_bins_has_another_identity() {
+        for (bin, changed) in [
+            (Some(9), false),
+            (Some(15), true),
+            (Some(30), false),
+            (None, true),
+        ] {
+            let identity = identity("{}".into(), bin);
+            assert_eq!(identity == "{} bins=2", changed, "{bin:?} {identity}");
+        }
+    }
 }

@@ -42,7 +42,7 @@ pub(super) fn build(options: Map<String, Value>) -> Built {
 
 impl Augment for RandAugment {
     fn options(&self) -> String {
-        canonical(self)
+        operations::identity(canonical(self), Some(self.magnitude))
     }
 
     fn n_elements(&self, _: ImageSize) -> Option<u64> {

@@ -4,8 +4,10 @@ use serde_json::{Map, Value};
 use super::{Augment, Built, Choice, canonical, parse, refuse, uniform};
 use crate::{ImageSize, Step};
 
-/// torchvision's `RandomErasing(p, scale, ratio, value)`. There it comes after normalisation, where a value of 0 means
-/// the mean colour; here it comes before, so `value` is a colour: one byte, or one per channel.
+/// torchvision's `RandomErasing(p, scale, ratio, value)`. There, and in timm, it comes after normalisation, where a value of
+/// 0 means the mean colour; here it comes before, so `value` is a colour: one byte, or one per channel. `mean`, in the words
+/// of a model's preprocessing (0 to 1), stands for their value of 0: the nearest bytes. It is said here once more because a
+/// view does not know which of several teachers, or the student, will look at it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RandomErasing {
@@ -17,6 +19,9 @@ struct RandomErasing {
     ratio: [f64; 2],
     #[serde(default)]
     value: Colour,
+    /// In the canonical form it is the `value` that comes of it.
+    #[serde(default, skip_serializing)]
+    mean: Option<Vec<f64>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,7 +50,8 @@ fn ratio() -> [f64; 2] {
 }
 
 pub(super) fn build(options: Map<String, Value>) -> Built {
-    let erasing: RandomErasing = parse(options)?;
+    let has_value = options.contains_key("value");
+    let mut erasing: RandomErasing = parse(options)?;
     if !(0.0..=1.0).contains(&erasing.p) {
         return refuse(format!("`p` is {}: expected 0 to 1", erasing.p));
     }
@@ -61,7 +67,26 @@ pub(super) fn build(options: Map<String, Value>) -> Built {
             "`ratio` is [{low}, {high}]: expected [low, high] above 0"
         ));
     }
+    if let Some(mean) = erasing.mean.take() {
+        erasing.value = mean_colour(&mean, has_value)?;
+    }
     Ok(Box::new(erasing))
+}
+
+/// The bytes nearest to a mean.
+fn mean_colour(mean: &[f64], has_value: bool) -> Result<Colour, serde_json::Error> {
+    if has_value {
+        return refuse("`mean` and `value` are both given: expected one of them".into());
+    }
+    let byte = |share: f64| (share * 255.0).round_ties_even() as u8;
+    match *mean {
+        _ if !mean.iter().all(|share| (0.0..=1.0).contains(share)) => refuse(format!(
+            "`mean` is {mean:?}: expected numbers from 0 to 1, as in `[[teacher]]`"
+        )),
+        [grey] => Ok(Colour::Grey(byte(grey))),
+        [red, green, blue] => Ok(Colour::Rgb([red, green, blue].map(byte))),
+        _ => refuse(format!("`mean` has {} values: expected 1 or 3", mean.len())),
+    }
 }
 
 impl Augment for RandomErasing {

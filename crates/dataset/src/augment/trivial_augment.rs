@@ -19,7 +19,7 @@ pub(super) fn build(options: Map<String, Value>) -> Built {
 
 impl Augment for TrivialAugment {
     fn options(&self) -> String {
-        canonical(self)
+        operations::identity(canonical(self), None)
     }
 
     fn n_elements(&self, _: ImageSize) -> Option<u64> {

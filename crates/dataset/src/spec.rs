@@ -68,7 +68,7 @@ pub struct DataSpec {
     /// Take a split although files of its numbered set are missing.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_missing_shards: bool,
-    /// EMNIST: set its images upright, which lie transposed in their files. torchvision and TensorFlow Datasets leave them
+    /// EMNIST: set its images upright, which lie transposed in their files. torchvision leaves them
     /// so, and so do we where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transpose: Option<bool>,

@@ -1,7 +1,7 @@
 //! EMNIST (Cohen et al. 2017): six sets of handwritten digits and letters under names of their own, as idx files:
 //! `emnist-<set>-<train|test>-images-idx3-ubyte`, plain or gzipped. A split is named by both: `balanced-train`.
 //!
-//! Every image lies transposed in its file. torchvision and TensorFlow Datasets pass it on so, and teachers were trained on
+//! Every image lies transposed in its file. torchvision passes it on so, and teachers were trained on
 //! that; `transpose = true` sets it upright.
 
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub(super) fn open(spec: &DataSpec, split: &SplitSpec) -> Result<Opened, Dataset
     let mut opened = idx.opened(spec, labels, names(set), spec.transpose == Some(true))?;
     if spec.transpose.is_none() {
         opened.notes.push(
-            "images lie transposed, as torchvision and TensorFlow Datasets give them; `data.transpose = true` sets them upright, `false` silences this".into(),
+            "images lie transposed, as torchvision gives them; `data.transpose = true` sets them upright, `false` silences this".into(),
         );
     }
     Ok(opened)

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("philox", &[]),
     ("durable", &[]),
-    ("dataset", &["philox", "durable"]),
+    ("jpeg", &[]),
+    ("dataset", &["philox", "durable", "jpeg"]),
     ("cache", &["philox", "durable"]),
     ("losses", &["philox", "durable"]),
     ("layers", &["philox", "durable"]),

@@ -5,11 +5,11 @@
 
 use std::io::Cursor;
 
+use logitcask_jpeg::{self as jpeg, Refusal};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
-use crate::jpeg::{self, Refusal};
 use crate::pixels::{clip_16_bits, drop_alpha, repeat_grey};
 use crate::{Image, ImageError, ImageSize};
 

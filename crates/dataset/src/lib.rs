@@ -43,7 +43,6 @@ mod exif;
 mod files;
 mod fingerprint;
 mod formats;
-mod jpeg;
 mod loader;
 mod memory;
 mod pixels;

@@ -44,7 +44,7 @@ pub struct Image {
     /// Scratch of `Dataset::decode`: the file's bytes before decoding.
     pub(crate) encoded: Vec<u8>,
     /// Scratch of the JPEG decoder.
-    pub(crate) jpeg: crate::jpeg::Buffers,
+    pub(crate) jpeg: logitcask_jpeg::Buffers,
 }
 
 impl Image {
@@ -70,7 +70,7 @@ impl Image {
             channels,
             pixels,
             encoded: Vec::new(),
-            jpeg: crate::jpeg::Buffers::default(),
+            jpeg: logitcask_jpeg::Buffers::default(),
         }
     }
 

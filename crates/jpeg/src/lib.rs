@@ -19,7 +19,7 @@ use transform::{dc_value, full_block, half_block, quarter_block};
 
 /// Why there are no pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// A kind of JPEG that is not decoded here.
     Other,
     /// The file is damaged, in these words.
@@ -29,9 +29,11 @@ pub(crate) enum Refusal {
 use Refusal::{Damaged, Other};
 
 /// What a file's headers say, up to its first scan.
-pub(crate) struct Header {
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+pub struct Header {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
     components: Vec<Component>,
     is_progressive: bool,
     tables: Tables,
@@ -77,7 +79,7 @@ struct ScanComponent {
 
 impl Header {
     /// Reads everything before the first scan's data.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Refusal> {
+    pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut header = Self {
             height: 0,
             width: 0,
@@ -121,7 +123,7 @@ impl Header {
     }
 
     /// 1 (grey) or 3.
-    pub(crate) fn channels(&self) -> usize {
+    pub fn channels(&self) -> usize {
         self.components.len()
     }
 
@@ -305,7 +307,7 @@ impl Scan {
 
 /// Memory of a decoding, kept from image to image.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Buffers {
+pub struct Buffers {
     planes: [Plane; 3],
     rows: [Vec<u8>; 3],
     sums: Vec<u16>,
@@ -369,7 +371,7 @@ impl Header {
     }
 
     /// The size of the image at 1/`reduction` of its resolution.
-    pub(crate) fn reduced(&self, reduction: usize) -> [usize; 2] {
+    pub fn reduced(&self, reduction: usize) -> [usize; 2] {
         [
             self.height.div_ceil(reduction),
             self.width.div_ceil(reduction),
@@ -381,7 +383,7 @@ impl Header {
 /// of that resolution. Writes (height, width, channels) to `out`.
 ///
 /// `reduction` is 1, 2, 4 or 8. The reduced image has `height.div_ceil(reduction)` rows, and columns likewise.
-pub(crate) fn decode(
+pub fn decode(
     bytes: &[u8],
     header: &Header,
     reduction: usize,
@@ -696,7 +698,7 @@ mod tests {
 
     /// The JPEG files of the fixture that are decoded here, with what PIL makes of them: (name, reduction, file, pixels).
     fn fixture() -> Vec<(String, usize, Vec<u8>, Vec<u8>)> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dataset/tests/fixtures");
         let blob = fs::read(folder.join("pixels.bin")).unwrap();
         let json = fs::read(folder.join("pixels.json")).unwrap();
         let document: Value = serde_json::from_slice(&json).unwrap();

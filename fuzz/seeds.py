@@ -28,6 +28,10 @@ for case in json.loads((FIXTURES / "pixels.json").read_text())["encoded"]:
     place = case["file"]
     images[case["name"]] = blob[place["offset"]:place["offset"] + place["bytes"]]
     seed("decode_image", case["name"], images[case["name"]])
+    if case["name"].startswith("jpeg"):
+        seed("decode_jpeg", case["name"], images[case["name"]])
+for path in (ROOT / "crates/jpeg/tests/cases").glob("*.jpg"):
+    seed("decode_jpeg", path.stem, path.read_bytes())
 
 seed("open_cifar", "two_records", b"".join(bytes([label]) + bytes(range(256)) * 12 for label in (3, 9)))
 seed("open_cifar", "fine_labels", bytes([1, 77]) + bytes(3072))

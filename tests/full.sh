@@ -10,10 +10,13 @@ binary="${CARGO_TARGET_DIR:-target}/release/logitcask"
 
 python=.runtime/python/bin/python
 [ -x "$python" ] || python3 -m venv .runtime/python
-"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20" datasets tensorboard onnx
+"$python" -m pip install --quiet numpy pandas polars duckdb "pyarrow>=20" datasets tensorboard onnx "pillow>=12"
 
 echo "== long runs: hundreds of kills, and a reader written from the format page"
 LOGITCASK_FULL=1 LOGITCASK_PYTHON="$PWD/$python" LOGITCASK_ONNX_DIR="$work/zoo" cargo test --release --workspace
+
+echo "== 20,000 drawn JPEGs, whole and reduced, against Pillow"
+"$python" tests/jpeg_sweep.py 20000
 
 echo "== a capture and a run to look at"
 cargo build --release --bin logitcask

@@ -370,14 +370,14 @@ impl Scratch {
         keeps_whole: bool,
     ) -> Result<bool, DatasetError> {
         let bad = |source| dataset.bad(sample, source);
-        // A window may lie clear of the damage. The whole of a bad image is decoded, to say again what is wrong with it.
-        let keeps_whole = keeps_whole || dataset.is_bad(sample);
         if dataset.fetch(sample, &mut self.original)? == Fetched::Pixels {
             return self.apply_steps(family, sample, view).map(|()| true);
         }
         let max_pixels = dataset.reading().max_pixels;
-        // A window of an image that is to be turned lies elsewhere in the file: such an image is decoded as a whole.
+        // A window of an image that is to be turned lies elsewhere in the file: such an image is decoded as a whole. So is a
+        // bad one, to say again what is wrong with it: the window may lie clear of the damage.
         if family.begins_with_window()
+            && !dataset.is_bad(sample)
             && dataset.orientation(&self.original.encoded).is_none()
             && let Some(partial) = Partial::of(&self.original.encoded, max_pixels).map_err(bad)?
         {
@@ -391,17 +391,10 @@ impl Scratch {
                 let decoded =
                     partial.decode(&encoded, channels, part.reduction, part.window, image);
                 self.original.encoded = encoded;
-                if decoded.map_err(bad)? {
-                    let (steps, original) = (&self.view.steps, &self.original);
-                    pixels::apply_to_part(
-                        steps,
-                        original,
-                        &part,
-                        &mut self.image,
-                        &mut self.pixels,
-                    );
-                    return Ok(false);
-                }
+                decoded.map_err(bad)?;
+                let (steps, original) = (&self.view.steps, &self.original);
+                pixels::apply_to_part(steps, original, &part, &mut self.image, &mut self.pixels);
+                return Ok(false);
             }
         }
         dataset.decode_fetched(&mut self.original).map_err(bad)?;

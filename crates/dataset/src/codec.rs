@@ -5,11 +5,6 @@
 
 use std::io::Cursor;
 
-use logitcask_jpeg::{self as jpeg, Refusal};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-
 use crate::pixels::{clip_16_bits, drop_alpha, repeat_grey};
 use crate::{Image, ImageError, ImageSize};
 
@@ -80,6 +75,25 @@ pub(crate) fn decode(bytes: &[u8], how: Reading, image: &mut Image) -> Result<()
         Codec::WebP => decode_webp(bytes, how.max_pixels, image)?,
     }
     to_channels(how.channels, image)
+}
+
+/// The size of an image of which every part can be decoded, as [`decode`] would bring it. Pixels are made in `image` only
+/// where there is no other way to know.
+pub(crate) fn check(
+    bytes: &[u8],
+    how: Reading,
+    image: &mut Image,
+) -> Result<ImageSize, ImageError> {
+    if Codec::of(bytes)? != Codec::Jpeg {
+        decode(bytes, how, image)?;
+        return Ok(image.size());
+    }
+    let header = jpeg_header(bytes, how.max_pixels)?;
+    if (how.channels, header.channels()) == (Some(1), 3) {
+        return Err(ImageError::Colour);
+    }
+    logitcask_jpeg::check(bytes, &mut image.jpeg).map_err(ImageError::Jpeg)?;
+    Ok(Partial { header }.size(how.channels))
 }
 
 fn to_channels(channels: Option<usize>, image: &mut Image) -> Result<(), ImageError> {
@@ -166,24 +180,17 @@ fn with_end(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// A JPEG that a part of can be decoded, at a fraction of its resolution.
 pub(crate) struct Partial {
-    header: jpeg::Header,
+    header: logitcask_jpeg::Header,
 }
 
 impl Partial {
-    /// None where only the whole image can be had: other codecs, and rare kinds of JPEG.
+    /// None where only the whole image can be had: other codecs.
     pub(crate) fn of(bytes: &[u8], max_pixels: u64) -> Result<Option<Self>, ImageError> {
         if Codec::of(bytes)? != Codec::Jpeg {
             return Ok(None);
         }
-        check_end(bytes)?;
-        match jpeg::Header::read(bytes) {
-            Ok(header) => {
-                checked_size(header.width as u64, header.height as u64, max_pixels)?;
-                Ok(Some(Self { header }))
-            }
-            Err(Refusal::Other) => Ok(None),
-            Err(Refusal::Damaged(why)) => Err(ImageError::Jpeg(why.into())),
-        }
+        let header = jpeg_header(bytes, max_pixels)?;
+        Ok(Some(Self { header }))
     }
 
     /// The size of the whole image, as [`decode`] would bring it to `channels`.
@@ -200,8 +207,7 @@ impl Partial {
         self.header.reduced(reduction)
     }
 
-    /// Decodes the window [top, left, height, width] of the reduced image. False where it turned out that only the whole
-    /// image can be had.
+    /// Decodes the window [top, left, height, width] of the reduced image.
     pub(crate) fn decode(
         &self,
         bytes: &[u8],
@@ -209,7 +215,7 @@ impl Partial {
         reduction: usize,
         window: [usize; 4],
         image: &mut Image,
-    ) -> Result<bool, ImageError> {
+    ) -> Result<(), ImageError> {
         let size = ImageSize {
             height: window[2],
             width: window[3],
@@ -217,91 +223,27 @@ impl Partial {
         };
         let mut buffers = std::mem::take(&mut image.jpeg);
         let out = image.reshape(size);
-        let decoded = jpeg::decode(bytes, &self.header, reduction, window, out, &mut buffers);
+        let decoded = self
+            .header
+            .decode(bytes, reduction, window, out, &mut buffers);
         image.jpeg = buffers;
-        match decoded {
-            Ok(()) => to_channels(channels, image).map(|()| true),
-            Err(Refusal::Other) => Ok(false),
-            Err(Refusal::Damaged(why)) => Err(ImageError::Jpeg(why.into())),
-        }
+        decoded.map_err(ImageError::Jpeg)?;
+        to_channels(channels, image)
     }
 }
 
 fn decode_jpeg(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), ImageError> {
-    if let Some(partial) = Partial::of(bytes, max_pixels)? {
-        let [height, width] = partial.reduced(1);
-        if partial.decode(bytes, None, 1, [0, 0, height, width], image)? {
-            return Ok(());
-        }
-    }
-    let (mut decoder, (width, height)) = jpeg_decoder(bytes, max_pixels)?;
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let (wanted, channels) = if grey {
-        (ColorSpace::Luma, 1)
-    } else {
-        (ColorSpace::RGB, 3)
+    let partial = Partial {
+        header: jpeg_header(bytes, max_pixels)?,
     };
-    decoder.set_options(jpeg_options().jpeg_set_out_colorspace(wanted));
-    let size = ImageSize {
-        height,
-        width,
-        channels,
-    };
-    decoder.decode_into(image.reshape(size)).map_err(jpeg_error)
+    let [height, width] = partial.reduced(1);
+    partial.decode(bytes, None, 1, [0, 0, height, width], image)
 }
 
-type JpegDecoder<'a> = zune_jpeg::JpegDecoder<ZCursor<&'a [u8]>>;
-
-/// A decoder that has read the headers, and the size they state.
-fn jpeg_decoder(
-    bytes: &[u8],
-    max_pixels: u64,
-) -> Result<(JpegDecoder<'_>, (usize, usize)), ImageError> {
-    check_end(bytes)?;
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), jpeg_options());
-    decoder.decode_headers().map_err(jpeg_error)?;
-    let (width, height) = decoder.dimensions().unwrap_or((0, 0));
-    let size = checked_size(width as u64, height as u64, max_pixels)?;
-    Ok((decoder, size))
-}
-
-fn jpeg_options() -> DecoderOptions {
-    DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(u16::MAX.into())
-        .set_max_height(u16::MAX.into())
-}
-
-fn jpeg_error(error: zune_jpeg::errors::DecodeErrors) -> ImageError {
-    ImageError::Jpeg(format!("{error:?}"))
-}
-
-/// Decoders fill the rest of a file that is cut off with grey, as browsers do. A teacher must not see that.
-fn check_end(bytes: &[u8]) -> Result<(), ImageError> {
-    if ends_after_scan(bytes) {
-        return Ok(());
-    }
-    let why = "it is cut off: no end-of-image marker after the scan";
-    Err(ImageError::Jpeg(why.into()))
-}
-
-/// Whether an end-of-image marker follows the start of the (first) scan. Entropy-coded data never hold one, and the
-/// thumbnail inside an EXIF segment, which does end in one, lies before the scan.
-fn ends_after_scan(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
-        match marker {
-            0xFF => at += 1, // padding
-            0xDA => {
-                return bytes[at..]
-                    .windows(2)
-                    .rev()
-                    .any(|pair| pair == [0xFF, 0xD9]);
-            }
-            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
-        }
-    }
-    false
+fn jpeg_header(bytes: &[u8], max_pixels: u64) -> Result<logitcask_jpeg::Header, ImageError> {
+    let header = logitcask_jpeg::Header::read(bytes).map_err(ImageError::Jpeg)?;
+    checked_size(header.width as u64, header.height as u64, max_pixels)?;
+    Ok(header)
 }
 
 fn decode_webp(bytes: &[u8], max_pixels: u64, image: &mut Image) -> Result<(), ImageError> {

@@ -346,8 +346,8 @@ pub enum ImageError {
     #[error("not a valid PNG")]
     Png(#[source] png::DecodingError),
     /// The JPEG decoder refused.
-    #[error("not a valid JPEG: {0}")]
-    Jpeg(String),
+    #[error(transparent)]
+    Jpeg(logitcask_jpeg::Error),
     /// The WebP decoder refused.
     #[error("not a valid WebP")]
     WebP(#[source] image_webp::DecodingError),

@@ -193,24 +193,29 @@ impl Dataset {
         image: &mut Image,
     ) -> Result<([u8; 32], ImageSize), FetchError> {
         let fetched = self.opened.source.fetch(index, image)?;
-        if fetched == Fetched::Encoded {
-            self.decode_fetched(image)?;
-        }
         let mut digest = blake3::Hasher::new();
-        if fetched == Fetched::Encoded && !codec::is_lossless(&image.encoded) {
-            digest
-                .update(b"file")
-                .update(&(image.size().channels as u32).to_le_bytes());
-            if let Some(orientation) = self.orientation(&image.encoded) {
-                // The same file gives other pixels than where it is taken as it is stored.
-                digest.update(b"exif").update(&[orientation as u8]);
+        if fetched == Fetched::Pixels || codec::is_lossless(&image.encoded) {
+            if fetched == Fetched::Encoded {
+                self.decode_fetched(image)?;
             }
-            digest.update(&image.encoded);
-        } else {
             digest.update(b"pixels");
             digest_pixels(&mut digest, image);
+            return Ok((digest.finalize().into(), image.size()));
         }
-        Ok((digest.finalize().into(), image.size()))
+        let encoded = std::mem::take(&mut image.encoded);
+        let checked = codec::check(&encoded, self.reading(), image);
+        image.encoded = encoded;
+        let mut size = checked?;
+        digest
+            .update(b"file")
+            .update(&(size.channels as u32).to_le_bytes());
+        if let Some(orientation) = self.orientation(&image.encoded) {
+            // The same file gives other pixels than where it is taken as it is stored.
+            digest.update(b"exif").update(&[orientation as u8]);
+            size = orientation.size(size);
+        }
+        digest.update(&image.encoded);
+        Ok((digest.finalize().into(), size))
     }
 
     fn refuse_bad(&self, bad: &[u32]) -> Result<(), DatasetError> {

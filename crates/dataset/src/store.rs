@@ -15,7 +15,7 @@ use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
 
 const MAGIC: &[u8; 8] = b"LCPIXEL1";
 /// A change of decoder may change lossy pixels: part of the file's name.
-const DECODERS: &str = "png0.18-jpeg1-zune0.5-webp0.2";
+const DECODERS: &str = "png0.18-jpeg2-webp0.2";
 const ENTRY: usize = 20;
 
 impl Dataset {

@@ -451,7 +451,7 @@ fn what_is_wrong_says_so() {
     );
 }
 
-/// The colour JPEGs of the fixture; CMYK, the first, is the one that only decodes as a whole.
+/// The colour JPEGs of the fixture, CMYK first.
 fn jpeg_folder() -> (tempfile::TempDir, Dataset) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let blob = fs::read(fixtures.join("pixels.bin")).unwrap();

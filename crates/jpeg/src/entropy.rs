@@ -1,13 +1,14 @@
 //! Entropy-coded data: Huffman tables, bits, and the blocks of a sequential scan.
 
-use super::Refusal::{self, Damaged};
+use crate::error::Error::{self, Damaged};
+use crate::header::next_marker;
 
 /// Codes up to this many bits are looked up at once.
 const LOOK: u32 = 10;
 
 /// A Huffman table made ready for looking up.
 #[derive(Clone)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// By the next `LOOK` bits: length of the code and its symbol; length 0 where the code is longer.
     short: Vec<(u8, u8)>,
     /// By the next `LOOK` bits, where a code and the bits of its value both fit: (value, bits in all, run); 0 bits
@@ -21,7 +22,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(counts: &[u8], symbols: &[u8], is_ac: bool) -> Option<Self> {
+    /// From the number of codes of each length and the symbols in order. None where there can be no such table.
+    pub(crate) fn new(counts: &[u8; 16], symbols: &[u8], is_ac: bool) -> Option<Self> {
+        // Differences of first coefficients have at most 15 bits.
+        if symbols.len() > 256 || !is_ac && symbols.iter().any(|&symbol| symbol > 15) {
+            return None;
+        }
         let mut table = Self {
             short: vec![(0, 0); 1 << LOOK],
             values: Vec::new(),
@@ -33,12 +39,13 @@ impl Table {
         for length in 1..=16 {
             let n = usize::from(counts[length - 1]);
             table.offsets[length] = at as i32 - code as i32;
-            if code as usize + n > 1 << length {
+            // No code may be all ones; the lengths without codes cannot be full.
+            if n > 0 && code as usize + n >= 1 << length {
                 return None;
             }
             if length as u32 <= LOOK {
                 let spread = 1 << (LOOK - length as u32);
-                for symbol in &symbols[at..at + n] {
+                for symbol in symbols.get(at..at + n)? {
                     let start = (code as usize) * spread;
                     table.short[start..start + spread].fill((length as u8, *symbol));
                     code += 1;
@@ -76,7 +83,7 @@ fn extend(bits: u32, size: u32) -> i32 {
 }
 
 /// Bits of entropy-coded data.
-pub(super) struct Bits<'a> {
+pub(crate) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
     /// The next bits, from the top.
@@ -84,25 +91,28 @@ pub(super) struct Bits<'a> {
     n_ahead: u32,
     /// Bits that were made up after the end of the data.
     n_made_up: u32,
+    /// Restart markers so far, of eight.
+    n_restarts: u8,
 }
 
-const CUT_OFF: Refusal = Damaged("its scan is cut off");
-pub(super) const NO_CODE: Refusal = Damaged("its scan holds a code that is not in its tables");
+const CUT_OFF: Error = Damaged("its scan is cut off");
+pub(crate) const NO_CODE: Error = Damaged("its scan holds a code that is not in its tables");
 
 impl<'a> Bits<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self {
             data,
             at: 0,
             ahead: 0,
             n_ahead: 0,
             n_made_up: 0,
+            n_restarts: 0,
         }
     }
 
     /// At least 32 bits afterwards: the longest code, 16, and the longest value, 15.
     #[inline(always)]
-    pub(super) fn refill(&mut self) {
+    pub(crate) fn refill(&mut self) {
         if self.n_ahead >= 32 {
             return;
         }
@@ -138,6 +148,11 @@ impl<'a> Bits<'a> {
                     self.at += 2;
                     0xFF
                 }
+                // Padding before a marker; or, as libjpeg has it, before a stuffed zero.
+                Some(&[0xFF, 0xFF, ..]) => {
+                    self.at += 1;
+                    continue;
+                }
                 // A marker, or the end: zeros from here on, which nobody may come to use.
                 Some(&[0xFF, ..] | &[]) | None => {
                     self.n_made_up += 8;
@@ -160,7 +175,7 @@ impl<'a> Bits<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn symbol(&mut self, table: &Table) -> Result<u8, Refusal> {
+    pub(crate) fn symbol(&mut self, table: &Table) -> Result<u8, Error> {
         let (length, symbol) = table.short[(self.ahead >> (64 - LOOK)) as usize];
         if length > 0 {
             self.drop(length.into());
@@ -170,7 +185,7 @@ impl<'a> Bits<'a> {
     }
 
     #[cold]
-    fn long_symbol(&mut self, table: &Table) -> Result<u8, Refusal> {
+    fn long_symbol(&mut self, table: &Table) -> Result<u8, Error> {
         let bits = (self.ahead >> 48) as u32;
         for length in LOOK as usize + 1..=16 {
             if bits < table.ends[length] {
@@ -185,7 +200,7 @@ impl<'a> Bits<'a> {
 
     /// `size` bits, 1 to 16, as a signed value.
     #[inline(always)]
-    pub(super) fn value(&mut self, size: u32) -> i32 {
+    pub(crate) fn value(&mut self, size: u32) -> i32 {
         let bits = (self.ahead >> (64 - size)) as u32;
         self.drop(size);
         extend(bits, size)
@@ -193,7 +208,7 @@ impl<'a> Bits<'a> {
 
     /// `n` bits, 0 to 16, as they are.
     #[inline(always)]
-    pub(super) fn bits(&mut self, n: u32) -> u32 {
+    pub(crate) fn bits(&mut self, n: u32) -> u32 {
         let bits = self.ahead.unbounded_shr(64 - n) as u32;
         self.drop(n);
         bits
@@ -201,26 +216,24 @@ impl<'a> Bits<'a> {
 
     /// The difference of a block's first coefficient, added to `prediction`.
     #[inline(always)]
-    pub(super) fn dc(&mut self, table: &Table, prediction: &mut i32) -> Result<(), Refusal> {
+    pub(crate) fn dc(&mut self, table: &Table, prediction: &mut i32) -> Result<(), Error> {
         self.refill();
         let size = u32::from(self.symbol(table)?);
-        match size {
-            0 => {}
-            1..=15 => *prediction = prediction.wrapping_add(self.value(size)),
-            _ => return Err(NO_CODE),
+        if size > 0 {
+            *prediction = prediction.wrapping_add(self.value(size));
         }
         Ok(())
     }
 
     /// Reads a block into `coefficients`, all zero before. Returns the last place in zigzag order that is not zero.
     #[inline(always)]
-    pub(super) fn block(
+    pub(crate) fn block(
         &mut self,
         dc: &Table,
         ac: &Table,
         prediction: &mut i32,
         coefficients: &mut [i16; 64],
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, Error> {
         self.dc(dc, prediction)?;
         coefficients[0] = *prediction as i16;
         let (mut k, mut last) = (1, 0);
@@ -255,12 +268,12 @@ impl<'a> Bits<'a> {
 
     /// As [`Self::block`], for nobody.
     #[inline(always)]
-    pub(super) fn skip_block(
+    pub(crate) fn skip_block(
         &mut self,
         dc: &Table,
         ac: &Table,
         prediction: &mut i32,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         self.dc(dc, prediction)?;
         let mut k = 1;
         while k < 64 {
@@ -286,7 +299,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Whether more bits were used than there are.
-    pub(super) fn check_end(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_end(&self) -> Result<(), Error> {
         if self.n_made_up > self.n_ahead {
             Err(CUT_OFF)
         } else {
@@ -295,40 +308,49 @@ impl<'a> Bits<'a> {
     }
 
     /// Where the marker begins that ends the scan, counted from the start of the data.
-    pub(super) fn end(&self) -> Result<usize, Refusal> {
+    pub(crate) fn end(&self) -> Result<usize, Error> {
         self.check_end()?;
-        let rest = self.data.get(self.at..).unwrap_or_default();
-        let marker = rest
-            .windows(2)
-            .position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xD0..=0xD7 | 0xFF));
-        marker.map(|marker| self.at + marker).ok_or(CUT_OFF)
+        let mut at = self.at;
+        loop {
+            at = next_marker(self.data, at).ok_or(CUT_OFF)?;
+            if !matches!(self.data[at + 1], 0xD0..=0xD7) {
+                return Ok(at);
+            }
+            at += 2;
+        }
     }
 
-    /// Goes to what follows the next restart marker.
-    pub(super) fn restart(&mut self) -> Result<(), Refusal> {
+    /// Goes to what follows the next restart marker, which must be that of this number: another one says that something is
+    /// missing.
+    pub(crate) fn restart(&mut self) -> Result<(), Error> {
         self.check_end()?;
         // Bytes that were read ahead lie before the marker: a refill stops there.
-        let marker = self.data[self.at.min(self.data.len())..]
-            .iter()
-            .position(|&byte| byte == 0xFF)
-            .ok_or(CUT_OFF)?;
-        let mut at = self.at + marker;
-        while self.data.get(at + 1) == Some(&0xFF) {
-            at += 1;
-        }
-        if !matches!(self.data.get(at + 1), Some(0xD0..=0xD7)) {
-            return Err(CUT_OFF);
+        let marker = next_marker(self.data, self.at).ok_or(CUT_OFF)?;
+        if self.data[marker + 1] != 0xD0 + self.n_restarts % 8 {
+            return Err(Damaged("a restart marker of its scan is missing"));
         }
         *self = Self {
-            at: at + 2,
+            at: marker + 2,
+            n_restarts: (self.n_restarts + 1) % 8,
             ..Self::new(self.data)
         };
         Ok(())
     }
 }
 
+/// The Huffman tables of ITU-T T.81, annex K.3: of luma (0) and of chroma (1).
+pub(crate) fn standard_tables(index: usize, is_ac: bool) -> Option<Table> {
+    match (index, is_ac) {
+        (0, false) => Table::new(&DC_COUNTS[0], &DC_SYMBOLS, false),
+        (1, false) => Table::new(&DC_COUNTS[1], &DC_SYMBOLS, false),
+        (0, true) => Table::new(&AC_COUNTS[0], &AC_SYMBOLS[0], true),
+        (1, true) => Table::new(&AC_COUNTS[1], &AC_SYMBOLS[1], true),
+        _ => None,
+    }
+}
+
 /// Where the k-th coefficient belongs; what a damaged file places beyond the block lands in the last one.
-pub(super) const ZIGZAG: [u8; 128] = {
+pub(crate) const ZIGZAG: [u8; 128] = {
     let mut order = [63; 128];
     let (mut k, mut diagonal) = (0, 0);
     while diagonal < 15 {
@@ -350,3 +372,32 @@ pub(super) const ZIGZAG: [u8; 128] = {
     }
     order
 };
+
+const DC_COUNTS: [[u8; 16]; 2] = [
+    [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0],
+    [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0],
+];
+const DC_SYMBOLS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+const AC_COUNTS: [[u8; 16]; 2] = [
+    [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125],
+    [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119],
+];
+#[rustfmt::skip]
+const AC_SYMBOLS: [[u8; 162]; 2] = [
+    [
+        0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07, 0x22, 0x71, 0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42, 0xb1,
+        0xc1, 0x15, 0x52, 0xd1, 0xf0, 0x24, 0x33, 0x62, 0x72, 0x82, 0x09, 0x0a, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x34, 0x35, 0x36, 0x37,
+        0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a,
+        0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0xa2, 0xa3,
+        0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3,
+        0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+    ],
+    [
+        0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61, 0x71, 0x13, 0x22, 0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xa1, 0xb1, 0xc1,
+        0x09, 0x23, 0x33, 0x52, 0xf0, 0x15, 0x62, 0x72, 0xd1, 0x0a, 0x16, 0x24, 0x34, 0xe1, 0x25, 0xf1, 0x17, 0x18, 0x19, 0x1a, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x35, 0x36,
+        0x37, 0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69,
+        0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a,
+        0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca,
+        0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+    ],
+];

@@ -2,19 +2,22 @@
 //! coefficients of all blocks, and sequential ones with a scan for each component. All coefficients are kept until
 //! the last scan has been read.
 
-use super::Refusal::{self, Damaged, Other};
-use super::entropy::{Bits, NO_CODE, Table, ZIGZAG};
-use super::{Component, END_OF_IMAGE, Header, Scan, Tables, next_segment};
+use crate::entropy::{Bits, NO_CODE, Table, ZIGZAG};
+use crate::error::Error::{self, Damaged};
+use crate::header::{
+    END_OF_IMAGE, Header, START_OF_SCAN, Scan, ScanComponent, Tables, next_segment,
+};
+use crate::smooth::{Known, Smoothing};
 
 /// More than ten are unusual. Without a limit a small file could cost hours.
 const MOST_SCANS: usize = 256;
 
-/// The coefficients of all blocks, of up to three components.
+/// The coefficients of all blocks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Coefficients {
-    components: [Vec<[i16; 64]>; 3],
+pub(crate) struct Coefficients {
+    components: [Vec<[i16; 64]>; 4],
     /// Blocks in a row of each component, with those that fill its last MCU.
-    across: [usize; 3],
+    across: [usize; 4],
 }
 
 impl Coefficients {
@@ -28,62 +31,65 @@ impl Coefficients {
         }
     }
 
-    pub(super) fn block(&self, component: usize, row: usize, column: usize) -> &[i16; 64] {
+    pub(crate) fn block(&self, component: usize, row: usize, column: usize) -> &[i16; 64] {
         &self.components[component][row * self.across[component] + column]
     }
 
     fn block_mut(&mut self, component: usize, row: usize, column: usize) -> &mut [i16; 64] {
         &mut self.components[component][row * self.across[component] + column]
     }
+
+    /// A block's first coefficient; 0 below the last row.
+    pub(crate) fn average(&self, component: usize, row: usize, column: usize) -> i32 {
+        let block = self.components[component].get(row * self.across[component] + column);
+        block.map_or(0, |block| block[0].into())
+    }
 }
 
-/// Reads all scans. Returns the quantization of each component, which is that before its first scan.
-pub(super) fn read(
+/// What belongs to the coefficients.
+pub(crate) struct Found {
+    /// Of each component: zeros, which make it grey, where it never came.
+    pub(crate) quantization: [[u16; 64]; 4],
+    pub(crate) smoothing: Option<Smoothing>,
+}
+
+/// Reads all scans. The quantization of a component is that before its first scan.
+pub(crate) fn read(
     bytes: &[u8],
     header: &Header,
     coefficients: &mut Coefficients,
-) -> Result<[[u16; 64]; 3], Refusal> {
+) -> Result<Found, Error> {
     coefficients.clear(header);
     let mut tables = header.tables.clone();
-    let mut quantization = [None; 3];
-    // Of each coefficient, the lowest bit that was read.
-    let mut lowest_bits = [[None; 64]; 3];
+    let mut quantization = [None; 4];
+    let mut known: [Known; 4] = [[-1; 10]; 4];
     let mut scan = header.scan.clone();
     for _ in 0..MOST_SCANS {
         for component in &scan.components {
             let index = component.index;
             if quantization[index].is_none() {
-                let from = header.components[index].quantization;
-                quantization[index] = *tables.quantization.get(from).ok_or(Other)?;
+                let table = tables.quantization(&header.components[index])?;
+                quantization[index] = Some(*table);
             }
-            lowest_bits[index][scan.band[0]..=scan.band[1]].fill(Some(scan.bits[1]));
+            let [first, last] = scan.band;
+            let places = known[index].iter_mut().take(last + 1).skip(first);
+            places.for_each(|lowest| *lowest = scan.bits[1] as i32);
         }
         let mut at = read_scan(bytes, header, &tables, &scan, coefficients)?;
         scan = loop {
             match next_segment(bytes, &mut at)? {
-                (END_OF_IMAGE, _) => return finished(header, quantization, &lowest_bits),
-                (0xDA, segment) => break Scan::read(segment, header, at)?,
+                (END_OF_IMAGE, _) => {
+                    return Ok(Found {
+                        smoothing: Smoothing::new(header, &quantization, &known),
+                        quantization: quantization.map(|table| table.unwrap_or([0; 64])),
+                    });
+                }
+                (START_OF_SCAN, segment) => break Scan::read(segment, header, at)?,
                 (marker, segment) => tables.read(marker, segment)?,
             }
         };
     }
     Err(Damaged("it has more than 256 scans"))
-}
-
-/// libjpeg smooths a picture some of whose first coefficients never came, so that such files are declined.
-fn finished(
-    header: &Header,
-    quantization: [Option<[u16; 64]>; 3],
-    lowest_bits: &[[Option<u32>; 64]; 3],
-) -> Result<[[u16; 64]; 3], Refusal> {
-    let mut found = [[0; 64]; 3];
-    for i in 0..header.channels() {
-        if lowest_bits[i][..10] != [Some(0); 10] {
-            return Err(Other);
-        }
-        found[i] = quantization[i].ok_or(Other)?;
-    }
-    Ok(found)
 }
 
 /// What a scan does to a block.
@@ -100,8 +106,8 @@ impl<'a> Pass<'a> {
         header: &Header,
         tables: &'a Tables,
         scan: &Scan,
-        component: &super::ScanComponent,
-    ) -> Result<Self, Refusal> {
+        component: &ScanComponent,
+    ) -> Result<Self, Error> {
         Ok(match (header.is_progressive, scan.band[0], scan.bits[0]) {
             (false, ..) => {
                 Pass::Sequential(tables.dc_table(component)?, tables.ac_table(component)?)
@@ -121,25 +127,21 @@ fn read_scan(
     tables: &Tables,
     scan: &Scan,
     coefficients: &mut Coefficients,
-) -> Result<usize, Refusal> {
+) -> Result<usize, Error> {
     let mut reader = Reader {
         bits: Bits::new(&bytes[scan.data..]),
         band: scan.band,
         low: scan.bits[1],
-        predictions: [0; 3],
+        predictions: [0; 4],
         blocks_to_skip: 0,
     };
     let mut parts = Vec::with_capacity(scan.components.len());
     for component in &scan.components {
         let pass = Pass::of(header, tables, scan, component)?;
-        parts.push((component.index, &header.components[component.index], pass));
+        let blocks = scan.blocks_of(&header.components[component.index]);
+        parts.push((component.index, blocks, pass));
     }
-    // The blocks of a single component come row by row and without those that fill the last MCUs.
-    let [n_rows, n_columns] = match &parts[..] {
-        [(_, component, _)] => blocks_in(header, component),
-        _ => header.mcus(),
-    };
-    let is_single = parts.len() == 1;
+    let [n_rows, n_columns] = scan.mcus(header);
     let mut until_restart = tables.restart_interval;
     for row in 0..n_rows {
         for column in 0..n_columns {
@@ -150,11 +152,7 @@ fn read_scan(
                 }
                 until_restart -= 1;
             }
-            for (i, component, pass) in &parts {
-                let (down, across) = match is_single {
-                    true => (1, 1),
-                    false => (component.down, component.across),
-                };
+            for (i, [down, across], pass) in &parts {
                 for block in 0..down * across {
                     let row = row * down + block / across;
                     let column = column * across + block % across;
@@ -167,29 +165,20 @@ fn read_scan(
     Ok(scan.data + reader.bits.end()?)
 }
 
-/// Rows and columns of blocks that hold pixels of the component.
-fn blocks_in(header: &Header, component: &Component) -> [usize; 2] {
-    let largest = &header.components[0];
-    [
-        (header.height * component.down).div_ceil(8 * largest.down),
-        (header.width * component.across).div_ceil(8 * largest.across),
-    ]
-}
-
 struct Reader<'a> {
     bits: Bits<'a>,
     band: [usize; 2],
     /// The lowest bit of a coefficient that this scan brings.
     low: u32,
-    predictions: [i32; 3],
+    predictions: [i32; 4],
     /// So many blocks to come bring no new coefficients.
     blocks_to_skip: u32,
 }
 
 impl Reader<'_> {
-    fn restart(&mut self) -> Result<(), Refusal> {
+    fn restart(&mut self) -> Result<(), Error> {
         self.bits.restart()?;
-        self.predictions = [0; 3];
+        self.predictions = [0; 4];
         self.blocks_to_skip = 0;
         Ok(())
     }
@@ -199,7 +188,7 @@ impl Reader<'_> {
         pass: &Pass<'_>,
         component: usize,
         block: &mut [i16; 64],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         let prediction = &mut self.predictions[component];
         match pass {
             Pass::Sequential(dc, ac) => self.bits.block(dc, ac, prediction, block).map(|_| ()),
@@ -218,7 +207,7 @@ impl Reader<'_> {
         }
     }
 
-    fn first_ac(&mut self, table: &Table, block: &mut [i16; 64]) -> Result<(), Refusal> {
+    fn first_ac(&mut self, table: &Table, block: &mut [i16; 64]) -> Result<(), Error> {
         if self.blocks_to_skip > 0 {
             self.blocks_to_skip -= 1;
             return Ok(());
@@ -251,7 +240,7 @@ impl Reader<'_> {
     }
 
     /// One bit more of every coefficient that is not zero, and new ones of that bit alone among those that were zero.
-    fn more_ac(&mut self, table: &Table, block: &mut [i16; 64]) -> Result<(), Refusal> {
+    fn more_ac(&mut self, table: &Table, block: &mut [i16; 64]) -> Result<(), Error> {
         let [mut k, last] = self.band;
         while self.blocks_to_skip == 0 && k <= last {
             self.bits.refill();
@@ -293,7 +282,7 @@ impl Reader<'_> {
                 zeros -= 1;
             } else {
                 self.bits.refill();
-                if self.bits.bits(1) == 1 && value.unsigned_abs() & bit as u16 == 0 {
+                if self.bits.bits(1) == 1 && *value & bit == 0 {
                     *value = value.wrapping_add(bit * value.signum());
                 }
             }

@@ -1,4 +1,7 @@
-//! From a block's coefficients to its pixels, whole, at a half or at a quarter of the resolution.
+//! From a block's coefficients to its pixels, whole, at a half, a quarter or an eighth of the resolution.
+//!
+//! Coefficients of no picture (beyond 16 bits, times their quantization) overflow here otherwise than in libjpeg-turbo, where
+//! they do so differently on each kind of processor.
 
 const CONST_BITS: u32 = 13;
 const PASS1_BITS: u32 = 2;
@@ -13,17 +16,16 @@ fn to_byte(x: i32) -> u8 {
     (x + 128).clamp(0, 255) as u8
 }
 
+/// The block as one pixel. It is libjpeg's table of pixels that goes round after 1024 values.
 #[inline(always)]
-pub(super) fn dc_value(coefficients: &[i16; 64], quantization: &[u16; 64]) -> u8 {
-    to_byte(descale(
-        i32::from(coefficients[0]) * i32::from(quantization[0]),
-        3,
-    ))
+pub(crate) fn average(coefficients: &[i16; 64], quantization: &[u16; 64]) -> u8 {
+    let value = i32::from(coefficients[0]) * i32::from(quantization[0]);
+    to_byte(descale(value, 3) << 22 >> 22)
 }
 
 /// The 8 x 8 block (libjpeg's jidctint.c).
 #[inline(always)]
-pub(super) fn full_block(
+pub(crate) fn full_block(
     coefficients: &[i16; 64],
     last: usize,
     quantization: &[u16; 64],
@@ -31,7 +33,8 @@ pub(super) fn full_block(
     stride: usize,
 ) {
     if last == 0 {
-        let value = dc_value(coefficients, quantization);
+        let value = i32::from(coefficients[0]) * i32::from(quantization[0]);
+        let value = to_byte(descale(value, 3));
         for row in out.chunks_mut(stride).take(8) {
             row[..8].fill(value);
         }
@@ -104,7 +107,7 @@ fn eight_transforms(block: &[i32; 64], shift: u32) -> [i32; 64] {
 
 /// The block at half its resolution, 4 x 4 (libjpeg's jidctred.c).
 #[inline(always)]
-pub(super) fn half_block(
+pub(crate) fn half_block(
     coefficients: &[i16; 64],
     quantization: &[u16; 64],
     out: &mut [u8],
@@ -158,7 +161,7 @@ fn half_transforms(block: &[i32; 64], shift: u32) -> [i32; 32] {
 
 /// The block at a quarter of its resolution, 2 x 2 (libjpeg's jidctred.c).
 #[inline(always)]
-pub(super) fn quarter_block(
+pub(crate) fn quarter_block(
     coefficients: &[i16; 64],
     quantization: &[u16; 64],
     out: &mut [u8],

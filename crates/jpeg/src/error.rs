@@ -1,0 +1,39 @@
+/// Why there are no pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The file is damaged, in these words.
+    #[error("not a valid JPEG: {0}")]
+    Damaged(&'static str),
+    /// Fewer bytes than one bit a block.
+    #[error(
+        "not a valid JPEG: the header claims {width} x {height} pixels, more than {n_bytes} bytes can hold"
+    )]
+    TooShort {
+        /// The file's.
+        n_bytes: usize,
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
+    },
+    /// Arithmetic instead of Huffman coding.
+    #[error("a JPEG of arithmetic coding, which is not decoded")]
+    Arithmetic,
+    /// No cosine transform.
+    #[error("a lossless JPEG, which is not decoded")]
+    Lossless,
+    /// Several frames, each a correction of the last.
+    #[error("a hierarchical JPEG, which is not decoded")]
+    Hierarchical,
+    /// Usually 12.
+    #[error("a JPEG of {0} bits a sample, where 8 are decoded")]
+    Precision(u8),
+    /// PIL knows no such pictures either.
+    #[error("a JPEG of {0} components, where 1, 3 and 4 are decoded")]
+    Components(u8),
+    /// libjpeg does not decode them either.
+    #[error(
+        "a JPEG whose sampling factors do not divide the largest of them, which is not decoded"
+    )]
+    Sampling,
+}

@@ -182,30 +182,41 @@ mod tests {
         }
     }
 
-    #[test]
-    fn many_threads_load_each_page_once_and_never_more_than_there_is_room_for() {
+    /// Runs 16 threads, each of which wants pages `keys(thread)`; returns how many loads there were, and how many at once.
+    fn loads(keys: impl Fn(u32) -> Vec<u32> + Sync, expected: usize) -> (usize, usize) {
         let (cache, loads) = (PageCache::default(), AtomicUsize::new(0));
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    for key in 0..12 {
+            for thread in 0..16 {
+                let (cache, keys, loads, now, most) = (&cache, &keys, &loads, &now, &most);
+                scope.spawn(move || {
+                    for key in keys(thread) {
                         let load = || {
-                            loads.fetch_add(1, Ordering::Relaxed);
+                            loads.fetch_add(1, Ordering::SeqCst);
                             let n = now.fetch_add(1, Ordering::SeqCst) + 1;
                             most.fetch_max(n, Ordering::SeqCst);
                             std::thread::sleep(std::time::Duration::from_millis(2));
                             now.fetch_sub(1, Ordering::SeqCst);
-                            Ok(page(LIMIT / 16))
+                            Ok(page(expected))
                         };
-                        cache.get_or_load((0, key), LIMIT / 2, load).unwrap();
+                        cache.get_or_load((0, key), expected, load).unwrap();
                     }
                 });
             }
         });
-        assert_eq!(loads.into_inner(), 12);
-        assert!(most.into_inner() <= 2);
-        assert_eq!(cache.lock().n_bytes, 12 * (LIMIT / 16));
+        (loads.into_inner(), most.into_inner())
+    }
+
+    #[test]
+    fn many_threads_load_each_page_once_where_all_fit() {
+        assert_eq!(loads(|_| (0..12).collect(), LIMIT / 16).0, 12);
+    }
+
+    #[test]
+    fn no_more_is_loaded_at_once_than_there_is_room_for() {
+        let (loads, most) = loads(|thread| vec![thread], LIMIT / 2);
+        assert_eq!(loads, 16);
+        assert!(most <= 2, "{most}");
     }
 
     #[test]

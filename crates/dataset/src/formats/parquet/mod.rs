@@ -118,10 +118,10 @@ fn find_files(root: &Path, split: &SplitSpec) -> Result<Vec<PathBuf>, DatasetErr
         root.join("plain_text"),
     ] {
         let whole = folder.join(format!("{name}.parquet"));
-        if whole.is_file() {
+        if files::is_file(&whole)? {
             return Ok(vec![whole]);
         }
-        if folder.is_dir() {
+        if files::is_folder(&folder)? {
             let parts = files::files_named(&folder, &format!("{name}-"), ".parquet")?;
             if !parts.is_empty() {
                 return Ok(parts);
@@ -193,12 +193,12 @@ impl Tables {
             (Some(kept), _) => kept,
             (None, Some(Some(places))) => return places.read(&table.file.0, row, image),
             (None, _) => {
-                let expected = chunk.weight(pages, page);
                 let load = || {
-                    let (images, places) = apart(expected, || chunk.load(pages, page))?;
+                    let (images, places) = unless_it_asserts(|| chunk.load(pages, page))?;
                     page.places.get_or_init(|| places);
                     Ok(images)
                 };
+                let expected = chunk.weight(pages, page);
                 self.cache.get_or_load(key, expected, load)?
             }
         };
@@ -209,25 +209,6 @@ impl Tables {
         image.extend_from_slice(encoded.data());
         Ok(true)
     }
-}
-
-/// Loads what takes `n_bytes` or so. A large page is loaded on a thread of its own: glibc keeps up to 64 MiB of what was
-/// freed for each thread that ever asked for so much, and few of these run at a time, whatever the number of readers.
-/// Measured with pages of 16 MB and 16 readers: 456 MiB at the peak without it.
-fn apart<T: Send>(
-    n_bytes: usize,
-    load: impl FnOnce() -> Result<T, ParquetError> + Send,
-) -> Result<T, ParquetError> {
-    const LARGE: usize = 1 << 20;
-    if n_bytes < LARGE {
-        return unless_it_asserts(load);
-    }
-    std::thread::scope(|scope| {
-        let loading =
-            std::thread::Builder::new().spawn_scoped(scope, || unless_it_asserts(load))?;
-        let loaded = loading.join();
-        loaded.unwrap_or_else(|_| Err(contradiction("the thread that loads a page has panicked")))
-    })
 }
 
 impl Group {

@@ -46,16 +46,19 @@ pub(crate) fn behind_the_door<T>(
     loop {
         let door = door(cache)?;
         let error = match step(&mut watcher, &door) {
-            Err(CacheError::Claim { source, .. }) => source,
-            other => return other,
+            Ok(done) => return Ok(done),
+            Err(error) => error,
         };
+        // A successor removes what was half written, and then it cannot be renamed: that is no failure of the disk.
+        let is_lost = matches!(door.check(), Err(ClaimError::Lost { .. }));
         drop(door);
         match error {
-            ClaimError::Held(holder) if wait(&holder) => {
-                std::thread::sleep(Duration::from_millis(250));
-            }
-            ClaimError::Lost { .. } => {}
-            error => return Err(refused(cache, error)),
+            CacheError::Claim {
+                source: ClaimError::Held(holder),
+                ..
+            } if wait(&holder) => std::thread::sleep(Duration::from_millis(250)),
+            _ if is_lost => {}
+            error => return Err(error),
         }
     }
 }

@@ -44,14 +44,10 @@ fn child(folder: &Path, chunks: &str) -> Child {
     let me = std::env::current_exe().unwrap();
     let mut command = Command::new(me);
     command
-        .args(["--exact", "child_that_captures"])
+        .args(["--exact", "child_that_captures", "--nocapture"])
         .env(FOLDER, folder)
         .env(CHUNKS, chunks);
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command.stdout(Stdio::null()).spawn().unwrap()
 }
 
 /// Everything that can be read after a kill must be right.
@@ -141,21 +137,39 @@ fn a_killed_capture_loses_nothing_that_it_had_finished() {
     kill_and_resume(&["0..10"], n_kills());
 }
 
-/// For the tests' purposes a process is paused for longer than it may be silent: its claims are touched as long ago.
-fn silenced(cache: &Path) {
-    for entry in std::fs::read_dir(cache).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_name().to_string_lossy().contains(".claim-") {
-            let file = std::fs::File::options().write(true).open(entry.path());
-            // A claim of the door may be gone by now.
-            let _ = file.map(|file| {
-                file.set_modified(std::time::SystemTime::UNIX_EPOCH)
-                    .unwrap()
-            });
+/// Pauses the process, and makes its claims as old as if that were long ago.
+#[cfg(target_os = "linux")]
+fn pause_for_long(process: &Child, root: &Path) {
+    signal(process, "-STOP");
+    let stat = format!("/proc/{}/stat", process.id());
+    let is_running = || {
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        !stat.contains(") T") && !stat.contains(") Z")
+    };
+    while is_running() {
+        std::thread::yield_now();
+    }
+    for cache in std::fs::read_dir(root).unwrap() {
+        for file in std::fs::read_dir(cache.unwrap().path()).unwrap() {
+            let file = file.unwrap();
+            if file.file_name().to_string_lossy().contains(".claim-") {
+                let file = std::fs::File::options().write(true).open(file.path());
+                file.unwrap()
+                    .set_modified(std::time::SystemTime::UNIX_EPOCH)
+                    .unwrap();
+            }
         }
     }
 }
 
+#[cfg(target_os = "linux")]
+fn signal(process: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    let sent = kill.args([name, &process.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_paused_capture_that_was_taken_over_finds_its_work_done() {
     let whole = tempfile::tempdir().unwrap();
@@ -163,24 +177,12 @@ fn a_paused_capture_that_was_taken_over_finds_its_work_done() {
     assert!(child(whole.path(), "0..10").wait().unwrap().success());
     let whole_time = started.elapsed();
     let expected = files(&logitcask_cache::list(whole.path()).unwrap().remove(0).path);
-    let signal = |child: &Child, name: &str| {
-        let mut kill = Command::new("kill");
-        assert!(
-            kill.args([name, &child.id().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
     for round in 1..=n_kills() {
         let root = tempfile::tempdir().unwrap();
         let mut paused = child(root.path(), "0..10");
         let share = (f64::from(round) * 0.618_033_988_749_895).fract();
         std::thread::sleep(whole_time.mul_f64(share));
-        signal(&paused, "-STOP");
-        if let Some(cache) = logitcask_cache::list(root.path()).unwrap().first() {
-            silenced(&cache.path);
-        }
+        pause_for_long(&paused, root.path());
         assert!(child(root.path(), "0..10").wait().unwrap().success());
         signal(&paused, "-CONT");
         assert!(paused.wait().unwrap().success(), "round {round}");

@@ -1,6 +1,11 @@
 //! Claims between real processes: killed, paused, in namespaces of their own, and on file systems that lie.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what is skipped is said aloud, and the processes talk by their stdout"
+)]
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -390,7 +395,8 @@ fn a_host_that_cannot_be_looked_into_is_judged_by_its_beats() {
         "{error:?}"
     );
     other.is_asked_and_says("mine");
-    // With its parent, `unshare`, the whole namespace ends.
+    // With its parent, `unshare`, the whole namespace ends, a moment later: the end of its stdin must not come first.
+    let _stdin = other.child.stdin.take();
     other.gets("-KILL");
     other.child.wait().unwrap();
     let (_claim, took, _) = claimed(&folder.work(), SHORT);

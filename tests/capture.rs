@@ -404,7 +404,7 @@ fn two_captures_of_one_key_do_not_harm_each_other() {
         let second = bench.run(&["teacher-logits", &recipe]);
         // Refused while the first works; served where it was over by then.
         if second.code != 0 {
-            check_failed(&second, &["lock", "process"]);
+            check_failed(&second, &["claimed", "process", "kill "]);
         }
     });
     assert_eq!(first.code, 0, "{}", first.stderr);

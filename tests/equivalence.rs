@@ -196,6 +196,7 @@ fn losses_of(
         evaluation: None,
         run_digest: name.to_owned(),
         run: &run,
+        claim: None,
         loader_threads: 1,
         device: Device::Cpu,
     };

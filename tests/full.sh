@@ -48,8 +48,9 @@ echo "== TensorBoard, and onnx.checker over every student of the zoo"
 "$python" tests/read_events.py "$work/run"
 "$python" tests/check_onnx.py "$work"/zoo/*.onnx
 
-echo "== clusters: Slurm on two nodes, and the Kubernetes Job's commands"
+echo "== clusters: Slurm on two nodes, hosts that cannot look into each other, and the Kubernetes Job's commands"
 tests/cluster.sh
+tests/hosts.sh
 "$python" -m pip install --quiet kubernetes pyyaml
 "$python" tests/kubernetes_job.py "$binary"
 

@@ -280,7 +280,7 @@ fn a_stop_saves_and_an_interrupted_run_continues_within() {
     // Shortening the runs makes other runs of them; so the checkpoint is shown to be used by the run itself.
     let folder = checkpoints()[0].parent().unwrap().to_owned();
     assert!(
-        !folder.join("lock").exists(),
+        !folder.join(".run.claim-0001").exists(),
         "the run gave its folder back"
     );
     let (recipe, cache_dir) = (folder.join("recipe.toml"), bench.cache_dir());

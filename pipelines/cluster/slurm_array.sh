@@ -5,7 +5,8 @@
 #     sbatch --array=1-8 pipelines/cluster/slurm_array.sh pipelines/cifar10/resnet56-resnet8/kd.toml
 #
 # Tasks need not run at the same time, nor know of each other; whichever completes a view makes it part of the cache.
-# A task that is stopped, preempted or requeued keeps its finished chunks and goes on from there. To run one part again:
+# A task that is stopped, preempted or requeued keeps its finished chunks and goes on from there; after a node that died it
+# first waits until that one has been silent for 90 s. To run one part again:
 #
 #     PARTS=8 sbatch --array=3 pipelines/cluster/slurm_array.sh RECIPE
 #

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use logitcask_durable::LockError;
+use logitcask_durable::ClaimError;
 
 /// Everything that can be wrong with a cache, or with what somebody asks of it.
 #[derive(Debug, thiserror::Error)]
@@ -207,14 +207,14 @@ pub enum CacheError {
         /// Bytes that are free.
         available: u64,
     },
-    /// Another process is writing this cache, or the lock cannot be had.
-    #[error("cache `{}` cannot be locked for writing", path.display())]
-    Lock {
+    /// Another process is writing this cache, or it cannot be claimed.
+    #[error("cache `{}` cannot be claimed for writing", path.display())]
+    Claim {
         /// The cache.
         path: PathBuf,
         /// Who holds it.
         #[source]
-        source: LockError,
+        source: ClaimError,
     },
     /// A chunk that this writer must not write.
     #[error(
@@ -286,13 +286,7 @@ impl CacheError {
                 "the images are the same but something around them changed; use a fresh cache folder with `--cache-dir`"
                     .to_owned()
             }
-            CacheError::Lock { source: LockError::Held { same_host, path, .. }, .. } => {
-                if *same_host {
-                    "wait until that process has finished, or stop it".to_owned()
-                } else {
-                    format!("if that process is gone, remove `{}`", path.display())
-                }
-            }
+            CacheError::Claim { source, .. } => return source.hint(),
             CacheError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     "make the folder writable, or name another one with `--cache-dir`".to_owned()

@@ -11,7 +11,6 @@ use crate::{CacheError, CacheKey, Encoding, Manifest};
 
 pub(crate) const MANIFEST: &str = "cache.json";
 pub(crate) const VIEW_MANIFEST: &str = "view.json";
-pub(crate) const LOCK: &str = ".lock";
 
 /// `view=0007`: the Hive style of naming, which makes the view a column for readers that know it.
 pub(crate) fn view_folder(cache: &Path, view: u32) -> PathBuf {

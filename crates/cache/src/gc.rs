@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::{CacheError, Summary, folder, locks};
+use crate::{CacheError, Summary, claims, folder};
 
 /// What may go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,15 +72,16 @@ pub fn remove(path: &Path) -> Result<(), CacheError> {
             path: path.to_path_buf(),
         });
     }
-    let door = locks::door(path)?;
-    locks::nobody_writes(path)?;
-    // Without its manifest a folder is no cache, whatever else is still in it.
-    fs::remove_file(&manifest).map_err(CacheError::io("remove", &manifest))?;
-    for view in folder::view_folders(path)? {
-        let view = folder::view_folder(path, view);
-        fs::remove_dir_all(&view).map_err(CacheError::io("remove", &view))?;
-    }
-    drop(door);
+    claims::behind_the_door(path, &mut claims::until_known, |watcher, _| {
+        claims::nobody_writes(watcher, path)?;
+        // Without its manifest a folder is no cache, whatever else is still in it.
+        fs::remove_file(&manifest).map_err(CacheError::io("remove", &manifest))?;
+        for view in folder::view_folders(path)? {
+            let view = folder::view_folder(path, view);
+            fs::remove_dir_all(&view).map_err(CacheError::io("remove", &view))?;
+        }
+        Ok(())
+    })?;
     // Files that are not ours stay, and then the folder does.
     match fs::remove_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),

@@ -21,6 +21,7 @@
 //! This crate knows no image, model or tensor library. `docs/format.md` describes the files for other readers.
 
 mod chunk;
+mod claims;
 mod diff;
 mod distance;
 mod encodings;
@@ -29,7 +30,6 @@ mod folder;
 mod gc;
 mod key;
 mod layouts;
-mod locks;
 mod manifest;
 mod reader;
 mod rework;

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use logitcask_durable::Lock;
+use logitcask_durable::{Claim, Holder};
 
 use crate::chunk::{self, Chunk, ChunkPlace, ChunkRows, NO_LABEL, Row};
+use crate::claims;
 use crate::folder::{self, chunk_name, view_folder};
-use crate::locks;
 use crate::source::Io;
 use crate::view_file::{ChunkEntry, ViewFile};
 use crate::{CacheError, Encoding, Manifest};
@@ -29,7 +29,7 @@ pub struct LogitWriter {
     /// Chunks of unfinished views that are known to be whole.
     whole: Mutex<BTreeMap<u32, BTreeMap<u32, WholeChunk>>>,
     /// `None` where there are no chunks to write.
-    _lock: Option<Lock>,
+    claim: Option<Claim>,
 }
 
 /// A chunk that has been written or verified, and what `view.json` will say about it.
@@ -62,37 +62,56 @@ impl LogitWriter {
         manifest: &Manifest,
         part: impl FnOnce(u32) -> Range<u32>,
     ) -> Result<LogitWriter, CacheError> {
+        LogitWriter::open_part_waiting(root, manifest, part, &mut claims::until_known)
+    }
+
+    /// The same; `wait` is asked again and again, while somebody else holds the chunks, whether to go on waiting. The
+    /// others wait until it is known whether that process lives, at most 90 s, and no longer.
+    ///
+    /// # Errors
+    /// As [`open_part`](Self::open_part).
+    pub fn open_part_waiting(
+        root: &Path,
+        manifest: &Manifest,
+        part: impl FnOnce(u32) -> Range<u32>,
+        wait: &mut dyn FnMut(&Holder) -> bool,
+    ) -> Result<LogitWriter, CacheError> {
         manifest.check()?;
         let path = match folder::find(root, &manifest.key)? {
             folder::Found::Hit(path) => path,
             folder::Found::Miss { .. } => root.join(manifest.folder_name()),
         };
         logitcask_durable::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
-        let door = locks::door(&path)?;
-        let existing = match Manifest::read(&path) {
-            Ok(existing) => {
-                existing.check_agrees(manifest, &path)?;
-                existing
-            }
-            Err(CacheError::NotACache { .. }) => {
-                manifest.write(&path)?;
-                manifest.clone()
-            }
-            Err(error) => return Err(error),
-        };
+        let existing =
+            claims::behind_the_door(&path, wait, |_, door| match Manifest::read(&path) {
+                Ok(existing) => {
+                    existing.check_agrees(manifest, &path)?;
+                    Ok(existing)
+                }
+                Err(CacheError::NotACache { .. }) => {
+                    claims::still_ours(&path, door)?;
+                    manifest.write(&path)?;
+                    Ok(manifest.clone())
+                }
+                Err(error) => Err(error),
+            })?;
         let n_chunks = existing.n_chunks();
         let chunks = part(n_chunks);
         let chunks = chunks.start.min(n_chunks)..chunks.end.min(n_chunks);
-        let lock = locks::lock_chunks(&path, &chunks)?;
-        remove_leftovers(&path, &chunks)?;
-        drop(door);
+        let claim = claims::behind_the_door(&path, wait, |watcher, door| {
+            let claim = claims::claim_chunks(watcher, &path, &chunks)?;
+            // Whoever took the door over meanwhile may have claimed the same chunks under another name.
+            claims::still_ours(&path, door)?;
+            remove_leftovers(&path, &chunks)?;
+            Ok(claim)
+        })?;
         Ok(LogitWriter {
             path,
             manifest: existing,
             recorded: manifest.recorded.clone(),
             chunks,
             whole: Mutex::default(),
-            _lock: lock,
+            claim,
         })
     }
 
@@ -205,13 +224,18 @@ impl LogitWriter {
     pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
-        // The lock guards these chunks and no others, and what `view.json` vouches for stays as it is.
-        if !self.chunks.contains(&chunk) || folder.join(folder::VIEW_MANIFEST).exists() {
+        if !self.chunks.contains(&chunk) {
             return Err(CacheError::NotOurs { view, chunk });
         }
-        logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
-        logitcask_durable::write_atomic(&path, |file| file.write_all(bytes))
-            .map_err(CacheError::io("write", &path))?;
+        if let Err(error) = self.write_if_ours(view, chunk, bytes) {
+            let lost = self.still_ours().err();
+            // Whoever took over while this process was paused may have done this chunk: then it is done.
+            let is_done = lost.is_some() && self.missing_of(view, chunk..chunk + 1)?.is_empty();
+            return match is_done {
+                true => Ok(()),
+                false => Err(lost.unwrap_or(error)),
+            };
+        }
         // What counts is what a reader will see, so the file is opened again instead of trusting what was handed over.
         let whole = self.take_up(view, chunk)?.ok_or_else(|| {
             CacheError::damaged(
@@ -224,6 +248,28 @@ impl LogitWriter {
             .or_default()
             .insert(chunk, whole);
         Ok(())
+    }
+
+    /// What `view.json` vouches for stays as it is, and so does what somebody else has claimed meanwhile.
+    fn write_if_ours(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
+        let folder = view_folder(&self.path, view);
+        let path = folder.join(chunk_name(chunk));
+        if folder.join(folder::VIEW_MANIFEST).exists() {
+            return Err(CacheError::NotOurs { view, chunk });
+        }
+        logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
+        logitcask_durable::write_atomic(&path, |file| {
+            file.write_all(bytes)?;
+            // Now that there is a file to be renamed: whoever takes over later finds and removes it.
+            self.still_ours().map_err(std::io::Error::other)
+        })
+        .map_err(CacheError::io("write", &path))
+    }
+
+    /// An error if somebody took the claim over while this process was paused.
+    fn still_ours(&self) -> Result<(), CacheError> {
+        let claim = self.claim.as_ref();
+        claim.map_or(Ok(()), |claim| claims::still_ours(&self.path, claim))
     }
 
     /// Writes `view.json`, with what the manifest handed to [`open`](Self::open) recorded: from here on the view exists.
@@ -269,10 +315,13 @@ impl LogitWriter {
         let chunks = whole.into_values().map(|chunk| chunk.entry).collect();
         let file = ViewFile::new(&self.manifest, view, chunks, null_samples, recorded);
         // Two parts can find the view whole at the same moment; the first one's file stays.
-        let _door = locks::door(&self.path)?;
-        if !self.views()?.contains(&view) {
-            file.write(&view_folder(&self.path, view).join(folder::VIEW_MANIFEST))?;
-        }
+        claims::behind_the_door(&self.path, &mut claims::until_known, |_, door| {
+            if self.views()?.contains(&view) {
+                return Ok(());
+            }
+            claims::still_ours(&self.path, door)?;
+            file.write(&view_folder(&self.path, view).join(folder::VIEW_MANIFEST))
+        })?;
         self.lock_whole().remove(&view);
         Ok(())
     }
@@ -368,8 +417,8 @@ pub(crate) fn summarise(
     })
 }
 
-/// Removes the temporary files of killed writers: of manifests and locks, which are written behind the door that we
-/// hold, and of the chunks that are ours.
+/// Removes the temporary files of killed writers: of manifests, which are written behind the door that we hold, and of the
+/// chunks that are ours. A writer who was only paused finds his gone, and cannot rename it over what is done since.
 fn remove_leftovers(cache: &Path, chunks: &Range<u32>) -> Result<(), CacheError> {
     let chunks: BTreeSet<String> = chunks.clone().map(chunk_name).collect();
     let is_ours = |name: &str| !folder::is_chunk_name(name) || chunks.contains(name);

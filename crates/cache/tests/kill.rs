@@ -44,14 +44,10 @@ fn child(folder: &Path, chunks: &str) -> Child {
     let me = std::env::current_exe().unwrap();
     let mut command = Command::new(me);
     command
-        .args(["--exact", "child_that_captures"])
+        .args(["--exact", "child_that_captures", "--nocapture"])
         .env(FOLDER, folder)
         .env(CHUNKS, chunks);
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command.stdout(Stdio::null()).spawn().unwrap()
 }
 
 /// Everything that can be read after a kill must be right.
@@ -99,12 +95,7 @@ fn kill_and_resume(parts: &[&'static str], n_kills: u32) {
         while let Some((part, mut process, moment)) = running.pop() {
             match process.try_wait().unwrap() {
                 Some(status) if status.success() => {}
-                // Killed while it took over a stale lock, a process leaves a guard that nobody can judge but by its age:
-                // for a minute it is refused.
-                Some(_) => {
-                    std::thread::sleep(Duration::from_secs(61));
-                    running.insert(0, start(part));
-                }
+                Some(status) => panic!("nobody is in the way of the part {part}: {status}"),
                 None if Instant::now() < moment => {
                     std::thread::sleep(Duration::from_micros(200));
                     running.insert(0, (part, process, moment));
@@ -144,6 +135,61 @@ fn n_kills() -> u32 {
 #[test]
 fn a_killed_capture_loses_nothing_that_it_had_finished() {
     kill_and_resume(&["0..10"], n_kills());
+}
+
+/// Pauses the process, and makes its claims as old as if that were long ago.
+#[cfg(target_os = "linux")]
+fn pause_for_long(process: &Child, root: &Path) {
+    signal(process, "-STOP");
+    let stat = format!("/proc/{}/stat", process.id());
+    let is_running = || {
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        !stat.contains(") T") && !stat.contains(") Z")
+    };
+    while is_running() {
+        std::thread::yield_now();
+    }
+    for cache in std::fs::read_dir(root).unwrap() {
+        for file in std::fs::read_dir(cache.unwrap().path()).unwrap() {
+            let file = file.unwrap();
+            if file.file_name().to_string_lossy().contains(".claim-") {
+                let file = std::fs::File::options().write(true).open(file.path());
+                file.unwrap()
+                    .set_modified(std::time::SystemTime::UNIX_EPOCH)
+                    .unwrap();
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn signal(process: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    let sent = kill.args([name, &process.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_paused_capture_that_was_taken_over_finds_its_work_done() {
+    let whole = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    assert!(child(whole.path(), "0..10").wait().unwrap().success());
+    let whole_time = started.elapsed();
+    let expected = files(&logitcask_cache::list(whole.path()).unwrap().remove(0).path);
+    for round in 1..=n_kills() {
+        let root = tempfile::tempdir().unwrap();
+        let mut paused = child(root.path(), "0..10");
+        let share = (f64::from(round) * 0.618_033_988_749_895).fract();
+        std::thread::sleep(whole_time.mul_f64(share));
+        pause_for_long(&paused, root.path());
+        assert!(child(root.path(), "0..10").wait().unwrap().success());
+        signal(&paused, "-CONT");
+        assert!(paused.wait().unwrap().success(), "round {round}");
+        let cache = logitcask_cache::list(root.path()).unwrap().remove(0);
+        assert!(files(&cache.path) == expected, "round {round}");
+        check_what_is_there(root.path());
+    }
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn one_process_writes_at_a_time() {
     let made = manifest(Encoding::F16, 10, 3, 4);
     let writer = LogitWriter::open(root.path(), &made).unwrap();
     let error = LogitWriter::open(root.path(), &made).err().unwrap();
-    assert!(matches!(error, CacheError::Lock { .. }), "{error}");
+    assert!(matches!(error, CacheError::Claim { .. }), "{error}");
     assert!(error.hint().is_some());
     drop(writer);
     LogitWriter::open(root.path(), &made).unwrap();
@@ -552,10 +552,10 @@ fn parts_are_written_at_once_and_whoever_completes_a_view_makes_it_exist() {
     let nobodys = part(4..4).unwrap();
     for overlapping in [3..5, 0..10, 9..10, 0..4] {
         let error = part(overlapping).err().unwrap();
-        assert!(matches!(error, CacheError::Lock { .. }), "{error}");
+        assert!(matches!(error, CacheError::Claim { .. }), "{error}");
     }
     let error = logitcask_cache::remove(first.path()).unwrap_err();
-    assert!(matches!(error, CacheError::Lock { .. }), "{error}");
+    assert!(matches!(error, CacheError::Claim { .. }), "{error}");
     // What a part that was killed left behind goes with the next one that holds its chunks, and no sooner.
     let leftover = first.path().join("view=0000/.part-00004.arrow.tmp-1");
     std::fs::create_dir_all(leftover.parent().unwrap()).unwrap();

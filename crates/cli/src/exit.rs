@@ -102,6 +102,7 @@ macro_rules! failure_from {
 failure_from!(
     logitcask_cache::CacheError,
     logitcask_dataset::DatasetError,
+    logitcask_durable::ClaimError,
     logitcask_losses::LossError,
     logitcask_student::StudentError,
     logitcask_teacher::TeacherError,

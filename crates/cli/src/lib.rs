@@ -16,6 +16,7 @@ macro_rules! println {
 
 mod args;
 mod board;
+mod claims;
 mod commands;
 mod device;
 mod exit;

@@ -1,11 +1,14 @@
-//! Files that appear whole or not at all, and locks that name their owner.
+//! Files that appear whole or not at all, and claims on work that outlive neither their process nor its host.
 //!
 //! [`write_atomic`] writes beside the target, flushes to the disk, and renames: a reader sees the old file, the new
-//! file or none, whatever moment the power fails. [`Lock`] is a file that says which process on which host holds it,
-//! so that it works on network file systems where `flock` does not, and so that a person can judge a stale one.
+//! file or none, whatever moment the power fails. A [`Claim`] is a file that says which process on which host is at
+//! work, and that is touched as long as it is: it works on network file systems where `flock` does not, and needs
+//! nobody to clear up after a host that died.
 
-mod lock;
+mod claim;
+mod owner;
 mod write;
 
-pub use lock::{Lock, LockError, Owner};
+pub use claim::{Claim, ClaimError, Holder, Limits, Watcher};
+pub use owner::Owner;
 pub use write::{create_dir_all, is_leftover, remove_leftovers, rename, write_atomic};

@@ -1,10 +1,11 @@
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes `path` through `fill` so that it appears whole or not at all.
 ///
-/// The bytes go to `.<name>.tmp-<pid>` in the same folder, are flushed to the disk, and take the final name by a
+/// The bytes go to `.<name>.tmp-<number>` in the same folder, are flushed to the disk, and take the final name by a
 /// rename; then the folder is flushed, so that the name survives a power failure too. If `fill` or the disk fails,
 /// the temporary file is removed and whatever stood at `path` is untouched.
 ///
@@ -65,7 +66,7 @@ fn target_of(name: &str) -> Option<&str> {
 /// Removes what killed writers left behind in `folder`, and returns how many files that were. `is_ours` is asked about
 /// the name that each was to have.
 ///
-/// A living writer's file looks the same: say yes only to names that a [`Lock`](crate::Lock) of yours guards.
+/// A living writer's file looks the same: say yes only to names that a [`Claim`](crate::Claim) of yours guards.
 ///
 /// # Errors
 /// Whatever reading the folder or removing a file reports.
@@ -90,19 +91,26 @@ fn write_whole(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut writer = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut writer = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
     fill(&mut writer)?;
     writer.flush()?;
     writer.get_ref().sync_all()
 }
 
-fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+/// A name that no other process uses: a process id would not do, for in containers most programs are number 1, and a
+/// writer that was thought dead must not go on writing into the file of its successor.
+pub(crate) fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| {
         let why = format!("`{}` has no file name", path.display());
         io::Error::new(io::ErrorKind::InvalidInput, why)
     })?;
-    Ok(path.with_file_name(format!(".{name}.tmp-{}", std::process::id())))
+    Ok(path.with_file_name(format!(".{name}.tmp-{}", unique())))
+}
+
+/// A number from the system's randomness, by way of the keys of std's hash tables.
+pub(crate) fn unique() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// On Unix a rename is durable only once the folder that holds the name has been flushed. Elsewhere folders cannot be
@@ -124,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_leftover() {
-        let folder = crate::lock::tests::Folder::new("failed_write");
+        let folder = crate::claim::tests::Folder::new("failed_write");
         let path = folder.join("cache.json");
         write_atomic(&path, |w| w.write_all(b"old")).unwrap();
         let failed = write_atomic(&path, |w| {
@@ -138,7 +146,7 @@ mod tests {
 
     #[test]
     fn leftovers_are_known_by_name_and_nothing_else_is_removed() {
-        let folder = crate::lock::tests::Folder::new("leftovers");
+        let folder = crate::claim::tests::Folder::new("leftovers");
         for name in [
             ".part-00000.arrow.tmp-123",
             ".part-00001.arrow.tmp-123",
@@ -156,7 +164,7 @@ mod tests {
 
     #[test]
     fn nested_folders_appear() {
-        let folder = crate::lock::tests::Folder::new("nested");
+        let folder = crate::claim::tests::Folder::new("nested");
         create_dir_all(&folder.join("a/b/c")).unwrap();
         create_dir_all(&folder.join("a/b/c")).unwrap();
         assert!(folder.join("a/b/c").is_dir());

@@ -115,6 +115,9 @@ pub enum StudentError {
         /// What it said.
         source: std::io::Error,
     },
+    /// The run's folder is another process's.
+    #[error(transparent)]
+    Claim(#[from] logitcask_durable::ClaimError),
     /// From the dataset.
     #[error(transparent)]
     Dataset(#[from] logitcask_dataset::DatasetError),
@@ -158,6 +161,7 @@ impl StudentError {
                 Some(nearest) => format!("did you mean `{nearest}`? `logitcask list students` shows all"),
                 None => "`logitcask list students` shows all".to_owned(),
             }),
+            StudentError::Claim(claim) => claim.hint(),
             StudentError::TooFewSamples { n_samples: 0 | 1, .. } => {
                 Some("select more: raise `data.limit`, or lower `train.held_out`".to_owned())
             }

@@ -115,6 +115,8 @@ impl<'a> TrainState<'a> {
     }
 
     pub(crate) fn save(&self, job: &Job) -> Result<(), StudentError> {
-        self.snapshot()?.write(&job.run.join(Checkpoint::LAST))
+        let checkpoint = self.snapshot()?;
+        job.still_ours()?;
+        checkpoint.write(&job.run.join(Checkpoint::LAST))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use logitcask_dataset::{Dataset, Draw, Loader, PixelLayout, Preprocess, ViewFamily};
+use logitcask_durable::Claim;
 use logitcask_layers::Mode;
 use logitcask_losses::{Objective, bank};
 use serde::{Deserialize, Serialize};
@@ -99,10 +100,19 @@ pub struct Job<'a> {
     pub run_digest: String,
     /// The run's folder; it exists.
     pub run: &'a Path,
+    /// The claim on that folder, where others may want it too: checked before anything is saved.
+    pub claim: Option<&'a Claim>,
     /// Threads that prepare pixels.
     pub loader_threads: usize,
     /// Where the student computes.
     pub device: Device,
+}
+
+impl Job<'_> {
+    /// An error if another process has taken the run over while this one was paused.
+    pub(crate) fn still_ours(&self) -> Result<(), StudentError> {
+        Ok(self.claim.map_or(Ok(()), Claim::check)?)
+    }
 }
 
 /// A family of views with what the teacher says about them.
@@ -196,6 +206,7 @@ pub fn train(
         let trained = train_epoch(job, &mut state, &samples, &mut times, stop, events)?;
         clock.lap(&mut times.train_seconds);
         let Some(mut record) = trained else {
+            job.still_ours()?;
             times.write(job.run)?;
             return Ok(None);
         };
@@ -437,6 +448,7 @@ fn report_unreached(gradients: &Gradients, state: &TrainState, events: &dyn Fn(E
 /// Metrics go before the checkpoint: a kill between the two repeats an epoch, and resuming cuts its line off again.
 fn save_epoch(job: &Job, state: &TrainState, times: &Times) -> Result<(), StudentError> {
     let checkpoint = state.snapshot()?;
+    job.still_ours()?;
     let epoch = state.history.len();
     if best_of(&state.history).epoch == epoch {
         checkpoint.write(&job.run.join(Checkpoint::BEST))?;

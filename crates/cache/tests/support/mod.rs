@@ -83,13 +83,6 @@ pub fn files(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     fn walk(root: &Path, folder: &Path, found: &mut std::collections::BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            // Names that begin with a dot are no part of a cache; temporary files must be gone all the same.
-            if path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().ends_with(".takeover"))
-            {
-                continue;
-            }
             if path.is_dir() {
                 walk(root, &path, found);
             } else {

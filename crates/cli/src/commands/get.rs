@@ -14,6 +14,7 @@ mod unpack;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use logitcask_dataset::{
     DataSpec, Dataset, PUBLICATIONS, Publication, RemoteFile, Role, SplitSpec,
@@ -21,6 +22,7 @@ use logitcask_dataset::{
 use logitcask_durable as durable;
 
 use crate::args::DatasetGet;
+use crate::claims;
 use crate::exit::{Failure, Outcome};
 use crate::progress::{bytes, say};
 use checksum::Digest;
@@ -195,7 +197,7 @@ fn already_there(publication: &Publication, to: &Path) -> Result<Option<Record>,
     }
 }
 
-/// Works in `workplace` under its lock, and leaves nothing there but partial files worth going on from.
+/// Works in `workplace` under a claim, and leaves nothing there but partial files worth going on from.
 fn get(
     publication: &Publication,
     wanted: &[Wanted],
@@ -204,19 +206,50 @@ fn get(
     stop: &AtomicBool,
 ) -> Result<(), GetError> {
     durable::create_dir_all(workplace).map_err(GetError::io("make the folder", workplace))?;
-    let lock = durable::Lock::acquire(&workplace.join("lock"))?;
-    let unpacked = workplace.join("unpacked");
-    let result = bring_and_unpack(publication, wanted, workplace, &unpacked, stop)
-        .and_then(|()| durable::rename(&unpacked, to).map_err(GetError::io("make the folder", to)));
+    let claim = claims::claim(&workplace.join(".get"), Duration::ZERO, stop)?;
+    // A call that was thought dead must not go on unpacking into the folder of this one.
+    let unpacked = workplace.join(format!("{UNPACKED}{}", claim.nonce()));
+    let is_done = || already_there(publication, to).map(|record| record.is_some());
+    let work = || {
+        remove_unpacked(workplace)?;
+        bring_and_unpack(publication, wanted, workplace, &unpacked, stop)?;
+        claim.check()?;
+        durable::rename(&unpacked, to).map_err(GetError::io("make the folder", to))
+    };
+    // Whoever had the claim before, or took it over since, may have done it all.
+    let result = match is_done() {
+        Ok(true) => Ok(()),
+        Ok(false) => work().or_else(|error| match (&error, is_done()) {
+            (GetError::Claim(_), Ok(true)) => Ok(()),
+            _ => Err(error),
+        }),
+        Err(error) => Err(error),
+    };
     // A leftover is harmless: nothing reads these names, and the next call starts by removing it.
     let _ = fs::remove_dir_all(&unpacked);
-    drop(lock);
+    drop(claim);
     let _ = match result {
         Ok(()) => fs::remove_dir_all(workplace),
         // Goes only where it is empty.
         Err(_) => fs::remove_dir(workplace),
     };
     result
+}
+
+/// What the folder's name begins with while a dataset is unpacked.
+const UNPACKED: &str = "unpacked-";
+
+/// Removes what killed calls had begun to unpack.
+fn remove_unpacked(workplace: &Path) -> Result<(), GetError> {
+    let unreadable = |error| GetError::io("read the folder", workplace)(error);
+    for entry in fs::read_dir(workplace).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.file_name().to_string_lossy().starts_with(UNPACKED) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).map_err(GetError::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn bring_and_unpack(
@@ -231,9 +264,6 @@ fn bring_and_unpack(
     let mut sources = Vec::new();
     for wanted in wanted {
         sources.push(bring(wanted, workplace, stop)?);
-    }
-    if unpacked.exists() {
-        fs::remove_dir_all(unpacked).map_err(GetError::io("remove", unpacked))?;
     }
     durable::create_dir_all(unpacked).map_err(GetError::io("make the folder", unpacked))?;
     let mut unpacker = Unpacker::new(unpacked, stop);

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{DType, Device};
 use logitcask_cache::LogitCache;
 use logitcask_dataset::Trust;
+use logitcask_durable::ClaimError;
 use logitcask_layers::{Precision, bf16_is_native};
 use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
@@ -90,7 +91,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
 
     let run = run_folder(args, &recipe)?;
     let run_digest = run_digest(&recipe, &experiment, &caches)?;
-    let _lock = prepare(&run, &recipe, &run_digest, args.fresh, stop)?;
+    let claim = prepare(&run, &recipe, &run_digest, args.fresh, stop)?;
     if let Some(record) = finished(&run, &run_digest)? {
         say(format!(
             "{}: finished before; `--fresh` trains it again",
@@ -140,6 +141,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         evaluation,
         run_digest: run_digest.clone(),
         run: &run,
+        claim: Some(&claim),
         loader_threads: 1,
         device,
     };
@@ -157,6 +159,15 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
     show.bar.finish();
     if let Some(dump) = dump {
         dump.finish()?;
+    }
+    if let Err(lost @ ClaimError::Lost { .. }) = claim.check() {
+        // Whoever took the run over while this process was paused may have finished it.
+        let record = finished(&run, &run_digest)?.ok_or(lost)?;
+        say(format!(
+            "{}: another process has finished it meanwhile",
+            run.display()
+        ));
+        return print(&record, &run, args.recipe.json);
     }
     if let Err(error @ StudentError::NonFinite { .. }) = &outcome {
         last_words(&run, error)?;

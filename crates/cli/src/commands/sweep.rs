@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use logitcask_cache::{Found, LogitCache, OpenOptions};
-use logitcask_durable::Lock;
 use logitcask_losses::{Objective, Setup};
 use logitcask_student::{EpochRecord, RunRecord};
 
 use crate::args;
 use crate::board::{self, Board, Entry};
+use crate::claims;
 use crate::commands::student::sections;
 use crate::device;
 use crate::exit::{Failure, Outcome};
@@ -55,9 +56,9 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
         ))
     };
     logitcask_durable::create_dir_all(out).map_err(cannot)?;
-    let _lock = Lock::acquire(&out.join("lock")).map_err(|error| {
-        Failure::work(error)
-            .hint("another sweep works in this folder; `--show` tells how far it is")
+    let claim = claims::claim(&out.join(".sweep"), Duration::ZERO, stop).map_err(|error| {
+        let remedy = error.hint().unwrap_or_default();
+        Failure::from(error).hint(format!("{remedy}; `--show` tells how far that sweep is"))
     })?;
     let sources = Sources::open(sweep)?;
     sources.capture(args, out, stop)?;
@@ -82,6 +83,7 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
     });
     let queue = Queue {
         args,
+        claim: &claim,
         lines: &sweep.lines,
         missing: Mutex::new(missing),
         failures: Mutex::new(Vec::new()),

@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile};
 use logitcask_dataset::{Preprocess, Role, Trust};
@@ -12,6 +12,7 @@ use logitcask_teacher::{
 use serde_json::{Value, json};
 
 use crate::args::TeacherLogits;
+use crate::claims;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{CacheWant, Experiment, describe, hex, is_near};
 use crate::machine;
@@ -144,7 +145,12 @@ impl Stage<'_> {
         }
         manifest.recorded.extend(provenance(teacher, batch_size));
         let (cache_dir, part) = (&self.args.recipe.cache_dir, self.part);
-        let writer = LogitWriter::open_part(cache_dir, &manifest, |n_chunks| part.range(n_chunks))?;
+        let writer = LogitWriter::open_part_waiting(
+            cache_dir,
+            &manifest,
+            |n_chunks| part.range(n_chunks),
+            &mut claims::waiting(Duration::ZERO, self.stop),
+        )?;
         // Another part may have made the cache meanwhile; then its batch size holds for all.
         let batch_size = batch_size_of(writer.manifest()).unwrap_or(batch_size);
         if let Some(stated) = self.spec.batch_size.filter(|stated| *stated != batch_size) {

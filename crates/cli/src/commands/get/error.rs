@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use logitcask_dataset::{DatasetError, Publication};
-use logitcask_durable::LockError;
+use logitcask_durable::ClaimError;
 use thiserror::Error;
 
 use super::checksum::Digest;
@@ -74,7 +74,7 @@ pub(super) enum GetError {
         source: serde_json::Error,
     },
     #[error(transparent)]
-    Locked(#[from] LockError),
+    Claim(#[from] ClaimError),
     #[error("stopped")]
     Stopped,
 }
@@ -115,15 +115,8 @@ impl GetError {
                 Some("move it away, or say with `--to DIR` where the dataset shall go".to_owned())
             }
             GetError::Unreadable { source, .. } => source.hint(),
-            GetError::Locked(LockError::Held {
-                path,
-                same_host: false,
-                ..
-            }) => Some(format!(
-                "if that process is gone, remove `{}`",
-                path.display()
-            )),
-            GetError::Locked(_) | GetError::Io { .. } | GetError::Archive { .. } => None,
+            GetError::Claim(error) => error.hint(),
+            GetError::Io { .. } | GetError::Archive { .. } => None,
         }
     }
 }

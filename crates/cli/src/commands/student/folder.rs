@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use logitcask_durable::{Lock, LockError};
+use logitcask_durable::Claim;
 use logitcask_student::{Checkpoint, EpochRecord, RunRecord, StudentError, TensorBoard, Times};
 
 use crate::args::Student;
+use crate::claims;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::Experiment;
 use crate::recipe::{Recipe, collect_leaves};
@@ -70,7 +71,7 @@ pub(super) fn run_digest(
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Makes the folder this run's, and this process's as long as the lock lives: nothing is overwritten before it is clear
+/// Makes the folder this run's, and this process's as long as the claim lives: nothing is overwritten before it is clear
 /// that what lies there is the same run's.
 pub(super) fn prepare(
     run: &Path,
@@ -78,12 +79,12 @@ pub(super) fn prepare(
     run_digest: &str,
     fresh: bool,
     stop: &AtomicBool,
-) -> Outcome<Lock> {
+) -> Outcome<Claim> {
     let cannot = |path: &Path, error: std::io::Error| {
         Failure::work(format!("cannot write `{}`: {error}", path.display()))
     };
     logitcask_durable::create_dir_all(run).map_err(|error| cannot(run, error))?;
-    let lock = hold(run, stop)?;
+    let claim = hold(run, stop)?;
     if fresh {
         forget(run).map_err(|error| cannot(run, error))?;
     }
@@ -100,35 +101,22 @@ pub(super) fn prepare(
     let text = recipe.to_toml()?;
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
         .map_err(|error| cannot(&path, error))?;
-    Ok(lock)
+    Ok(claim)
 }
 
-/// Two processes in one folder would overwrite each other. One on this host may be about to end, the orphan of a sweep that
+/// Two processes in one folder would overwrite each other. One that lives may be about to end, the orphan of a sweep that
 /// was killed, say: it is given a while.
-fn hold(run: &Path, stop: &AtomicBool) -> Outcome<Lock> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let since = Instant::now();
-    loop {
-        let held = match Lock::acquire(&run.join("lock")) {
-            Ok(lock) => return Ok(lock),
-            Err(held) => held,
-        };
-        let may_end = matches!(
-            &held,
-            LockError::Held {
-                same_host: true,
-                ..
-            }
-        );
-        if !may_end || since.elapsed() > PATIENCE || stop.load(Ordering::Relaxed) {
-            return Err(Failure::work(held).hint(
-                "if another process trains in this folder, wait for it or choose another folder with `--out`; if that \
-                 process is gone, remove the file",
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn hold(run: &Path, stop: &AtomicBool) -> Outcome<Claim> {
+    let claimed = claims::claim(&run.join(CLAIM), Duration::from_secs(5), stop);
+    claimed.map_err(|error| {
+        let remedy = error.hint().unwrap_or_default();
+        let elsewhere = "another run beside it goes into another folder, with `--out`";
+        Failure::from(error).hint(format!("{remedy}; {elsewhere}"))
+    })
 }
+
+/// What is claimed in a run's folder: all of it.
+const CLAIM: &str = ".run";
 
 /// The recipe as it was obeyed, in the run's folder.
 pub(crate) const RECIPE: &str = "recipe.toml";

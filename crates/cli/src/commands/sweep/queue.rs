@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use logitcask_durable::Claim;
+
 use super::live::Live;
 use super::process::{last_lines, myself, spawn, wait};
 use super::{Task, write_recipe};
@@ -17,6 +19,7 @@ use crate::exit::{Failure, Outcome};
 /// Each run is a process of its own: a run that dies takes no other with it, and none shares a thread with another.
 pub(super) struct Queue<'a> {
     pub(super) args: &'a args::Sweep,
+    pub(super) claim: &'a Claim,
     pub(super) lines: &'a Path,
     pub(super) missing: Mutex<VecDeque<Task>>,
     pub(super) failures: Mutex<Vec<String>>,
@@ -107,6 +110,7 @@ impl Queue<'_> {
         let finished = task.finished()?;
         // One writer at a time.
         let missing = locked(&self.missing);
+        self.claim.check()?;
         finished.append(self.lines)?;
         drop(missing);
         self.live.done(task, &finished);

@@ -179,7 +179,8 @@ impl LogitWriter {
         self.manifest.chunk_range(chunk)
     }
 
-    /// Writes one of this writer's chunks. It is on the disk, whole, when this returns.
+    /// Writes one of this writer's chunks. It is on the disk, whole, when this returns. Returns how many of its rows, as
+    /// they are read back, have their largest logit at the label.
     ///
     /// # Errors
     /// A chunk of another part, or of a view that is finished; rows that do not fit the manifest, logits that are not finite or too large for the encoding (each names the
@@ -189,7 +190,7 @@ impl LogitWriter {
         view: u32,
         chunk: u32,
         rows: &ChunkRows<'_>,
-    ) -> Result<(), CacheError> {
+    ) -> Result<u32, CacheError> {
         let place = ChunkPlace::new(&self.manifest, view, chunk)?;
         let path = view_folder(&self.path, view).join(chunk_name(chunk));
         let bytes = chunk::encode(&self.manifest, &place, rows, &path)?;
@@ -199,10 +200,10 @@ impl LogitWriter {
     /// Copies a verified chunk file of another cache with the same key.
     pub(crate) fn copy_chunk(&self, view: u32, chunk: u32, file: &Path) -> Result<(), CacheError> {
         let bytes = std::fs::read(file).map_err(CacheError::io("read", file))?;
-        self.put(view, chunk, &bytes)
+        self.put(view, chunk, &bytes).map(drop)
     }
 
-    pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
+    pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<u32, CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
         // The lock guards these chunks and no others, and what `view.json` vouches for stays as it is.
@@ -219,11 +220,12 @@ impl LogitWriter {
                 "it does not read back as it was written; is the disk or the memory failing?",
             )
         })?;
+        let n_correct = whole.entry.n_correct;
         self.lock_whole()
             .entry(view)
             .or_default()
             .insert(chunk, whole);
-        Ok(())
+        Ok(n_correct)
     }
 
     /// Writes `view.json`, with what the manifest handed to [`open`](Self::open) recorded: from here on the view exists.

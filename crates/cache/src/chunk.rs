@@ -107,6 +107,15 @@ pub(crate) fn encode(
         }
         let logits = &rows.logits[row * manifest.n_classes..][..manifest.n_classes];
         check_finite(sample, place.view, logits)?;
+        if let Some((step, spread)) = manifest.encoding.drowns(logits) {
+            return Err(CacheError::Drowned {
+                sample,
+                view: place.view,
+                step,
+                spread,
+                encoding: manifest.encoding.to_string(),
+            });
+        }
         codec
             .encode(logits, label, &mut slices)
             .map_err(|class| CacheError::OutOfRange {

@@ -23,7 +23,11 @@ impl RowDistance {
         let max_abs = reference
             .iter()
             .zip(other)
-            .fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+            .fold(0f32, |max, (a, b)| match (a - b).abs() {
+                // `max` would pass over a NaN, and call it agreement.
+                difference if difference.is_nan() => f32::INFINITY,
+                difference => max.max(difference),
+            });
         let is_flipped = crate::argmax(reference) != crate::argmax(other);
         RowDistance {
             max_abs,

@@ -141,6 +141,22 @@ pub enum CacheError {
         /// The encoding's name.
         encoding: String,
     },
+    /// Outliers leave the other logits of a row on one level of the encoding.
+    #[error(
+        "the teacher's logits of sample {sample}, view {view} have outliers: `{encoding}` would store them in steps of {step}, and all others, which differ by {spread}, would become one"
+    )]
+    Drowned {
+        /// The sample.
+        sample: u32,
+        /// The view.
+        view: u32,
+        /// Between two levels.
+        step: f32,
+        /// Of the logits without the outliers.
+        spread: f32,
+        /// The encoding's name.
+        encoding: String,
+    },
     /// A label that no class has.
     #[error("sample {sample} has label {label}, the cache has {n_classes} classes")]
     Label {
@@ -272,6 +288,9 @@ impl CacheError {
             }
             CacheError::Feature { value, .. } if value.is_finite() => {
                 "features are f16 unless `encoding = \"f32\"`".to_owned()
+            }
+            CacheError::Drowned { .. } => {
+                "use `encoding = \"f16\"`; or leave the masked classes out with `classes = [...]`".to_owned()
             }
             CacheError::OutOfRange { .. } => "use `encoding = \"f32\"`".to_owned(),
             CacheError::DiskFull { .. } => {

@@ -33,6 +33,10 @@ pub struct CacheKey {
     pub views: String,
     /// How rows are stored: the name of an [`Encoding`](crate::Encoding).
     pub encoding: String,
+    /// How many images met in one run of the teacher, where a row depends on it: empty for all but dynamically quantised
+    /// teachers.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub batch: String,
 }
 
 /// An ingredient in which a cache differs from what is wanted.
@@ -60,6 +64,7 @@ impl CacheKey {
             ("images", &self.images),
             ("views", &self.views),
             ("encoding", &self.encoding),
+            ("batch", &self.batch),
         ]
     }
 
@@ -164,7 +169,7 @@ mod tests {
     fn every_ingredient_changes_the_digest_and_is_named_when_it_differs() {
         let base = key();
         type Change = fn(&mut CacheKey) -> &mut String;
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("teacher", |k| &mut k.teacher),
             ("output", |k| &mut k.output),
             ("output_is", |k| &mut k.output_is),
@@ -175,6 +180,7 @@ mod tests {
             ("images", |k| &mut k.images),
             ("views", |k| &mut k.views),
             ("encoding", |k| &mut k.encoding),
+            ("batch", |k| &mut k.batch),
         ];
         assert_eq!(changes.len(), base.fields().len());
         for (name, field) in changes {

@@ -198,7 +198,8 @@ impl LogitWriter {
         self.manifest.chunk_range(chunk)
     }
 
-    /// Writes one of this writer's chunks. It is on the disk, whole, when this returns.
+    /// Writes one of this writer's chunks. It is on the disk, whole, when this returns. Returns how many of its rows, as
+    /// they are read back, have their largest logit at the label.
     ///
     /// # Errors
     /// A chunk of another part, or of a view that is finished; rows that do not fit the manifest, logits that are not finite or too large for the encoding (each names the
@@ -208,7 +209,7 @@ impl LogitWriter {
         view: u32,
         chunk: u32,
         rows: &ChunkRows<'_>,
-    ) -> Result<(), CacheError> {
+    ) -> Result<u32, CacheError> {
         let place = ChunkPlace::new(&self.manifest, view, chunk)?;
         let path = view_folder(&self.path, view).join(chunk_name(chunk));
         let bytes = chunk::encode(&self.manifest, &place, rows, &path)?;
@@ -218,10 +219,10 @@ impl LogitWriter {
     /// Copies a verified chunk file of another cache with the same key.
     pub(crate) fn copy_chunk(&self, view: u32, chunk: u32, file: &Path) -> Result<(), CacheError> {
         let bytes = std::fs::read(file).map_err(CacheError::io("read", file))?;
-        self.put(view, chunk, &bytes)
+        self.put(view, chunk, &bytes).map(drop)
     }
 
-    pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
+    pub(crate) fn put(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<u32, CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
         if !self.chunks.contains(&chunk) {
@@ -230,11 +231,11 @@ impl LogitWriter {
         if let Err(error) = self.write_if_ours(view, chunk, bytes) {
             let lost = self.still_ours().err();
             // Whoever took over while this process was paused may have done this chunk: then it is done.
-            let is_done = lost.is_some() && self.missing_of(view, chunk..chunk + 1)?.is_empty();
-            return match is_done {
-                true => Ok(()),
-                false => Err(lost.unwrap_or(error)),
-            };
+            if lost.is_some() && self.missing_of(view, chunk..chunk + 1)?.is_empty() {
+                let whole = self.whole_of(view);
+                return Ok(whole.get(&chunk).map_or(0, |chunk| chunk.entry.n_correct));
+            }
+            return Err(lost.unwrap_or(error));
         }
         // What counts is what a reader will see, so the file is opened again instead of trusting what was handed over.
         let whole = self.take_up(view, chunk)?.ok_or_else(|| {
@@ -243,11 +244,12 @@ impl LogitWriter {
                 "it does not read back as it was written; is the disk or the memory failing?",
             )
         })?;
+        let n_correct = whole.entry.n_correct;
         self.lock_whole()
             .entry(view)
             .or_default()
             .insert(chunk, whole);
-        Ok(())
+        Ok(n_correct)
     }
 
     /// What `view.json` vouches for stays as it is, and so does what somebody else has claimed meanwhile.

@@ -7,8 +7,8 @@ use logitcask_cache::{
     CacheKey, Difference, Encoding, Found, LogitCache, Manifest, OpenOptions, PixelCheck,
 };
 use logitcask_dataset::{
-    Dataset, Fingerprint, ImageSize, Interpolation, Pillow, Preprocess, Role, Trust, ViewFamily,
-    ViewsSpec, input_size, pixel_digests,
+    Dataset, Fingerprint, ImageSize, Interpolation, Pillow, Preprocess, Role, Scale, Trust,
+    ViewFamily, ViewsSpec, input_size, pixel_digests,
 };
 use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{ModelFile, TeacherSpec, cache_key};
@@ -602,6 +602,10 @@ pub fn student_preprocess(recipe: &Recipe) -> Outcome<Preprocess> {
     spec.interpolation = Interpolation::default();
     spec.pillow = Pillow::default();
     if let Some(mean) = student.and_then(|student| student.mean.clone()) {
+        // A teacher may take bytes; numbers below 1 say that this student does not.
+        if mean.iter().any(|mean| *mean != 0.0 && mean.abs() <= 1.0) {
+            spec.scale = Scale::Unit;
+        }
         spec.mean = mean;
     }
     if let Some(std) = student.and_then(|student| student.std.clone()) {

@@ -138,6 +138,20 @@ impl Teachers {
             .sum()
     }
 
+    /// Whether every cache that is trained on says the same of all images, or the same of all classes.
+    pub(crate) fn say_nothing(&self) -> Outcome<bool> {
+        let mut caches = self.captured().peekable();
+        if caches.peek().is_none() {
+            return Ok(false);
+        }
+        for cache in caches {
+            if !says_nothing(cache)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// What tells the caches that are trained on from others, however many of their views are read.
     pub(crate) fn keys(&self) -> String {
         let keys = self
@@ -145,6 +159,29 @@ impl Teachers {
             .map(|cache| hex(&cache.manifest().key.digest()));
         keys.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Looks at a few rows over all samples.
+fn says_nothing(cache: &LogitCache) -> Outcome<bool> {
+    const LOOKED_AT: u32 = 32;
+    let Some(&view) = cache
+        .views()
+        .first()
+        .filter(|_| cache.encoding().is_dense())
+    else {
+        return Ok(false);
+    };
+    let n_samples = cache.manifest().n_samples;
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for sample in (0..n_samples).step_by(n_samples.div_ceil(LOOKED_AT).max(1) as usize) {
+        let mut row = vec![0.0; cache.n_classes()];
+        if cache.row_or_null(sample, view, &mut row)?.is_some() {
+            rows.push(row);
+        }
+    }
+    let same = rows.windows(2).all(|pair| pair[0] == pair[1]);
+    let flat = rows.iter().all(|row| row.iter().all(|z| *z == row[0]));
+    Ok(rows.len() > 1 && (same || flat))
 }
 
 /// Caches of the same views as one teacher; `None` where there is none.

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::ImageSize;
+use crate::{ImageSize, Scale};
 
 /// Everything that can be wrong with a dataset, a view or a preprocessing, in the user's words.
 #[derive(Debug, thiserror::Error)]
@@ -242,6 +242,16 @@ pub enum DatasetError {
         /// What is wrong with its value, and what is expected.
         found: String,
     },
+    /// A mean or a deviation that cannot belong to pixels of this scale.
+    #[error("`{key}` holds {value}, but with `scale = \"{}\"` pixels lie in {}", scale.name(), scale.range())]
+    WrongScale {
+        /// `mean` or `std`.
+        key: &'static str,
+        /// What stands there.
+        value: f32,
+        /// The scale in force.
+        scale: Scale,
+    },
     /// An augmentation of an unknown name.
     #[error("`{name}` is not an augmentation")]
     UnknownAugment {
@@ -425,6 +435,12 @@ impl DatasetError {
             }
             Self::ViewSize { .. } | Self::BatchSize { .. } => {
                 "bring every image to one size: begin `augment` with `resize` and `center_crop`, or with `random_resized_crop`; `clean` in `[views]` does it for evaluation".into()
+            }
+            Self::WrongScale { scale: Scale::Unit, .. } => {
+                "add `scale = \"byte\"`, or divide `mean` and `std` by 255".into()
+            }
+            Self::WrongScale { scale: Scale::Byte, .. } => {
+                "leave `scale = \"byte\"` out, or multiply `mean` and `std` by 255".into()
             }
             _ => return None,
         })

@@ -52,6 +52,24 @@ pub enum Scale {
     Byte,
 }
 
+impl Scale {
+    /// As it is written in a recipe.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Byte => "byte",
+        }
+    }
+
+    /// Where pixels lie.
+    pub(crate) fn range(self) -> &'static str {
+        match self {
+            Self::Unit => "0..1",
+            Self::Byte => "0..255",
+        }
+    }
+}
+
 impl PreprocessSpec {
     /// Mean and std per channel, everything else as it is by default.
     pub fn new(mean: impl Into<Vec<f32>>, std: impl Into<Vec<f32>>) -> Self {
@@ -101,6 +119,31 @@ impl PreprocessSpec {
     }
 }
 
+/// Numbers for pixels of 0..255 beside a scale of 0..1, or the other way round: each image would be one even grey.
+fn check_scale(spec: &PreprocessSpec) -> Result<(), DatasetError> {
+    let wrong = |key: &'static str, value: f32| DatasetError::WrongScale {
+        key,
+        value,
+        scale: spec.scale,
+    };
+    let is_off = |mean: f32| match spec.scale {
+        Scale::Unit => mean.abs() > 1.0,
+        Scale::Byte => mean != 0.0 && mean.abs() <= 1.0,
+    };
+    if let Some(&mean) = spec.mean.iter().find(|mean| is_off(**mean)) {
+        return Err(wrong("mean", mean));
+    }
+    // Half of 0..1 is the largest deviation that pixels can have, and no images' bytes deviate by less than one.
+    let is_off = |std: f32| match spec.scale {
+        Scale::Unit => std > 10.0,
+        Scale::Byte => std < 1.0,
+    };
+    match spec.std.first() {
+        Some(&std) if spec.std.iter().all(|std| is_off(*std)) => Err(wrong("std", std)),
+        _ => Ok(()),
+    }
+}
+
 /// A [`PreprocessSpec`] made ready: what each byte of each channel becomes.
 #[derive(Clone, Debug)]
 pub struct Preprocess {
@@ -113,7 +156,8 @@ impl Preprocess {
     /// Checks the lengths and values.
     ///
     /// # Errors
-    /// Means and stds of different number, neither 1 nor 3 of them, or a std that is not a positive number.
+    /// Means and stds of different number, neither 1 nor 3 of them, a std that is not a positive number, or numbers of
+    /// another scale than the one that is set.
     pub fn new(spec: &PreprocessSpec) -> Result<Self, DatasetError> {
         let wrong = |key: &str, found: String| DatasetError::Setting {
             key: key.into(),
@@ -163,6 +207,7 @@ impl Preprocess {
                 format!("holds `{mean}`: expected finite numbers"),
             ));
         }
+        check_scale(spec)?;
         let channels = spec.channels.unwrap_or(n);
         let table = |channel: usize| -> [f32; 256] {
             let mean = spec.mean.get(channel).copied().unwrap_or(0.0);

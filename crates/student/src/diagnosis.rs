@@ -16,6 +16,8 @@ pub struct Patient<'a> {
     pub n_classes: usize,
     /// Parameters that no step has changed: [`untrained`] finds them.
     pub untrained: &'a [String],
+    /// The teacher says the same of every image, or of every class.
+    pub teacher_is_constant: bool,
 }
 
 /// One thing that is wrong, with its numbers. `Display` says what was found.
@@ -26,6 +28,8 @@ pub enum Symptom {
         /// Their names.
         names: Vec<String>,
     },
+    /// There is nothing in the teacher's rows that a student could learn.
+    TeacherConstant,
     /// Training made the loss larger than it was for the untrained student.
     LossRises {
         /// Total loss of the very first step.
@@ -83,6 +87,9 @@ pub fn diagnose(patient: &Patient) -> Vec<Symptom> {
         return Vec::new();
     };
     let mut symptoms = Vec::new();
+    if patient.teacher_is_constant {
+        symptoms.push(Symptom::TeacherConstant);
+    }
     if !patient.untrained.is_empty() {
         symptoms.push(Symptom::NoGradient {
             names: patient.untrained.to_vec(),
@@ -97,7 +104,8 @@ pub fn diagnose(patient: &Patient) -> Vec<Symptom> {
     let no_gradient = has(|symptom| matches!(symptom, Symptom::NoGradient { .. }));
     let rises = has(|symptom| matches!(symptom, Symptom::LossRises { .. }));
     symptoms.retain(|symptom| match symptom {
-        Symptom::LossStays { .. } => !no_gradient,
+        Symptom::NoGradient { .. } | Symptom::TeacherGuesses { .. } => !patient.teacher_is_constant,
+        Symptom::LossStays { .. } => !no_gradient && !patient.teacher_is_constant,
         Symptom::Strangers { .. } => !no_gradient && !rises,
         _ => true,
     });
@@ -195,7 +203,9 @@ impl Symptom {
             Symptom::LossRises { .. } | Symptom::LossReturns { .. } | Symptom::LossStays { .. } => {
                 "loss"
             }
-            Symptom::TeacherGuesses { .. } | Symptom::WorseTeacher { .. } => "teacher",
+            Symptom::TeacherConstant
+            | Symptom::TeacherGuesses { .. }
+            | Symptom::WorseTeacher { .. } => "teacher",
             Symptom::Strangers { .. } => "agreement",
         }
     }
@@ -204,7 +214,12 @@ impl Symptom {
     pub fn remedy(&self) -> &'static str {
         match self {
             Symptom::NoGradient { .. } => {
-                "no loss reaches them: look for a `weight = 0`, or a student whose layers do not lead to its logits"
+                "no loss reaches them: look for a `weight = 0`, a teacher that says the same of every image (`logitcask cache \
+                 show`), or a student whose layers do not lead to its logits"
+            }
+            Symptom::TeacherConstant => {
+                "no loss can teach that: look at the teacher's export, its `output`, and `mean`, `std` and `scale` of \
+                 `[[teacher]]`; then capture again"
             }
             Symptom::LossRises { .. } | Symptom::LossReturns { .. } => {
                 "the learning rate is too high: lower `train.optimizer.lr`, add `warmup_epochs` to the schedule, or set \
@@ -249,6 +264,9 @@ impl fmt::Display for Symptom {
                     _ => write!(f, " and {} more parameters", n - 3),
                 }
             }
+            Symptom::TeacherConstant => f.write_str(
+                "the teacher is constant: it says the same of every image, or of every class",
+            ),
             Symptom::LossRises {
                 untrained,
                 first_epoch,
@@ -370,6 +388,7 @@ mod tests {
             history,
             n_classes: 10,
             untrained,
+            teacher_is_constant: false,
         });
         let about: Vec<&str> = found.iter().map(Symptom::about).collect();
         assert_eq!(about, expected, "{found:?}");
@@ -448,5 +467,18 @@ mod tests {
             text.contains("`layer0.weight`") && text.contains("2 more"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_constant_teacher_is_told_as_such_and_nothing_else_is() {
+        let stays = history(2.3, &[(2.3, 0.1); 3]);
+        let found = diagnose(&Patient {
+            history: &stays,
+            n_classes: 10,
+            untrained: &["fc.weight".to_owned()],
+            teacher_is_constant: true,
+        });
+        assert_eq!(found, [Symptom::TeacherConstant]);
+        assert!(!found[0].remedy().contains("weight = 0"));
     }
 }

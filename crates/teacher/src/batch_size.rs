@@ -31,13 +31,18 @@ pub fn find_batch_size(
     teacher: &mut Teacher,
     images: ImageSize,
 ) -> Result<BatchSize, TeacherError> {
-    if let Some(rows) = teacher.spec().batch_size {
+    let input = teacher.input();
+    if let Some(rows) = teacher
+        .spec()
+        .batch_size
+        .filter(|_| input.at_once.is_none())
+    {
         return Ok(BatchSize {
             rows: rows.max(1),
             tried: Vec::new(),
         });
     }
-    if let Some(fixed) = teacher.input().fixed_batch {
+    if let Some(fixed) = input.fixed_batch.or(input.at_once) {
         // Whole runs, and enough of them that handing batches around costs nothing.
         return Ok(BatchSize {
             rows: fixed * 32usize.div_ceil(fixed),

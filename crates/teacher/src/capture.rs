@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use logitcask_cache::{CacheError, ChunkRows, LogitWriter};
+use logitcask_cache::{CacheError, ChunkRows, LogitWriter, Manifest};
 use logitcask_dataset::{BadSample, ImageSize, PixelBatch, render};
 
 use crate::error::TeacherError;
@@ -49,12 +49,26 @@ pub fn prepare(teacher: &mut Teacher, pixels: Pixels<'_>) -> Result<ImageSize, T
         &requests,
         &mut batch,
     )?;
-    teacher.check(&batch, pixels.dataset.n_classes())?;
+    teacher.examine(&batch, pixels.dataset.n_classes())?;
     Ok(ImageSize {
         height: batch.height,
         width: batch.width,
         channels: batch.channels,
     })
+}
+
+/// Refuses chunks that cut through batches which decide their rows: the rows would depend on the size of the chunks.
+pub fn check_chunks(teacher: &Teacher, manifest: &Manifest) -> Result<(), TeacherError> {
+    let chunk_rows = manifest.chunk_rows;
+    match teacher.input().at_once {
+        Some(at_once) if manifest.n_chunks() > 1 && chunk_rows as usize % at_once != 0 => {
+            Err(TeacherError::ChunkCutsBatch {
+                at_once,
+                chunk_rows,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a capture did.
@@ -80,8 +94,10 @@ pub struct CaptureReport {
     pub values: u64,
     /// Images in one run, at the end: smaller than asked for where memory ran out.
     pub batch_size: usize,
-    /// Rows whose largest logit is the label's, and rows counted; over the views captured here.
+    /// Rows whose largest logit is the label's, and rows counted; over the views captured here, as they are read back.
     pub correct: (u64, u64),
+    /// Rows whose largest logit is, as they are read back, in the class where the teacher had it.
+    pub kept_top1: u64,
     /// The capture was asked to stop before it was done; what is on disk is whole, and a next call goes on from there.
     pub stopped: bool,
 }
@@ -94,6 +110,11 @@ impl CaptureReport {
         } else {
             0.0
         }
+    }
+
+    /// The share of rows whose largest logit the encoding has left in its class; `None` where nothing was captured.
+    pub fn agreement(&self) -> Option<f64> {
+        (self.correct.1 > 0).then(|| self.kept_top1 as f64 / self.correct.1 as f64)
     }
 
     /// Top-1 accuracy over what was captured here; `None` if that was nothing.
@@ -117,6 +138,7 @@ pub fn capture(
     stop: &AtomicBool,
     events: &dyn Fn(Event),
 ) -> Result<CaptureReport, TeacherError> {
+    check_chunks(teacher, writer.manifest())?;
     let start = Instant::now();
     let times = Times::default();
     let mut report = CaptureReport {
@@ -165,7 +187,9 @@ pub fn capture(
         }
         match outcome {
             // Batches of a chunk must all have met the same number of neighbours, so its finished part is dropped too.
-            Err(TeacherError::OutOfMemory { rows, .. }) if report.batch_size > 1 && rows > 1 => {
+            Err(TeacherError::OutOfMemory { rows, .. })
+                if report.batch_size > 1 && rows > 1 && teacher.input().at_once.is_none() =>
+            {
                 let to = report.batch_size / 2;
                 events(Event::Halved {
                     from: report.batch_size,
@@ -397,7 +421,7 @@ impl Sink<'_> {
         };
         let range = filled.start as usize..filled.start as usize + filled.valid.len();
         let labels = &self.labels[range];
-        self.writer.write_chunk(
+        let n_correct = self.writer.write_chunk(
             view,
             chunk,
             &ChunkRows {
@@ -409,16 +433,17 @@ impl Sink<'_> {
         )?;
         self.report.images += filled.valid.len() as u64;
         self.report.values += filled.logits.len() as u64;
-        for ((row, label), _) in filled
+        let encoding = self.writer.encoding();
+        let rows = filled
             .logits
             .chunks_exact(self.n_classes)
-            .zip(labels)
-            .zip(&filled.valid)
-            .filter(|(_, valid)| **valid)
-        {
-            self.report.correct.0 += u64::from(argmax(row) == *label as usize);
+            .zip(&filled.valid);
+        for (row, _) in rows.filter(|(_, valid)| **valid) {
+            let kept = argmax(row) == argmax(&encoding.read_back(row));
+            self.report.kept_top1 += u64::from(kept);
             self.report.correct.1 += 1;
         }
+        self.report.correct.0 += u64::from(n_correct);
         self.spent.views.entry(view).or_default().1 += 1;
         if let Some(remaining) = self.remaining.get_mut(&view) {
             *remaining -= 1;

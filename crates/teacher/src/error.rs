@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use logitcask_cache::CacheError;
 use logitcask_dataset::DatasetError;
 
+use crate::gate::Remedy;
+use crate::head::Shape;
 use crate::provider::ExecutionProvider;
 use crate::spec::{OutputIs, Precision};
+use crate::warning::{percent, rounded};
 
 /// What went wrong; [`TeacherError::hint`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +89,14 @@ pub enum TeacherError {
         "the teacher expects images of {expected} (channels x height x width), the preprocessed ones are {found}"
     )]
     ImageSize { expected: String, found: String },
+    #[error("the teacher takes images of {wanted} channel{}, the preprocessed ones have {found}", if *wanted == 1 { "" } else { "s" })]
+    Channels {
+        wanted: usize,
+        found: usize,
+        n_means: usize,
+    },
+    #[error("the teacher does not take images as (B, C, H, W), but does as (B, H, W, C): {input}")]
+    TakesNhwc { input: String },
     #[error("the teacher takes bytes, and preprocessing made {value} of a pixel")]
     NotBytes { value: f32 },
 
@@ -108,12 +119,64 @@ pub enum TeacherError {
     ClassCount { teacher: usize, dataset: usize },
     #[error("`classes` names class {class}, the teacher has {n_classes} (0 to {})", n_classes - 1)]
     ClassOutOfRange { class: u32, n_classes: usize },
+    #[error("`classes` names class {class} twice, at {first} and at {second}")]
+    ClassTwice {
+        class: u32,
+        first: usize,
+        second: usize,
+    },
     #[error("the output `{output}` holds {found}, the recipe says {stated}")]
     OutputIsNot {
         output: String,
         found: OutputIs,
         stated: OutputIs,
+        before: Option<String>,
     },
+    #[error("the output `{output}` holds {shape}{}, made by the node {node}: no logits", times(*factor))]
+    NoLogits {
+        output: String,
+        shape: Shape,
+        node: String,
+        before: Option<String>,
+        factor: f64,
+    },
+    #[error("every row of the output `{output}` is positive and has the sum {}: probabilities of a softmax times a number, no logits", rounded(*sum))]
+    ScaledProbabilities { output: String, sum: f32 },
+    #[error(
+        "the teacher is constant: the output `{output}` says the same of {n_images} different images"
+    )]
+    Constant { output: String, n_images: usize },
+
+    #[error(
+        "the node {node} was exported in training mode, where an answer depends on the batch or on chance"
+    )]
+    Training { node: String },
+    #[error(
+        "the same images asked twice get answers that differ by {difference:.1e} (allowed: {allowed:.1e}){}: the teacher answers by chance",
+        fault(node)
+    )]
+    Chance {
+        node: Option<String>,
+        difference: f32,
+        allowed: f32,
+    },
+    #[error(
+        "an image asked alone gets an answer that differs by {difference:.1e} (allowed: {allowed:.1e}) from its answer in a batch{}",
+        fault(node)
+    )]
+    Batch {
+        node: Option<String>,
+        difference: f32,
+        allowed: f32,
+    },
+    #[error(
+        "the node {node} quantises by the extremes of a whole batch, so that an answer depends on the batch, and the recipe states none"
+    )]
+    QuantisedByBatch { node: String },
+    #[error(
+        "a batch of {at_once} images decides the rows of this teacher, and chunks of {chunk_rows} samples cut through batches"
+    )]
+    ChunkCutsBatch { at_once: usize, chunk_rows: u32 },
     #[error("the teacher answers sample {sample}, view {view} with {value} for {what} {index}")]
     NotFinite {
         sample: u32,
@@ -129,12 +192,12 @@ pub enum TeacherError {
     Run { rows: usize, source: ort::Error },
     #[error("there is no part `{text}`; parts are counted from 1, as in `1/8`")]
     NoSuchPart { text: String },
-    #[error("the teacher's accuracy is {:.1} % on {n_samples} samples, the recipe asks for {:.1} %{}", accuracy * 100.0, wanted * 100.0, passing(would_pass))]
+    #[error("the teacher's accuracy is {} on {n_samples} samples, the recipe asks for {}", percent(*accuracy), percent(*wanted))]
     TooInaccurate {
         accuracy: f64,
         wanted: f64,
         n_samples: usize,
-        would_pass: Vec<(String, f64)>,
+        best: Option<Remedy>,
     },
 
     #[error(transparent)]
@@ -168,23 +231,59 @@ impl TeacherError {
                 _ => format!("write `precision = \"{found}\"`"),
             },
             Self::LayoutUnclear { .. } => "add `layout = \"nchw\"` (PyTorch) or `layout = \"nhwc\"` (TensorFlow) to [[teacher]]".into(),
+            Self::Channels { wanted: 1, n_means: 2.., .. } => {
+                "give `mean` and `std` one value each in [[teacher]]; where the images are in colour, add `channels = 1`".into()
+            }
+            Self::Channels { wanted: 1, .. } => "add `channels = 1` to [[teacher]]: the images are then turned grey".into(),
+            Self::Channels { wanted, .. } => {
+                format!("give `mean` and `std` {wanted} values each in [[teacher]], or add `channels = {wanted}`: grey is then repeated")
+            }
+            Self::TakesNhwc { .. } => "add `layout = \"nhwc\"` to [[teacher]]".into(),
             Self::ImageSize { .. } => "set `size` in [[teacher]] to the side that the teacher was trained on, or check `layout`".into(),
             Self::NotBytes { .. } => "set `scale = \"byte\"` with mean 0 and std 1 in [[teacher]]: this teacher normalises by itself".into(),
-            Self::NoSuchOutput { .. } | Self::OutputUnclear { .. } => "name one with `output = \"...\"` in [[teacher]]".into(),
+            Self::NoSuchOutput { .. } | Self::OutputUnclear { .. } => "name one with `output = \"...\"` in [[teacher]]; tensors inside the graph will do too".into(),
             Self::FeaturesAreLogits { .. } => "name another output in `features`, or leave it out".into(),
             Self::OutputShape { .. } => "choose another output with `output = \"...\"` (or `features = \"...\"`) in [[teacher]]: one of shape (B, N), or (B, N, 1, 1)".into(),
             Self::Run { rows, .. } if *rows > 0 => "export the teacher again with a dynamic batch (`dynamic_shapes` of `torch.onnx.export`), and try it in Python's onnxruntime".into(),
             Self::ClassCount { .. } => "select or reorder the teacher's classes with `classes = [...]`, one index per class of the dataset".into(),
+            Self::ClassTwice { .. } => "give each class of the dataset a class of the teacher's own".into(),
+            Self::NoLogits { shape: Shape::Sorted, .. } => "name the tensor before the sorting with `output = \"...\"`".into(),
+            Self::NoLogits { shape, before: Some(before), .. } => {
+                let rows = match shape {
+                    Shape::Sigmoid => "the pre-sigmoid logits, which is what a head of sigmoids is distilled from",
+                    _ => "the logits",
+                };
+                format!("write `output = \"{before}\"` in [[teacher]]: it holds {rows}")
+            }
+            Self::NoLogits { .. } | Self::ScaledProbabilities { .. } => {
+                "name the tensor before it with `output = \"...\"` (any tensor of the graph will do), or export the teacher again without it".into()
+            }
+            Self::Constant { .. } => {
+                "no student can learn from it: look at the export, whose weights or input may be missing, and at mean, std and scale".into()
+            }
+            Self::Training { .. } | Self::Chance { .. } => {
+                "export the teacher again for inference: `model.eval()` before `torch.onnx.export`, without `training=`".into()
+            }
+            Self::Batch { .. } => {
+                "export the teacher again for inference (`model.eval()`), so that an image's answer depends on that image alone; or with a fixed batch of one".into()
+            }
+            Self::QuantisedByBatch { .. } => {
+                "add `batch_size = 1` to [[teacher]]: a row then depends on its own pixels alone, and the number becomes part of the cache's key; larger batches are faster and tie a row to its neighbours".into()
+            }
+            Self::ChunkCutsBatch { at_once, .. } => format!("set `chunk_rows` to a multiple of {at_once}, or `batch_size = 1`"),
             Self::OutputIsNot { found: OutputIs::Logits, .. } => "remove `output_is` from [[teacher]]".into(),
-            Self::OutputIsNot { found, .. } => {
-                format!("name the output before the softmax with `output = \"...\"`, or write `output_is = \"{found}\"`: the rows' level is lost then")
+            Self::OutputIsNot { found, before, .. } => {
+                let before = before.as_deref().unwrap_or("...");
+                format!("name the output before the softmax with `output = \"{before}\"`, or write `output_is = \"{found}\"`: the rows' level is lost then")
             }
             Self::NotFinite { sample, .. } => {
                 format!("look at the image with `logitcask dataset show {sample}`; a teacher in f16 may overflow where f32 does not")
             }
             Self::OutOfMemory { .. } => "set a smaller `batch_size` in [[teacher]]".into(),
-            Self::TooInaccurate { would_pass, .. } if !would_pass.is_empty() => "take over the settings named above, or lower `min_accuracy`".into(),
-            Self::TooInaccurate { .. } => "check mean, std, channel_order, size and the order of the classes".into(),
+            Self::TooInaccurate { best: Some(best), .. } => best.to_string(),
+            Self::TooInaccurate { .. } => {
+                "no common normalisation, channel order or order of classes does better: check mean, std, scale, size and whether it is the right model".into()
+            }
             Self::Dataset(error) => return error.hint(),
             Self::Cache(error) => return error.hint(),
             _ => return None,
@@ -222,17 +321,22 @@ fn quoted(names: &[String]) -> String {
     quoted.join(", ")
 }
 
+fn fault(node: &Option<String>) -> String {
+    node.as_ref().map_or(String::new(), |node| {
+        format!("; the node at fault is {node}")
+    })
+}
+
+fn times(factor: f64) -> String {
+    match factor {
+        1.0 => String::new(),
+        _ => format!(" times {}", factor as f32),
+    }
+}
+
 fn said(log: &[String]) -> String {
     match log.last() {
         Some(line) => format!("; ONNX Runtime says: {}", line.trim()),
         None => String::new(),
     }
-}
-
-fn passing(settings: &[(String, f64)]) -> String {
-    let parts: Vec<String> = settings
-        .iter()
-        .map(|(setting, accuracy)| format!("; with {setting} it is {:.1} %", accuracy * 100.0))
-        .collect();
-    parts.concat()
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicBool;
 use logitcask_dataset::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
 
 use crate::capture::argmax;
+use crate::class_order;
 use crate::error::TeacherError;
 use crate::pipeline::{self, Pixels, Step, Task, Times};
 use crate::teacher::Teacher;
+use crate::warning::percent;
 
 /// How often the teacher is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,7 +37,7 @@ impl Accuracy {
 /// Images in a batch of the gate; it is too short for a trial to pay.
 const BATCH: usize = 32;
 
-/// Asks the teacher about these samples, view 0 of the pixels' family.
+/// Asks the teacher about these samples, view 0 of the pixels' family. Samples without a label do not count.
 pub fn measure_accuracy(
     teacher: &mut Teacher,
     pixels: Pixels<'_>,
@@ -43,46 +45,100 @@ pub fn measure_accuracy(
     decoders: usize,
     stop: &AtomicBool,
 ) -> Result<Accuracy, TeacherError> {
+    let guesses = ask(teacher, pixels, samples, decoders, stop)?;
+    Ok(Accuracy {
+        n_samples: guesses.len(),
+        correct: guesses.iter().filter(|guess| guess.is_right()).count(),
+        correct_top5: guesses.iter().filter(|guess| guess.n_better < 5).count(),
+    })
+}
+
+/// The teacher's answer to a labelled sample.
+#[derive(Clone, Copy, Debug)]
+struct Guess {
+    sample: u32,
+    label: u32,
+    /// The class of the largest logit.
+    class: u32,
+    /// Classes whose logit is larger than the label's.
+    n_better: usize,
+}
+
+impl Guess {
+    fn is_right(&self) -> bool {
+        self.class == self.label
+    }
+}
+
+/// In the order of samples, whatever order they were answered in. Where memory runs out, fewer are asked at once.
+fn ask(
+    teacher: &mut Teacher,
+    pixels: Pixels<'_>,
+    samples: &[u32],
+    decoders: usize,
+    stop: &AtomicBool,
+) -> Result<Vec<Guess>, TeacherError> {
+    let mut at_once = BATCH;
+    loop {
+        match ask_by(at_once, teacher, pixels, samples, decoders, stop) {
+            Err(TeacherError::OutOfMemory { .. }) if at_once > 1 => at_once /= 2,
+            answer => return answer,
+        }
+    }
+}
+
+fn ask_by(
+    at_once: usize,
+    teacher: &mut Teacher,
+    pixels: Pixels<'_>,
+    samples: &[u32],
+    decoders: usize,
+    stop: &AtomicBool,
+) -> Result<Vec<Guess>, TeacherError> {
     let labels = pixels.dataset.labels();
-    let tasks = samples.chunks(BATCH).map(|samples| Task {
+    let tasks = samples.chunks(at_once).map(|samples| Task {
         view: 0,
         chunk: 0,
         requests: samples.iter().map(|sample| (*sample, 0)).collect(),
     });
     let tasks: Vec<Vec<Task>> = tasks.map(|task| vec![task]).collect();
-    let mut accuracy = Accuracy::default();
+    let mut guesses = Vec::with_capacity(samples.len());
+    let take = &mut |step| {
+        let Step::Answered(answered) = step else {
+            return Ok(());
+        };
+        let rows = answered
+            .answer
+            .rows
+            .chunks_exact(answered.answer.width.max(1));
+        for (index, (&(sample, _), row)) in answered.task.requests.iter().zip(rows).enumerate() {
+            let label = labels[sample as usize];
+            let Some(own) = row.get(label as usize) else {
+                continue;
+            };
+            if !answered.bad.iter().any(|bad| bad.row == index) {
+                guesses.push(Guess {
+                    sample,
+                    label,
+                    class: argmax(row) as u32,
+                    n_better: row.iter().filter(|value| *value > own).count(),
+                });
+            }
+        }
+        Ok(())
+    };
+    let tasks = tasks.into_iter();
     pipeline::run(
         teacher,
         pixels,
-        tasks.into_iter(),
+        tasks,
         decoders,
         stop,
         &Times::default(),
-        &mut |step| {
-            let Step::Answered(answered) = step else {
-                return Ok(());
-            };
-            let rows = answered
-                .answer
-                .rows
-                .chunks_exact(answered.answer.width.max(1));
-            for (index, (&(sample, _), row)) in answered.task.requests.iter().zip(rows).enumerate()
-            {
-                if answered.bad.iter().any(|bad| bad.row == index) {
-                    continue;
-                }
-                let label = labels[sample as usize] as usize;
-                let better = row.get(label).map_or(usize::MAX, |own| {
-                    row.iter().filter(|value| *value > own).count()
-                });
-                accuracy.n_samples += 1;
-                accuracy.correct += usize::from(argmax(row) == label);
-                accuracy.correct_top5 += usize::from(better < 5);
-            }
-            Ok(())
-        },
+        take,
     )?;
-    Ok(accuracy)
+    guesses.sort_unstable_by_key(|guess| guess.sample);
+    Ok(guesses)
 }
 
 /// Evenly spread samples: a folder is sorted by class, so its first thousand would be of one.
@@ -96,7 +152,11 @@ pub fn spread(selected: &[u32], wanted: usize) -> Vec<u32> {
         .collect()
 }
 
-/// Refuses an accuracy below the recipe's `min_accuracy`, after a look at which other preprocessing would have passed.
+/// Fewer samples than this may be below the bar by bad luck.
+pub const ENOUGH: usize = 256;
+
+/// Refuses an accuracy below the recipe's `min_accuracy`, after a look at what would have been right. On few samples it must
+/// be below it by three standard errors.
 pub fn gate(
     teacher: &mut Teacher,
     pixels: Pixels<'_>,
@@ -108,36 +168,74 @@ pub fn gate(
     let Some(wanted) = teacher.spec().min_accuracy else {
         return Ok(());
     };
-    if accuracy.top1() >= wanted || accuracy.n_samples == 0 {
+    let n_samples = accuracy.n_samples;
+    let luck = match n_samples {
+        0..ENOUGH => 3.0 * (wanted * (1.0 - wanted) / n_samples.max(1) as f64).sqrt(),
+        _ => 0.0,
+    };
+    if accuracy.top1() >= wanted - luck || n_samples == 0 {
         return Ok(());
     }
-    let n_samples = accuracy.n_samples;
-    let would_pass = explain(teacher, pixels, samples, wanted, decoders, stop)?;
+    let best = explain(teacher, pixels, samples, decoders, stop)?;
     Err(TeacherError::TooInaccurate {
         accuracy: accuracy.top1(),
         wanted,
         n_samples,
-        would_pass,
+        best,
     })
 }
 
-/// Samples on which a suspicion is tried.
-const TRIAL: usize = 256;
+/// Whether so many are right as guessing gives, or hardly more: three standard errors, but never twice as many.
+pub fn is_chance(accuracy: &Accuracy, n_classes: usize) -> bool {
+    let (n, chance) = (
+        accuracy.n_samples.max(1) as f64,
+        1.0 / n_classes.max(1) as f64,
+    );
+    let luck = 3.0 * (chance * (1.0 - chance) / n).sqrt();
+    accuracy.n_samples > 0 && accuracy.top1() <= chance + luck.min(chance)
+}
 
-/// Tries common normalisations and both channel orders; returns those whose accuracy reaches `wanted`, best first, as
-/// they would be written in a recipe.
+/// A setting that a teacher is better with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remedy {
+    /// As it is written in a recipe.
+    pub setting: String,
+    /// With it, of `n_samples`.
+    pub accuracy: f64,
+    /// As the recipe is, of the same samples.
+    pub stated: f64,
+    /// How many were asked.
+    pub n_samples: usize,
+}
+
+impl std::fmt::Display for Remedy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the best that was found is {}: {} of {} images are right with it",
+            self.setting,
+            percent(self.accuracy),
+            self.n_samples
+        )
+    }
+}
+
+/// Tries common normalisations, both channel orders, and other orders of the classes; returns the best that was found, if
+/// anything is clearly better than what the recipe says.
 pub fn explain(
     teacher: &mut Teacher,
     pixels: Pixels<'_>,
     samples: &[u32],
-    wanted: f64,
     decoders: usize,
     stop: &AtomicBool,
-) -> Result<Vec<(String, f64)>, TeacherError> {
-    let samples = spread(samples, TRIAL);
-    let stated = teacher.spec().preprocess.clone();
-    let mut passing = Vec::new();
-    for (text, spec) in suspicions(&stated) {
+) -> Result<Option<Remedy>, TeacherError> {
+    let n_classes = pixels.dataset.n_classes();
+    // An order of classes shows only where each has been asked for a few times.
+    let samples = spread(samples, (8 * n_classes).clamp(ENOUGH, 2048));
+    let stated = ask(teacher, pixels, &samples, decoders, stop)?;
+    let mut tried = vec![(String::new(), stated.clone())];
+    let few = spread(&samples, ENOUGH);
+    for (text, spec) in suspicions(&teacher.spec().preprocess.clone()) {
         let Ok(preprocess) = Preprocess::new(&spec) else {
             continue;
         };
@@ -145,13 +243,51 @@ pub fn explain(
             preprocess: &preprocess,
             ..pixels
         };
-        let accuracy = measure_accuracy(teacher, pixels, &samples, decoders, stop)?.top1();
-        if accuracy >= wanted {
-            passing.push((text, accuracy));
+        // A teacher of bytes refuses what normalisation has touched.
+        if let Ok(guesses) = ask(teacher, pixels, &few, decoders, stop) {
+            tried.push((text, guesses));
         }
     }
-    passing.sort_by(|a, b| b.1.total_cmp(&a.1));
-    Ok(passing)
+    let mut remedies = Vec::new();
+    for (text, guesses) in &tried {
+        let is_asked = |guess: &&Guess| {
+            guesses
+                .binary_search_by_key(&guess.sample, |other| other.sample)
+                .is_ok()
+        };
+        let as_stated: Vec<Guess> = stated.iter().filter(is_asked).copied().collect();
+        let remedy = |setting, accuracy| Remedy {
+            setting,
+            accuracy,
+            stated: share(&as_stated),
+            n_samples: guesses.len(),
+        };
+        let pairs: Vec<(u32, u32)> = guesses
+            .iter()
+            .map(|guess| (guess.label, guess.class))
+            .collect();
+        if let Some((order, accuracy)) = class_order::find(&pairs, n_classes) {
+            let comma = if text.is_empty() { "" } else { ", " };
+            let classes = class_order::composed(&order, teacher.spec().classes.as_deref());
+            remedies.push(remedy(
+                format!("{text}{comma}classes = {classes:?}"),
+                accuracy,
+            ));
+        }
+        remedies.push(remedy(text.clone(), share(guesses)));
+    }
+    remedies.retain(|remedy| remedy.accuracy > remedy.stated + CLEARLY);
+    Ok(remedies
+        .into_iter()
+        .max_by(|a, b| a.accuracy.total_cmp(&b.accuracy)))
+}
+
+/// A remedy that gains less than this may be luck.
+const CLEARLY: f64 = 0.03;
+
+fn share(guesses: &[Guess]) -> f64 {
+    let right = guesses.iter().filter(|guess| guess.is_right()).count();
+    right as f64 / guesses.len().max(1) as f64
 }
 
 /// Preprocessings that teachers are commonly trained with, each in the stated channel order and the other one, without
@@ -204,10 +340,10 @@ fn suspicions(stated: &PreprocessSpec) -> Vec<(String, PreprocessSpec)> {
             let text = format!("mean = {mean:?}, std = {std:?} ({name})");
             settings.push((text, with(&mean, &std, Scale::Unit)));
         }
-        settings.push((
-            "mean = [0, 0, 0], std = [1, 1, 1], scale = \"byte\"".to_owned(),
-            with(&[0.0; 3], &[1.0; 3], Scale::Byte),
-        ));
+        for (name, mean) in [("bytes", [0.0; 3]), ("Caffe", [123.68, 116.779, 103.939])] {
+            let text = format!("mean = {mean:?}, std = [1.0, 1.0, 1.0], scale = \"byte\" ({name})");
+            settings.push((text, with(&mean, &[1.0; 3], Scale::Byte)));
+        }
         settings.extend(
             settings
                 .clone()

@@ -16,6 +16,8 @@ pub struct Input {
     pub name: String,
     /// Images per run, where the export fixed it: in its shape, or in some node that works with no other number.
     pub fixed_batch: Option<usize>,
+    /// Images per run, where the answers depend on it and the recipe states it. The last run of a batch may hold fewer.
+    pub at_once: Option<usize>,
     /// What one pixel's channel is given as.
     pub element: Element,
     /// The order of dimensions.
@@ -27,6 +29,8 @@ pub struct Input {
     /// See `channels`.
     pub width: Option<usize>,
     rank: Rank,
+    /// Neither the recipe nor sizes nor names tell the order of dimensions.
+    pub(crate) layout_is_guessed: bool,
     /// The shape as ONNX Runtime writes it, for messages.
     shown: String,
 }
@@ -94,16 +98,20 @@ impl Input {
         let mut input = Input {
             name,
             fixed_batch: sizes.first().copied().flatten(),
+            at_once: None,
             element,
             layout: PixelLayout::Nchw,
             channels: None,
             height: None,
             width: None,
             rank: Rank::Image,
+            layout_is_guessed: false,
             shown,
         };
         match sizes[..] {
             [_, a, b, c] => {
+                input.layout_is_guessed =
+                    stated.is_none() && [a, b, c] == [None; 3] && named_layout(&symbols).is_none();
                 input.layout = match stated {
                     Some(Layout::Nchw) => PixelLayout::Nchw,
                     Some(Layout::Nhwc) => PixelLayout::Nhwc,
@@ -139,12 +147,14 @@ impl Input {
         Ok(input)
     }
 
-    /// Whether images of this size can be given.
-    pub fn check_size(
+    /// Whether images of this size can be given. If it is only the number of channels that does not fit, that is said:
+    /// `n_means` is how many values the recipe's `mean` has.
+    pub(crate) fn check_size(
         &self,
         channels: usize,
         height: usize,
         width: usize,
+        n_means: usize,
     ) -> Result<(), TeacherError> {
         let fits =
             |wanted: Option<usize>, found: usize| wanted.is_none_or(|wanted| wanted == found);
@@ -158,6 +168,23 @@ impl Input {
         };
         if all_fit {
             return Ok(());
+        }
+        let wanted = match self.rank {
+            Rank::Flat { values } => values.map(|values| values / (height * width).max(1)),
+            _ => self.channels,
+        };
+        let planes_fit = match self.rank {
+            Rank::Flat { values } => {
+                values.is_some_and(|values| values % (height * width).max(1) == 0)
+            }
+            _ => fits(self.height, height) && fits(self.width, width),
+        };
+        if let Some(wanted @ (1 | 3)) = wanted.filter(|_| planes_fit) {
+            return Err(TeacherError::Channels {
+                wanted,
+                found: channels,
+                n_means,
+            });
         }
         let side = |size: Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
         let expected = match self.rank {
@@ -206,19 +233,23 @@ impl std::fmt::Display for Input {
 /// Where nothing is known at all it is the order that ONNX's own convolutions use.
 fn guess_layout([a, b, c]: [Option<usize>; 3], symbols: &[&str]) -> Option<PixelLayout> {
     let is_channels = |size: Option<usize>| size.is_some_and(|size| size <= 4);
-    let named = |index: usize| {
-        symbols
-            .get(index)
-            .is_some_and(|name| name.to_lowercase().contains("chan"))
-    };
     match (is_channels(a), is_channels(c)) {
         (true, false) => Some(PixelLayout::Nchw),
         (false, true) => Some(PixelLayout::Nhwc),
         (true, true) => None,
-        (false, false) if named(1) => Some(PixelLayout::Nchw),
-        (false, false) if named(3) => Some(PixelLayout::Nhwc),
-        (false, false) => (a.is_none() && b.is_none() && c.is_none()).then_some(PixelLayout::Nchw),
+        (false, false) => named_layout(symbols)
+            .or((a.is_none() && b.is_none() && c.is_none()).then_some(PixelLayout::Nchw)),
     }
+}
+
+/// By which dimension is called `channels` or the like.
+fn named_layout(symbols: &[&str]) -> Option<PixelLayout> {
+    let named = |index: usize| {
+        let name = symbols.get(index)?.to_lowercase();
+        (name.contains("chan") || name == "c").then_some(())
+    };
+    let first = named(1).map(|()| PixelLayout::Nchw);
+    first.or_else(|| named(3).map(|()| PixelLayout::Nhwc))
 }
 
 fn show(shape: &[i64], symbols: &[&str]) -> String {

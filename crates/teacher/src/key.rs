@@ -5,8 +5,9 @@ use logitcask_dataset::{Fingerprint, Preprocess, ViewFamily};
 
 use crate::error::TeacherError;
 use crate::model_file::ModelFile;
-use crate::output;
+use crate::output::name_in;
 use crate::spec::{Layout, TeacherSpec};
+use crate::suspects::{self, Fault};
 
 /// Everything that changes a logit, and nothing else. Needs the model's file but no session, so that finding a cache
 /// costs no more than reading the file.
@@ -16,12 +17,8 @@ pub fn cache_key(
     fingerprint: &Fingerprint,
     family: &ViewFamily,
 ) -> Result<CacheKey, TeacherError> {
-    let names: Vec<&str> = file.outputs.iter().map(String::as_str).collect();
     // Named or taken by default, the same output has the same key.
-    let output = match (names.is_empty(), spec.output.as_deref()) {
-        (true, stated) => stated.unwrap_or_default(),
-        (false, stated) => names[output::choose(&names, stated)?],
-    };
+    let output = name_in(file, spec.output.as_deref())?;
     let mut preprocess = Preprocess::new(&spec.preprocess)?.identity();
     match spec.layout {
         None => {}
@@ -40,7 +37,16 @@ pub fn cache_key(
         images: hex(&fingerprint.images),
         views: family.identity(),
         encoding: spec.encoding.clone(),
+        batch: at_once(spec, file, output).map_or(String::new(), |rows| rows.to_string()),
     })
+}
+
+/// Images per run as the recipe states it, where a row depends on it: where activations are quantised by the largest and
+/// smallest of a run.
+pub(crate) fn at_once(spec: &TeacherSpec, file: &ModelFile, output: &str) -> Option<usize> {
+    let quantised = suspects::find(file, output, Fault::DynamicQuantisation);
+    spec.batch_size
+        .filter(|rows| *rows > 0 && quantised.is_some())
 }
 
 fn hex(digest: &[u8; 32]) -> String {

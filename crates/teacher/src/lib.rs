@@ -7,10 +7,11 @@
 //! 2. [`ModelFile::read`] hashes the model with its weight files. With it and the dataset's fingerprint [`cache_key`]
 //!    finds logits that are already there, before any session is made.
 //! 3. [`Teacher::load`] makes sessions: on the CPU one per core, single-threaded, which is faster than one session with
-//!    many threads. [`prepare`] shows them a few real images: the size must fit, the number of classes too, and a softmax
-//!    that somebody left in the graph is noticed here.
+//!    many threads. [`prepare`] shows them a few real images: the size must fit, the number of classes too. A softmax or a
+//!    sigmoid that somebody left in the graph is noticed here, and an answer that depends on chance or on the other images
+//!    of a batch; what is only doubtful becomes a [`Warning`].
 //! 4. [`measure_accuracy`] and [`gate`] ask whether this teacher is as good as the recipe says, and if not, which other
-//!    preprocessing would have been right.
+//!    preprocessing or order of the classes would have been right.
 //! 5. [`capture`] runs what is missing: decode threads, a bounded queue, one session per worker, and a writer that puts
 //!    whole chunks into a [`LogitWriter`](logitcask_cache::LogitWriter). What it tells on the way are [`Event`]s.
 //!
@@ -46,9 +47,12 @@
 
 mod batch_size;
 mod capture;
+mod class_order;
 mod error;
 mod event;
 mod gate;
+mod graph;
+mod head;
 mod input;
 mod key;
 mod model_file;
@@ -58,16 +62,21 @@ mod pipeline;
 mod provenance;
 mod provider;
 mod queue;
+mod rows;
 mod runtime;
 mod session;
 mod spec;
+mod suspects;
 mod teacher;
+mod warning;
+mod wire;
 
 pub use batch_size::{BatchSize, bare_rate, find_batch_size};
-pub use capture::{CaptureReport, Job, capture, prepare};
+pub use capture::{CaptureReport, Job, capture, check_chunks, prepare};
 pub use error::TeacherError;
 pub use event::{Event, Plan, Progress, Shares};
-pub use gate::{Accuracy, explain, gate, measure_accuracy, spread};
+pub use gate::{Accuracy, ENOUGH, Remedy, explain, gate, is_chance, measure_accuracy, spread};
+pub use head::Shape;
 pub use input::{Element, Input};
 pub use key::cache_key;
 pub use model_file::ModelFile;
@@ -79,3 +88,4 @@ pub use provider::{Device, ExecutionProvider, Placement};
 pub use runtime::Runtime;
 pub use spec::{Layout, OutputIs, Precision, TeacherSpec};
 pub use teacher::Teacher;
+pub use warning::{Warning, percent};

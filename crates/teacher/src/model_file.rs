@@ -1,14 +1,12 @@
-//! What a teacher's file says about itself before any session is made: its digest, the weight files beside it, which
-//! operator makes which output.
-//!
-//! Only the few protobuf fields that these questions need are read, by a walk over the wire format; everything else is
-//! skipped by length, and ONNX Runtime remains the judge of whether the model is valid.
+//! What a teacher's file says about itself before any session is made: its digest, the weight files beside it, and its
+//! graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::TeacherError;
+use crate::graph::{Graph, Model};
 
 /// What was read from an ONNX file without running it.
 #[derive(Clone, Debug)]
@@ -24,10 +22,13 @@ pub struct ModelFile {
     pub opset: u64,
     /// Most of the weights are f16.
     pub half: bool,
+    /// Most of the weights are bf16.
+    pub bfloat: bool,
     /// The graph's outputs, in order; empty where the file does not say.
     pub outputs: Vec<String>,
-    /// Output name -> operator that makes it, for the outer graph.
-    producers: BTreeMap<String, String>,
+    pub(crate) graph: Graph,
+    /// Local functions, by the operator's name that calls them.
+    pub(crate) functions: BTreeMap<String, Graph>,
 }
 
 impl ModelFile {
@@ -38,19 +39,19 @@ impl ModelFile {
             move |source| TeacherError::ModelUnreadable { path, source }
         };
         let bytes = std::fs::read(path).map_err(unreadable(path))?;
-        let mut facts = Facts::default();
-        if !is_ort_format(&bytes) {
-            walk_model(&bytes, &mut facts).ok_or_else(|| TeacherError::NotOnnx {
+        let model = match is_ort_format(&bytes) {
+            true => Model::default(),
+            false => Model::read(&bytes).ok_or_else(|| TeacherError::NotOnnx {
                 path: path.to_owned(),
                 looks_like: looks_like(&bytes),
-            })?;
-        }
+            })?,
+        };
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
         let mut total = bytes.len() as u64;
         let mut external = Vec::new();
-        for location in facts.external {
+        for location in model.external {
             let relative = stay_beside(path, &location)?;
             let file_path = folder.join(&relative);
             let file = File::open(&file_path).map_err(unreadable(&file_path))?;
@@ -67,16 +68,18 @@ impl ModelFile {
             digest: hasher.finalize().into(),
             external,
             bytes: total,
-            opset: facts.opset,
-            half: facts.half_weights > facts.float_weights,
-            outputs: facts.outputs,
-            producers: facts.producers,
+            opset: model.opset,
+            half: model.half_weights > model.float_weights,
+            bfloat: model.bfloat_weights > model.float_weights,
+            outputs: model.graph.outputs.clone(),
+            graph: model.graph,
+            functions: model.functions,
         })
     }
 
-    /// The operator whose result is the output `name`, such as `Gemm` or `Softmax`; `None` where the file does not say.
-    pub fn producer_of(&self, name: &str) -> Option<&str> {
-        self.producers.get(name).map(String::as_str)
+    /// Whether `tensor` is made inside the graph and no output of it. Such a one can be asked for all the same.
+    pub fn is_inner(&self, tensor: &str) -> bool {
+        self.graph.producer(tensor).is_some() && !self.outputs.iter().any(|name| name == tensor)
     }
 }
 
@@ -111,231 +114,6 @@ fn looks_like(bytes: &[u8]) -> Option<&'static str> {
         _ if bytes.get(8) == Some(&b'{') => Some("a safetensors file"),
         _ => None,
     }
-}
-
-#[derive(Default)]
-struct Facts {
-    /// How many graphs deep the walk is, so that a file made to nest without end cannot exhaust the stack.
-    depth: usize,
-    external: BTreeSet<String>,
-    opset: u64,
-    float_weights: usize,
-    half_weights: usize,
-    outputs: Vec<String>,
-    producers: BTreeMap<String, String>,
-}
-
-/// One field of a protobuf message.
-enum Field<'a> {
-    Varint(u64),
-    Bytes(&'a [u8]),
-    Other,
-}
-
-/// Iterates over the fields of a message; yields `None` inside where the bytes are not a message.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, length: u64) -> Option<&'a [u8]> {
-        let length = usize::try_from(length).ok()?;
-        let (head, rest) = (self.0.get(..length)?, self.0.get(length..)?);
-        self.0 = rest;
-        Some(head)
-    }
-
-    /// The next field's number and value. `Some(None)` at the end, `None` where the bytes make no sense.
-    fn next(&mut self) -> Option<Option<(u64, Field<'a>)>> {
-        if self.0.is_empty() {
-            return Some(None);
-        }
-        let tag = self.varint()?;
-        let field = match tag & 7 {
-            0 => Field::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Field::Other)?,
-            2 => {
-                let length = self.varint()?;
-                Field::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| Field::Other)?,
-            _ => return None,
-        };
-        Some(Some((tag >> 3, field)))
-    }
-}
-
-/// Walks `ModelProto`. `None` where the bytes are no such message.
-fn walk_model(bytes: &[u8], facts: &mut Facts) -> Option<()> {
-    let mut fields = Fields(bytes);
-    let mut has_graph = false;
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (7, Field::Bytes(graph)) => {
-                has_graph = true;
-                walk_graph(graph, facts, true)?;
-            }
-            (8, Field::Bytes(opset)) => walk_opset(opset, facts)?,
-            (25, Field::Bytes(function)) => {
-                walk_messages(function, 7, &mut |node| walk_node(node, facts, false))?
-            }
-            _ => {}
-        }
-    }
-    has_graph.then_some(())
-}
-
-fn walk_opset(bytes: &[u8], facts: &mut Facts) -> Option<()> {
-    let (mut domain, mut version) = (&[][..], 0);
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (1, Field::Bytes(name)) => domain = name,
-            (2, Field::Varint(number)) => version = number,
-            _ => {}
-        }
-    }
-    if domain.is_empty() || domain == b"ai.onnx" {
-        facts.opset = version;
-    }
-    Some(())
-}
-
-fn walk_graph(bytes: &[u8], facts: &mut Facts, outer: bool) -> Option<()> {
-    const DEEPEST: usize = 64;
-    if facts.depth == DEEPEST {
-        return None;
-    }
-    facts.depth += 1;
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (1, Field::Bytes(node)) => walk_node(node, facts, outer)?,
-            (5, Field::Bytes(tensor)) => walk_tensor(tensor, facts)?,
-            (12, Field::Bytes(output)) if outer => walk_messages(output, 1, &mut |name| {
-                facts
-                    .outputs
-                    .push(String::from_utf8_lossy(name).into_owned());
-                Some(())
-            })?,
-            (15, Field::Bytes(sparse)) => walk_sparse(sparse, facts)?,
-            _ => {}
-        }
-    }
-    facts.depth -= 1;
-    Some(())
-}
-
-fn walk_node(bytes: &[u8], facts: &mut Facts, outer: bool) -> Option<()> {
-    let mut fields = Fields(bytes);
-    let mut operator = String::new();
-    let mut outputs = Vec::new();
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (2, Field::Bytes(name)) => outputs.push(String::from_utf8_lossy(name).into_owned()),
-            (4, Field::Bytes(name)) => operator = String::from_utf8_lossy(name).into_owned(),
-            (5, Field::Bytes(attribute)) => walk_attribute(attribute, facts)?,
-            _ => {}
-        }
-    }
-    if outer {
-        facts
-            .producers
-            .extend(outputs.into_iter().map(|output| (output, operator.clone())));
-    }
-    Some(())
-}
-
-/// Attributes hold tensors (constants) and graphs (branches and loop bodies), either of which may name external files.
-fn walk_attribute(bytes: &[u8], facts: &mut Facts) -> Option<()> {
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (5 | 10, Field::Bytes(tensor)) => walk_tensor(tensor, facts)?,
-            (6 | 11, Field::Bytes(graph)) => walk_graph(graph, facts, false)?,
-            (22 | 23, Field::Bytes(sparse)) => walk_sparse(sparse, facts)?,
-            _ => {}
-        }
-    }
-    Some(())
-}
-
-fn walk_sparse(bytes: &[u8], facts: &mut Facts) -> Option<()> {
-    walk_messages(bytes, 1, &mut |tensor| walk_tensor(tensor, facts))?;
-    walk_messages(bytes, 2, &mut |tensor| walk_tensor(tensor, facts))
-}
-
-fn walk_tensor(bytes: &[u8], facts: &mut Facts) -> Option<()> {
-    const FLOAT: u64 = 1;
-    const FLOAT16: u64 = 10;
-    let mut fields = Fields(bytes);
-    let (mut elements, mut data_type) = (1u64, 0);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (1, Field::Varint(dim)) => elements = elements.saturating_mul(dim),
-            (1, Field::Bytes(packed)) => {
-                let mut dims = Fields(packed);
-                while !dims.0.is_empty() {
-                    elements = elements.saturating_mul(dims.varint()?);
-                }
-            }
-            (2, Field::Varint(kind)) => data_type = kind,
-            (13, Field::Bytes(entry)) => walk_external(entry, facts)?,
-            _ => {}
-        }
-    }
-    let elements = usize::try_from(elements).unwrap_or(usize::MAX);
-    match data_type {
-        FLOAT => facts.float_weights = facts.float_weights.saturating_add(elements),
-        FLOAT16 => facts.half_weights = facts.half_weights.saturating_add(elements),
-        _ => {}
-    }
-    Some(())
-}
-
-/// One key and value about external data; `location` is the one that names a file.
-fn walk_external(bytes: &[u8], facts: &mut Facts) -> Option<()> {
-    let (mut key, mut value) = (&[][..], &[][..]);
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        match (number, field) {
-            (1, Field::Bytes(text)) => key = text,
-            (2, Field::Bytes(text)) => value = text,
-            _ => {}
-        }
-    }
-    if key == b"location" {
-        facts
-            .external
-            .insert(String::from_utf8_lossy(value).into_owned());
-    }
-    Some(())
-}
-
-/// Calls `visit` on each length-delimited field with this number.
-fn walk_messages(
-    bytes: &[u8],
-    wanted: u64,
-    visit: &mut dyn FnMut(&[u8]) -> Option<()>,
-) -> Option<()> {
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
-        if let (true, Field::Bytes(message)) = (number == wanted, field) {
-            visit(message)?;
-        }
-    }
-    Some(())
 }
 
 #[cfg(test)]
@@ -376,9 +154,10 @@ mod tests {
         );
         std::fs::write(folder.path().join("teacher.bin"), [1, 2, 3]).unwrap();
         let one = ModelFile::read(&path).unwrap();
+        let producer = one.graph.producer("logits").unwrap();
         assert_eq!(
-            (one.opset, one.producer_of("logits"), one.external.len()),
-            (13, Some("Gemm"), 1)
+            (one.opset, producer.operator.as_str(), one.external.len()),
+            (13, "Gemm", 1)
         );
         assert_eq!(one.outputs, ["logits"]);
         std::fs::write(folder.path().join("teacher.bin"), [1, 2, 4]).unwrap();
@@ -418,13 +197,6 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             let message = ModelFile::read(&path).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_the_walk_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = walk_model(&bytes, &mut Facts::default());
         }
     }
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use ort::value::{DynValue, Outlet, TensorElementType};
 
 use crate::error::TeacherError;
+use crate::model_file::ModelFile;
 use crate::spec::OutputIs;
 
 /// Which output holds the logits, and what is done to its rows.
@@ -19,8 +20,25 @@ pub struct Output {
     classes: Option<Vec<u32>>,
 }
 
-/// Chooses an output by position: the one that is asked for, the only one, or the one called `logits`.
-pub(crate) fn choose(names: &[&str], wanted: Option<&str>) -> Result<usize, TeacherError> {
+/// The output that is asked for, the only one, or the one called `logits`. Whoever asks for a tensor inside the graph gets
+/// it.
+pub(crate) fn name_in<'a>(
+    file: &'a ModelFile,
+    wanted: Option<&'a str>,
+) -> Result<&'a str, TeacherError> {
+    match wanted {
+        // Of a file in ONNX Runtime's own format nothing is known.
+        Some(name) if file.outputs.is_empty() || file.is_inner(name) => Ok(name),
+        None if file.outputs.is_empty() => Ok(""),
+        _ => {
+            let names: Vec<&str> = file.outputs.iter().map(String::as_str).collect();
+            Ok(names[choose(&names, wanted)?])
+        }
+    }
+}
+
+/// The same among a session's outputs, by position.
+fn choose(names: &[&str], wanted: Option<&str>) -> Result<usize, TeacherError> {
     let owned = || names.iter().map(|name| (*name).to_owned()).collect();
     let called = |wanted: &str| names.iter().position(|name| *name == wanted);
     match (wanted, names) {
@@ -59,9 +77,10 @@ impl Output {
             .dtype()
             .tensor_shape()
             .map_or(&[][..], |shape| &shape[..]);
-        // An empty shape means that the exporter left it out, not that the output is a scalar; running will tell.
+        // An empty shape means that the exporter left it out, not that the output is a scalar; running will tell. So it will
+        // where there is a single side: a batch of one may have been squeezed away.
         let width = match dims {
-            [] => None,
+            [] | [_] => None,
             [_, rest @ ..] => row_width(rest).map_err(|()| TeacherError::OutputShape {
                 name: name.clone(),
                 shape: format!("{dims:?}"),
@@ -94,17 +113,21 @@ impl Output {
     }
 
     fn check_classes(&self, n_classes: usize) -> Result<(), TeacherError> {
-        let outside = self
-            .classes
-            .iter()
-            .flatten()
-            .find(|class| **class as usize >= n_classes);
-        outside.map_or(Ok(()), |class| {
-            Err(TeacherError::ClassOutOfRange {
-                class: *class,
-                n_classes,
-            })
-        })
+        let classes = self.classes.as_deref().unwrap_or_default();
+        if let Some(&class) = classes.iter().find(|class| **class as usize >= n_classes) {
+            return Err(TeacherError::ClassOutOfRange { class, n_classes });
+        }
+        let mut seen = vec![None; n_classes];
+        for (index, &class) in classes.iter().enumerate() {
+            if let Some(first) = seen[class as usize].replace(index) {
+                return Err(TeacherError::ClassTwice {
+                    class,
+                    first,
+                    second: index,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Appends the first `wanted` of `rows` rows to `into`, selected and reordered. Returns the values per row.
@@ -165,6 +188,12 @@ impl Output {
             name: self.name.clone(),
             shape: format!("{dims:?}"),
         };
+        // `squeeze()` in an export takes the side of a batch of one away with the others.
+        let is_long = |dim: &&i64| **dim != 1;
+        if rows == 1 && dims.iter().filter(is_long).count() <= 1 {
+            let width = dims.iter().copied().find(|dim| *dim != 1).unwrap_or(1);
+            return usize::try_from(width).map_err(|_| wrong());
+        }
         let (first, rest) = dims.split_first().ok_or_else(wrong)?;
         if usize::try_from(*first) != Ok(rows) {
             return Err(wrong());
@@ -219,34 +248,6 @@ fn append<T: Copy>(
     }
 }
 
-/// How far a row sum may be from 1, or its log-sum-exp from 0, to count as normalised: f16 outputs of a thousand
-/// classes are off by about a thousandth.
-const NORMALISED: f32 = 5e-3;
-
-/// What rows of an output hold, judged by their values. Probabilities lie in 0..=1 and sum to 1; log-probabilities are
-/// never positive and their exponentials sum to 1; everything else counts as logits.
-///
-/// Give whole rows, before any class was left out. One row can look like something by chance; a few cannot.
-pub(crate) fn judge(rows: &[f32], width: usize) -> OutputIs {
-    let every =
-        |test: &dyn Fn(&[f32]) -> bool| rows.len() >= width && rows.chunks_exact(width).all(test);
-    let sums_to_one = |sum: f32| (sum - 1.0).abs() < NORMALISED;
-    if width < 2 {
-        return OutputIs::Logits;
-    }
-    if every(&|row| {
-        row.iter().all(|p| (0.0..=1.0 + NORMALISED).contains(p)) && sums_to_one(row.iter().sum())
-    }) {
-        return OutputIs::Probabilities;
-    }
-    if every(&|row| {
-        row.iter().all(|p| *p <= NORMALISED) && sums_to_one(row.iter().map(|p| p.exp()).sum())
-    }) {
-        return OutputIs::LogProbabilities;
-    }
-    OutputIs::Logits
-}
-
 /// Turns rows of probabilities or log-probabilities into centred logits, in place. Returns how many values had to be
 /// clipped: a probability below `floor` (the smallest normal number of the type it came in) has no finite logarithm
 /// worth storing.
@@ -291,27 +292,6 @@ mod tests {
         assert_eq!(row_width(&[1]), Ok(Some(1)));
         assert_eq!(row_width(&[7, 7]), Err(()));
         assert_eq!(row_width(&[]), Err(()));
-    }
-
-    #[test]
-    fn outputs_are_judged_by_their_values() {
-        let softmax = |row: [f32; 3]| {
-            let sum: f32 = row.iter().map(|z| z.exp()).sum();
-            row.map(|z| z.exp() / sum)
-        };
-        let logits = [[1.0, -2.0, 0.5], [0.1, 0.2, 0.7]];
-        let probabilities = logits.map(softmax);
-        assert_eq!(judge(logits.as_flattened(), 3), OutputIs::Logits);
-        assert_eq!(
-            judge(probabilities.as_flattened(), 3),
-            OutputIs::Probabilities
-        );
-        assert_eq!(
-            judge(probabilities.map(|row| row.map(f32::ln)).as_flattened(), 3),
-            OutputIs::LogProbabilities
-        );
-        assert_eq!(judge(&[0.0; 6], 3), OutputIs::Logits);
-        assert_eq!(judge(&[], 3), OutputIs::Logits);
     }
 
     #[test]

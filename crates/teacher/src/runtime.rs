@@ -25,6 +25,11 @@ pub struct Runtime {
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
 impl Runtime {
+    /// The process's one environment: for sessions beside a teacher's own.
+    pub fn environment(&self) -> &ort::environment::Environment {
+        &self.environment
+    }
+
     /// Loads the shared library at `explicit`, or the first one found: `.runtime/<cpu|cuda>/` in the working folder or a
     /// parent of it, the same seen from the executable, then beside the executable. The CUDA library also serves the
     /// CPU provider, but not the other way round.

@@ -1,5 +1,6 @@
 //! One session of ONNX Runtime with its own buffers: what a worker thread owns.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,7 @@ use crate::output::{self, Output};
 use crate::provider::{Device, ExecutionProvider, Placement};
 use crate::runtime::Runtime;
 use crate::spec::{OutputIs, Precision};
+use crate::wire;
 
 /// How a session is to be made.
 pub(crate) struct SessionPlan<'a> {
@@ -24,6 +26,8 @@ pub(crate) struct SessionPlan<'a> {
     pub(crate) precision: Precision,
     pub(crate) gpu: u32,
     pub(crate) threads: usize,
+    /// Tensors inside the graph that are to be outputs besides.
+    pub(crate) inner: &'a [String],
 }
 
 impl SessionPlan<'_> {
@@ -34,9 +38,14 @@ impl SessionPlan<'_> {
         let mut builder = self
             .builder(&placement)
             .map_err(|source| self.blame(source))?;
-        let session = builder
-            .commit_from_file(self.path)
-            .map_err(|source| self.blame(source))?;
+        let session = match self.inner {
+            [] => builder.commit_from_file(self.path),
+            inner => {
+                let model = self.with_outputs(inner)?;
+                builder.commit_from_memory(&model)
+            }
+        };
+        let session = session.map_err(|source| self.blame(source))?;
         let placement = placement
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -51,6 +60,14 @@ impl SessionPlan<'_> {
             .with_intra_threads(self.threads)?
             // The bindings' own default may choose a device for us.
             .with_auto_device(AutoDevicePolicy::PreferCPU)?;
+        if !self.inner.is_empty() {
+            // A model handed over as bytes does not know where its weight files lie.
+            let folder = self.path.parent().unwrap_or(Path::new(""));
+            builder = builder.with_config_entry(
+                "session.model_external_initializers_file_folder_path",
+                folder.to_string_lossy(),
+            )?;
+        }
         if self.device.provider != ExecutionProvider::Cpu {
             let seen = Arc::clone(placement);
             builder = builder
@@ -66,6 +83,22 @@ impl SessionPlan<'_> {
                 .with_execution_providers(self.device.dispatch(self.gpu, self.precision))?;
         }
         Ok(builder)
+    }
+
+    /// The model's bytes with more outputs. A message that stands twice in another is merged by every reader of protocol
+    /// buffers, its lists one after the other: so a graph of nothing but outputs, put behind the model, adds them to it.
+    fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>, TeacherError> {
+        let unreadable = |source| TeacherError::ModelUnreadable {
+            path: self.path.to_owned(),
+            source,
+        };
+        let mut model = std::fs::read(self.path).map_err(unreadable)?;
+        let outputs: Vec<u8> = names
+            .iter()
+            .flat_map(|name| wire::message(12, &wire::message(1, name.as_bytes())))
+            .collect();
+        model.extend(wire::message(7, &outputs));
+        Ok(model)
     }
 
     /// Says whose fault a failure is: the provider's, if the model loads without it.
@@ -102,6 +135,7 @@ pub(crate) fn try_provider(runtime: &Runtime, device: &Device) -> Result<(), Tea
         precision: Precision::F32,
         gpu: device.gpus.first().copied().unwrap_or(0),
         threads: 1,
+        inner: &[],
     };
     let provider = device.provider;
     let failed = |source| TeacherError::ProviderFailed {
@@ -150,7 +184,8 @@ impl Worker {
         batch: &PixelBatch,
         answer: &mut Answer,
     ) -> Result<(), TeacherError> {
-        let rows_per_run = input.fixed_batch.unwrap_or(batch.n.max(1));
+        let at_once = input.fixed_batch.or(input.at_once);
+        let rows_per_run = at_once.unwrap_or(batch.n.max(1));
         for from in (0..batch.n).step_by(rows_per_run) {
             let to = batch.n.min(from + rows_per_run);
             // A fixed batch is filled up with black images, whose answers are dropped.
@@ -180,6 +215,51 @@ impl Worker {
             }
         }
         Ok(())
+    }
+}
+
+/// A session that also gives the tensors inside the graph.
+pub(crate) struct Probe {
+    session: Session,
+    staging: Staging,
+}
+
+impl Probe {
+    pub(crate) fn new(plan: &SessionPlan<'_>) -> Result<Probe, TeacherError> {
+        Ok(Probe {
+            session: plan.build()?.0,
+            staging: Staging::default(),
+        })
+    }
+
+    /// Every f32 tensor by name, and whether it has a share for each image: then only the shares of `batch` are given.
+    pub(crate) fn values(
+        &mut self,
+        input: &Input,
+        batch: &PixelBatch,
+    ) -> Result<BTreeMap<String, (Vec<f32>, bool)>, TeacherError> {
+        let rows = input.fixed_batch.unwrap_or(batch.n);
+        let n = batch.n.min(rows);
+        let tensor = input.tensor(batch, 0, n, rows, &mut self.staging)?;
+        let outputs = self
+            .session
+            .run([tensor])
+            .map_err(|source| failure(rows, source))?;
+        let mut values = BTreeMap::new();
+        for (name, value) in outputs.iter() {
+            let Ok((shape, data)) = value.try_extract_tensor::<f32>() else {
+                continue;
+            };
+            let is_shared =
+                shape.first().and_then(|side| usize::try_from(*side).ok()) == Some(rows);
+            let kept = if is_shared {
+                data.len() / rows * n
+            } else {
+                data.len()
+            };
+            values.insert(name.to_owned(), (data[..kept].to_vec(), is_shared));
+        }
+        Ok(values)
     }
 }
 

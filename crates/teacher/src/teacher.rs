@@ -1,15 +1,20 @@
 //! A teacher: an ONNX model, loaded once per worker, that answers pixels with logits.
 
+mod check;
+mod steady;
+
 use logitcask_dataset::{PixelBatch, PixelLayout};
 
 use crate::error::TeacherError;
 use crate::input::Input;
+use crate::key::at_once;
 use crate::model_file::ModelFile;
-use crate::output::{self, Output};
+use crate::output::Output;
 use crate::provider::{Device, ExecutionProvider, Placement};
 use crate::runtime::Runtime;
 use crate::session::{Answer, SessionPlan, Worker};
 use crate::spec::{OutputIs, Precision, TeacherSpec};
+use crate::warning::Warning;
 
 /// Each worker has a session, and each session its own copy of the weights. When all copies together would take more
 /// than this, fewer sessions with more threads each are made: a little slower, but a large teacher then fits.
@@ -29,6 +34,8 @@ pub struct Teacher {
     threads_each: usize,
     n_classes: Option<usize>,
     workers: Vec<Worker>,
+    warnings: Vec<Warning>,
+    is_steady: bool,
 }
 
 impl Teacher {
@@ -59,6 +66,11 @@ impl Teacher {
                 })?;
         }
         let (seats, threads_each) = seats(device, threads.max(1), file.bytes);
+        let asked_for = [&spec.output, &spec.features].into_iter().flatten();
+        let inner: Vec<String> = asked_for
+            .filter(|name| file.is_inner(name))
+            .cloned()
+            .collect();
         let plan = |gpu| SessionPlan {
             runtime,
             path: &spec.onnx,
@@ -66,6 +78,7 @@ impl Teacher {
             precision: spec.precision,
             gpu,
             threads: threads_each,
+            inner: &inner,
         };
         let (first, placement) = plan(seats[0]).build()?;
         if device.provider != ExecutionProvider::Cpu
@@ -77,13 +90,14 @@ impl Teacher {
                 placement: placement.to_string(),
             });
         }
-        let input = Input::read(first.inputs(), spec.layout)?;
+        let mut input = Input::read(first.inputs(), spec.layout)?;
         let output = Output::read(
             first.outputs(),
             spec.output.as_deref(),
             spec.output_is,
             spec.classes.clone(),
         )?;
+        input.at_once = at_once(spec, &file, &output.name);
         let n_classes = output.n_classes();
         let features = match &spec.features {
             None => None,
@@ -128,39 +142,21 @@ impl Teacher {
             threads_each,
             n_classes,
             workers,
+            warnings: Vec::new(),
+            is_steady: false,
         })
     }
 
-    /// Checks, on a batch of real images, that the teacher takes them, answers with `n_classes` values each, and that
-    /// these are what the recipe says they are.
-    pub fn check(&mut self, batch: &PixelBatch, n_classes: usize) -> Result<(), TeacherError> {
-        self.input
-            .check_size(batch.channels, batch.height, batch.width)?;
-        let answer = match self.answer(batch, Vec::new()) {
-            // Some exports call their batch dynamic and then reshape to a batch of one.
-            Err(error @ TeacherError::Run { .. }) if self.input.fixed_batch.is_none() => {
-                self.input.fixed_batch = Some(1);
-                self.answer(batch, Vec::new()).map_err(|_| error)?
-            }
-            answer => answer?,
-        };
-        let found = answer.rows.len() / batch.n.max(1);
-        if found != n_classes {
-            return Err(TeacherError::ClassCount {
-                teacher: found,
-                dataset: n_classes,
-            });
-        }
-        self.n_classes = Some(n_classes);
-        self.feature_len = answer.feature_len;
-        let holds = self.judge_output(batch)?;
-        if holds != self.spec.output_is {
-            let output = self.output.name.clone();
-            return Err(TeacherError::OutputIsNot {
-                output,
-                found: holds,
-                stated: self.spec.output_is,
-            });
+    /// [`check`](Self::check), and that a row depends on the pixels alone: this once for each teacher.
+    pub(crate) fn examine(
+        &mut self,
+        batch: &PixelBatch,
+        n_classes: usize,
+    ) -> Result<(), TeacherError> {
+        self.check(batch, n_classes)?;
+        if !self.is_steady {
+            self.check_steady(batch)?;
+            self.is_steady = true;
         }
         Ok(())
     }
@@ -181,14 +177,6 @@ impl Teacher {
         let features = self.features.as_ref();
         self.workers[0].forward(&self.input, &self.output, features, batch, &mut answer)?;
         Ok(answer)
-    }
-
-    /// What the output really holds, judged by the answers to a batch of real images.
-    pub fn judge_output(&mut self, batch: &PixelBatch) -> Result<OutputIs, TeacherError> {
-        let whole = self.output.as_given();
-        let mut answer = Answer::default();
-        self.workers[0].forward(&self.input, &whole, None, batch, &mut answer)?;
-        Ok(output::judge(&answer.rows, answer.width))
     }
 
     /// The sessions, and what all of them share: for a pipeline that gives each session to a thread.
@@ -230,6 +218,11 @@ impl Teacher {
     /// How it wants to be fed.
     pub fn input(&self) -> &Input {
         &self.input
+    }
+
+    /// What [`prepare`](crate::prepare) found doubtful.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Which output is read.

@@ -180,11 +180,15 @@ fn weights_in_a_file_of_their_own() {
         .node("Gemm", &["flat", "w", "b"], "logits", &[])
         .output("logits", FLOAT, &[Dim::Any("batch"), Dim::Is(10)])
         .model(13);
-    let mut teacher = load(&common::write_model(folder.path(), &model), "", 2).unwrap();
-    let batch = batch_for(&teacher, ROWS);
-    let mut rows = Vec::new();
-    teacher.forward(&batch, &mut rows).unwrap();
-    assert_close(&rows, &expected(&batch), 1e-4);
+    let path = common::write_model(folder.path(), &model);
+    // As the only output, and as one that is asked for inside the graph.
+    for more in ["", "features = \"pooled\""] {
+        let mut teacher = load(&path, more, 2).unwrap();
+        let batch = batch_for(&teacher, ROWS);
+        let mut rows = Vec::new();
+        teacher.forward(&batch, &mut rows).unwrap();
+        assert_close(&rows, &expected(&batch), 1e-4);
+    }
 }
 
 fn two_outputs(graph: Graph) -> Graph {
@@ -274,6 +278,16 @@ fn features_are_read_from_the_same_run() {
     let mut teacher = check(&model, "features = \"pooled\"\noutput = \"logits\"", 1e-4);
     let batch = batch_for(&teacher, ROWS);
     assert_eq!(teacher.feature_len(), 0, "nobody has asked yet");
+    teacher.check(&batch, N_CLASSES).unwrap();
+    assert_eq!(teacher.feature_len(), 3);
+}
+
+/// What somebody left behind a softmax can be had without exporting again, weights in a file of their own or not.
+#[test]
+fn a_tensor_inside_the_graph_can_be_asked_for() {
+    let model = classifier(Dim::Any("batch"), softmax_tail("Softmax"));
+    let mut teacher = check(&model, "output = \"gemm\"\nfeatures = \"flat\"", 1e-4);
+    let batch = batch_for(&teacher, ROWS);
     teacher.check(&batch, N_CLASSES).unwrap();
     assert_eq!(teacher.feature_len(), 3);
 }

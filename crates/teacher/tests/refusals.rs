@@ -4,9 +4,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use common::{Dim, FLOAT, Graph, batch_for, classifier, load, plain_tail, runtime, spec};
-use logitcask_teacher::{Device, ExecutionProvider, Runtime, Teacher, TeacherError};
+use logitcask_dataset::{Preprocess, ViewFamily};
+use logitcask_teacher::{
+    Accuracy, Device, ExecutionProvider, Pixels, Runtime, Teacher, TeacherError, gate,
+};
 
 /// Loads the model and shows it real images; expects every one of `words` in the message or the hint.
 fn check(model: &[u8], more: &str, words: &[&str]) {
@@ -146,7 +150,16 @@ fn inputs_that_do_not_fit() {
             .model(13)
     };
     check(&sized(3, 224), "", &["3x224x224", "3x8x8", "size"]);
-    check(&sized(1, 8), "", &["1x8x8", "3x8x8"]);
+    check(
+        &sized(1, 8),
+        "",
+        &["1 channel,", "have 3", "one value each", "channels = 1"],
+    );
+    check(
+        &sized(3, 8),
+        "mean = [0.5]\nstd = [0.25]\nchannels = 1",
+        &["3 channels", "have 1", "3 values each", "channels = 3"],
+    );
     check(
         &sized(16, 16),
         "",
@@ -208,6 +221,39 @@ fn a_softmax_is_refused_with_both_remedies() {
         "output_is = \"probabilities\"",
         &["holds logits", "remove `output_is`"],
     );
+}
+
+/// A good teacher may be wrong about one image of twenty; on a thousand it would be another matter.
+#[test]
+fn few_labelled_images_refuse_nobody_for_bad_luck() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = common::write_model(folder.path(), &plain());
+    let mut teacher = load(&path, "min_accuracy = 0.98", 1).unwrap();
+    let (dataset, family) = (common::images(20), ViewFamily::clean());
+    let preprocess = Preprocess::new(&teacher.spec().preprocess).unwrap();
+    let pixels = Pixels {
+        dataset: &dataset,
+        family: &family,
+        preprocess: &preprocess,
+    };
+    let mut passes = |n_samples, correct| {
+        let accuracy = Accuracy {
+            n_samples,
+            correct,
+            correct_top5: correct,
+        };
+        gate(
+            &mut teacher,
+            pixels,
+            &dataset.selected(),
+            &accuracy,
+            1,
+            &AtomicBool::new(false),
+        )
+        .is_ok()
+    };
+    assert!(passes(20, 19) && passes(0, 0) && passes(1000, 980));
+    assert!(!passes(20, 12) && !passes(1000, 970));
 }
 
 #[test]
@@ -302,7 +348,7 @@ fn features_that_are_none() {
             .output("map", FLOAT, &map)
     });
     let named = |features: &str| format!("output = \"logits\"\nfeatures = \"{features}\"");
-    check(&model, &named("pooled"), &["no output `pooled`", "`map`"]);
+    check(&model, &named("pool"), &["no output `pool`", "`map`"]);
     check(&model, &named("map"), &["`map` has shape", "features = "]);
     check(
         &model,

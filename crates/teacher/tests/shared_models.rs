@@ -114,6 +114,8 @@ fn every_model_answers_or_is_refused_for_its_softmax() {
         match (teacher.check(&batch, n_classes), holds) {
             (Ok(()), OutputIs::Logits)
             | (Err(TeacherError::OutputIsNot { .. }), OutputIs::Probabilities) => {}
+            // Their weights are placeholders, and some of them say the same of every image.
+            (Err(TeacherError::Constant { .. }), _) if name.starts_with("onnx_light_") => {}
             (outcome, _) => panic!("{name}: {outcome:?}"),
         }
     }
@@ -170,10 +172,7 @@ fn a_wrong_normalisation_is_refused_and_the_right_one_named() {
         return;
     };
     for (wrong, remedy) in [
-        (
-            "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\nscale = \"byte\"",
-            "ImageNet",
-        ),
+        ("mean = []\nscale = \"byte\"", "ImageNet"),
         (
             "mean = [0.406, 0.456, 0.485]\nstd = [0.225, 0.224, 0.229]\nchannel_order = \"bgr\"",
             "channel_order = \"rgb\"",
@@ -192,17 +191,16 @@ fn a_wrong_normalisation_is_refused_and_the_right_one_named() {
         let (samples, stop) = (dataset.selected(), AtomicBool::new(false));
         let accuracy = measure_accuracy(&mut teacher, pixels, &samples, 2, &stop).unwrap();
         let error = gate(&mut teacher, pixels, &samples, &accuracy, 2, &stop).unwrap_err();
-        let TeacherError::TooInaccurate { would_pass, .. } = &error else {
+        let TeacherError::TooInaccurate {
+            best: Some(best), ..
+        } = &error
+        else {
             panic!("{error}")
         };
+        assert!(best.setting.contains(remedy), "{best}");
+        assert!(best.accuracy > 0.85 && best.n_samples == 256, "{best}");
         assert!(
-            would_pass
-                .iter()
-                .any(|(setting, _)| setting.contains(remedy)),
-            "{error}"
-        );
-        assert!(
-            error.to_string().contains("the recipe asks for 90.0 %"),
+            error.to_string().contains("the recipe asks for 90.00 %"),
             "{error}"
         );
     }

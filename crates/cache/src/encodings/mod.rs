@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::CacheError;
+use crate::chunk::NO_LABEL;
 use crate::row_check::ABREAST;
 
 pub use top_k::{REST_TEMPERATURES, TopKRow};
@@ -146,6 +147,36 @@ impl Encoding {
     /// Whether every class's logit comes back.
     pub fn is_dense(self) -> bool {
         !matches!(self, Encoding::TopK(_))
+    }
+
+    /// Whether a row of logits, however near each decoded one lies, loses what it says: the step between two levels, and
+    /// the spread of the logits that fall between them. `None` where it is kept.
+    pub fn drowns(self, logits: &[f32]) -> Option<(f32, f32)> {
+        match self {
+            Encoding::U8 => affine_u8::drowned(logits),
+            _ => None,
+        }
+    }
+
+    /// A row as a reader will see it; one that holds less than every class is returned as it is, and so is one that the
+    /// encoding refuses.
+    pub fn read_back(self, logits: &[f32]) -> Vec<f32> {
+        let mut row = logits.to_vec();
+        if self == Encoding::F32 || !self.is_dense() {
+            return row;
+        }
+        let codec = self.codec(logits.len());
+        let columns = codec.columns();
+        let mut stored: Vec<Vec<u8>> = columns
+            .iter()
+            .map(|column| vec![0; column.row_bytes()])
+            .collect();
+        let mut into: Vec<&mut [u8]> = stored.iter_mut().map(Vec::as_mut_slice).collect();
+        if codec.encode(logits, NO_LABEL, &mut into).is_ok() {
+            let stored: Vec<&[u8]> = stored.iter().map(Vec::as_slice).collect();
+            codec.decode(&stored, &mut row);
+        }
+        row
     }
 
     /// Whether `statistic` can be had from a row in this encoding, within the encoding's error bound.

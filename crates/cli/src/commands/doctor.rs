@@ -176,7 +176,7 @@ fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
     }
     let recipe = Recipe::load(&recipe, &[])?;
     let history = EpochRecord::read_all(run)?;
-    let symptoms = symptoms(run, recipe.seed)?;
+    let symptoms = symptoms(run, recipe.seed, false)?;
     let mut findings = vec![position(run, &recipe, &history)];
     findings.extend(stopped(run));
     let Some(last) = history.last() else {

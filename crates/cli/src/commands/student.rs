@@ -55,6 +55,11 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         Objective::new(&recipe.loss, &setup).map_err(|error| Failure::from(error).as_asked())?;
     let caches = open_caches(&experiment, args)?;
     let notes = notes(&objective, &experiment, &caches)?;
+    let constant = caches.say_nothing()?;
+    if constant {
+        let symptom = Symptom::TeacherConstant;
+        say(format!("warning: {symptom}\n  hint: {}", symptom.remedy()));
+    }
     let preprocess = student_preprocess(&recipe)?;
     let size = experiment.student_size()?;
     let image = ImageShape {
@@ -176,7 +181,7 @@ pub(crate) fn run(args: &Student, stop: &AtomicBool) -> Outcome {
         return Err(Failure::work("stopped before the last epoch")
             .hint("what is done is saved; the same command continues after the last step"));
     };
-    for symptom in symptoms(&run, recipe.seed)? {
+    for symptom in symptoms(&run, recipe.seed, constant)? {
         say(format!("note: {symptom}\n  hint: {}", symptom.remedy()));
     }
     record.recorded = provenance(&recipe, &experiment);
@@ -304,8 +309,8 @@ fn notes(
     Ok(notes)
 }
 
-/// What ails a run, as far as it has come.
-pub(crate) fn symptoms(run: &Path, seed: u64) -> Outcome<Vec<Symptom>> {
+/// What ails a run, as far as it has come; `constant` where its teacher's rows are known to say nothing.
+pub(crate) fn symptoms(run: &Path, seed: u64, constant: bool) -> Outcome<Vec<Symptom>> {
     let Some(checkpoint) = Checkpoint::read(&run.join(Checkpoint::LAST))? else {
         return Ok(Vec::new());
     };
@@ -313,6 +318,7 @@ pub(crate) fn symptoms(run: &Path, seed: u64) -> Outcome<Vec<Symptom>> {
         history: &EpochRecord::read_all(run)?,
         n_classes: checkpoint.position.student.n_classes,
         untrained: &untrained(&checkpoint, seed)?,
+        teacher_is_constant: constant,
     }))
 }
 

@@ -1,13 +1,16 @@
-use std::cell::Cell;
+mod gate;
+mod show;
+
+use std::fmt::Display;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile};
 use logitcask_dataset::{Preprocess, Role, Trust};
 use logitcask_teacher::{
-    Accuracy, BatchSize, CaptureReport, Event, Job, Part, Pixels, Teacher, TeacherSpec, capture,
-    find_batch_size, gate, measure_accuracy, prepare, provenance, spread,
+    BatchSize, CaptureReport, Job, Part, Pixels, Teacher, TeacherSpec, Warning, capture,
+    check_chunks, find_batch_size, percent, prepare, provenance,
 };
 use serde_json::{Value, json};
 
@@ -16,8 +19,9 @@ use crate::claims;
 use crate::exit::{Failure, Outcome};
 use crate::experiment::{CacheWant, Experiment, describe, hex, is_near};
 use crate::machine;
-use crate::progress::{Progress, bytes, duration, say};
+use crate::progress::{bytes, duration, say};
 use crate::recipe::Recipe;
+use show::Show;
 
 pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
@@ -37,6 +41,7 @@ pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
             experiment: &experiment,
             spec: teacher,
             loaded: None,
+            told: Vec::new(),
             stop,
         };
         for want in experiment.wants(teacher)? {
@@ -62,6 +67,8 @@ struct Stage<'a> {
     experiment: &'a Experiment,
     spec: &'a TeacherSpec,
     loaded: Option<Teacher>,
+    /// Doubts that a person has been told of.
+    told: Vec<Warning>,
     stop: &'a AtomicBool,
 }
 
@@ -72,8 +79,8 @@ impl Stage<'_> {
             let cache = LogitCache::open(path, OpenOptions::default())?;
             let n_there = want.views_there(&cache);
             if n_there == want.split.n_views {
-                self.hit(want, &cache)?;
-                return self.gate_hit(want, &cache);
+                self.gate_by_eval(want, &cache)?;
+                return self.hit(want, &cache);
             }
             say(format!(
                 "{}: {n_there} of {} views there, capturing {} more",
@@ -117,12 +124,17 @@ impl Stage<'_> {
         };
         let teacher = self.teacher()?;
         let images = prepare(teacher, pixels)?;
+        let doubts = teacher.warnings().to_vec();
+        self.tell(doubts);
+        let teacher = self.teacher()?;
         if let Some(fixed) = teacher.input().fixed_batch {
             say(format!(
                 "the teacher takes exactly {fixed} image{} in a run: batches are cut, and the last one filled up with black",
                 if fixed == 1 { "" } else { "s" }
             ));
         }
+        self.gate_before(want, pixels)?;
+        let teacher = self.teacher()?;
         // Only where no cache says so already: which images meet in one run decides the last bits of their logits.
         let batch_size = match recorded_batch_size(found)? {
             Some(rows) => rows,
@@ -132,9 +144,6 @@ impl Stage<'_> {
                 found.rows
             }
         };
-        if want.split.role == Role::Train && self.experiment.eval.is_none() {
-            self.gate_without_eval(want, &preprocess)?;
-        }
         let (mut manifest, chunk_rows) = (want.manifest()?, self.spec.chunk_rows);
         let teacher = self.teacher()?;
         if teacher.feature_len() > 0 {
@@ -143,7 +152,12 @@ impl Stage<'_> {
                 manifest.chunk_rows = chunk_rows as u32;
             }
         }
+        if let Some(at_once) = teacher.input().at_once.filter(|_| chunk_rows.is_none()) {
+            manifest.chunk_rows = manifest.chunk_rows.next_multiple_of(at_once as u32);
+        }
+        let keyed = teacher.input().at_once.is_some();
         manifest.recorded.extend(provenance(teacher, batch_size));
+        check_chunks(teacher, &manifest)?;
         let (cache_dir, part) = (&self.args.recipe.cache_dir, self.part);
         let writer = LogitWriter::open_part_waiting(
             cache_dir,
@@ -153,7 +167,8 @@ impl Stage<'_> {
         )?;
         // Another part may have made the cache meanwhile; then its batch size holds for all.
         let batch_size = batch_size_of(writer.manifest()).unwrap_or(batch_size);
-        if let Some(stated) = self.spec.batch_size.filter(|stated| *stated != batch_size) {
+        let stated = self.spec.batch_size.filter(|_| !keyed);
+        if let Some(stated) = stated.filter(|stated| *stated != batch_size) {
             say(format!(
                 "the recipe says batch_size = {stated}; this cache was begun with {batch_size}, which holds for all of it"
             ));
@@ -186,10 +201,11 @@ impl Stage<'_> {
         }
         let cache = LogitCache::open(&path, OpenOptions::default())?;
         say(self.summary(want, &cache, &report));
-        self.print(want, &cache, Some(&report));
-        if want.split.role == Role::Eval {
-            self.gate_by_eval(want, pixels, &cache)?;
+        // The parts have all judged by the same images, before the work.
+        if self.part.is_whole() {
+            self.gate_by_eval(want, &cache)?;
         }
+        self.print(want, &cache, Some(&report));
         Ok(())
     }
 
@@ -222,6 +238,15 @@ impl Stage<'_> {
             .ok_or_else(|| Failure::work("the teacher is not loaded"))
     }
 
+    fn tell(&mut self, doubts: Vec<Warning>) {
+        for doubt in doubts {
+            if !self.told.contains(&doubt) {
+                warn(&doubt, &doubt.hint());
+                self.told.push(doubt);
+            }
+        }
+    }
+
     fn tell_batch_size(&self, found: &BatchSize) {
         let tried: Vec<String> = found
             .tried
@@ -239,93 +264,6 @@ impl Stage<'_> {
             "batch_size",
             json!({ "chosen": found.rows, "tried": found.tried }),
         );
-    }
-
-    /// A cache of an inaccurate teacher may have been made on purpose; a recipe that sets a bar is told all the same, and
-    /// what else the teacher may want to be shown.
-    fn gate_hit(&mut self, want: &CacheWant, cache: &LogitCache) -> Outcome {
-        let (Some(wanted), Some(top1), Role::Eval) =
-            (self.spec.min_accuracy, cache.accuracy(), want.split.role)
-        else {
-            return Ok(());
-        };
-        if top1 >= wanted {
-            return Ok(());
-        }
-        let preprocess = Preprocess::new(&self.spec.preprocess)?;
-        let pixels = Pixels {
-            dataset: &want.split.dataset,
-            family: &want.split.family,
-            preprocess: &preprocess,
-        };
-        let n_samples = want.split.dataset.len();
-        let correct = (top1 * n_samples as f64).round() as usize;
-        self.teacher()?;
-        self.refuse_below_bar(pixels, n_samples, correct)
-    }
-
-    /// The evaluation split's rows tell the teacher's accuracy. A part of many has few of them, so every part asks about the
-    /// same thousand images, and all come to the same verdict.
-    fn gate_by_eval(&mut self, want: &CacheWant, pixels: Pixels, cache: &LogitCache) -> Outcome {
-        if self.part.is_whole() {
-            self.gate_hit(want, cache)
-        } else {
-            self.measure(pixels, 1000, "evaluation images")
-        }
-    }
-
-    /// Where the recipe names no evaluation split, training images in their clean view stand in for it: a thousand, or
-    /// where no bar is set so few that the look costs little beside the capture.
-    fn gate_without_eval(&mut self, want: &CacheWant, preprocess: &Preprocess) -> Outcome {
-        let images = want.split.dataset.len() * want.split.n_views as usize;
-        let n_samples = match self.spec.min_accuracy {
-            Some(_) => 1000,
-            None => 1000.min(images / 20),
-        };
-        let clean = self.experiment.train_in_clean_view()?;
-        let pixels = Pixels {
-            dataset: &clean.dataset,
-            family: &clean.family,
-            preprocess,
-        };
-        self.measure(pixels, n_samples, "training images")
-    }
-
-    /// Asks the teacher about some samples before the long work.
-    fn measure(&mut self, pixels: Pixels, n_samples: usize, what: &str) -> Outcome {
-        let samples = spread(&pixels.dataset.selected(), n_samples);
-        let (stop, decoders) = (self.stop, self.args.machine.threads());
-        let teacher = self.loaded_teacher()?;
-        let accuracy = measure_accuracy(teacher, pixels, &samples, decoders, stop)?;
-        // Asked to stop, it has looked at fewer: too few to judge by.
-        if stop.load(Ordering::Relaxed) {
-            return Err(stopped(0));
-        }
-        if accuracy.n_samples == 0 {
-            return Ok(());
-        }
-        say(format!(
-            "teacher accuracy {:.4} on {} {what}",
-            accuracy.top1(),
-            accuracy.n_samples
-        ));
-        self.json(
-            "accuracy",
-            json!({ "of": what, "top1": accuracy.top1(), "top5": accuracy.top5(), "samples": accuracy.n_samples }),
-        );
-        self.refuse_below_bar(pixels, accuracy.n_samples, accuracy.correct)
-    }
-
-    fn refuse_below_bar(&mut self, pixels: Pixels, n_samples: usize, correct: usize) -> Outcome {
-        let accuracy = Accuracy {
-            n_samples,
-            correct,
-            correct_top5: 0,
-        };
-        let samples = pixels.dataset.selected();
-        let (stop, decoders) = (self.stop, self.args.machine.threads());
-        let teacher = self.loaded_teacher()?;
-        Ok(gate(teacher, pixels, &samples, &accuracy, decoders, stop)?)
     }
 
     fn summary(&self, want: &CacheWant, cache: &LogitCache, report: &CaptureReport) -> String {
@@ -351,17 +289,25 @@ impl Stage<'_> {
         match (want.split.role, report.accuracy()) {
             (Role::Eval, Some(accuracy)) => {
                 said += &format!(
-                    "; teacher accuracy {accuracy:.4} on {} images",
+                    "; teacher accuracy {} on {} images",
+                    percent(accuracy),
                     report.correct.1
                 );
             }
             (Role::Train, Some(accuracy)) => {
                 said += &format!(
-                    "; the teacher is right on {:.2} % of these views",
-                    100.0 * accuracy
+                    "; the teacher is right on {} of these views",
+                    percent(accuracy)
                 );
             }
             _ => {}
+        }
+        if let Some(agreement) = report.agreement().filter(|share| *share < 1.0) {
+            said += &format!(
+                "; stored as `{}`, {} of the rows keep their largest logit in its class",
+                cache.encoding(),
+                percent(agreement)
+            );
         }
         if !self.spec.output_is.is_absolute() {
             said += &format!(
@@ -397,6 +343,7 @@ impl Stage<'_> {
                 "seconds": report.map(|report| report.seconds),
                 "batch_size": report.map(|report| report.batch_size),
                 "clipped": report.map(|report| report.clipped),
+                "agreement": report.and_then(CaptureReport::agreement),
                 "bad_samples": report.map(|report| &report.bad_samples),
                 "teacher_seconds": teacher_seconds(cache.view_files()),
                 "teacher_seconds_spent": report.map_or(0.0, |report| report.teacher_seconds),
@@ -410,6 +357,11 @@ impl Stage<'_> {
             print_event(event, fields);
         }
     }
+}
+
+/// Tells of something that may be meant.
+fn warn(doubt: &dyn Display, hint: &str) {
+    say(format!("warning: {doubt}\n  hint: {hint}"));
 }
 
 /// One line on stdout: `{"event": ..., ...}`.
@@ -460,108 +412,4 @@ fn folder_bytes(path: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(size).sum()
-}
-
-/// Turns events into a bar, and into lines of JSON where these are wanted.
-struct Show {
-    bar: Progress,
-    what: String,
-    as_json: bool,
-    last_progress: Cell<Option<Instant>>,
-}
-
-impl Show {
-    fn new(want: &CacheWant, as_json: bool) -> Self {
-        Self {
-            bar: Progress::new(want.split.what(), 0, "img"),
-            what: want.split.what(),
-            as_json,
-            last_progress: Cell::new(None),
-        }
-    }
-
-    fn event(&self, event: Event) {
-        match event {
-            Event::Started(plan) => {
-                self.bar.line(format!(
-                    "{}: {} images, {} at once; at most {} of pixels and rows in work",
-                    self.what,
-                    plan.images,
-                    plan.batch_size,
-                    bytes(plan.buffer_bytes)
-                ));
-                self.bar.set_total(plan.images);
-                self.json(
-                    "started",
-                    json!({
-                        "images": plan.images,
-                        "batch_size": plan.batch_size,
-                        "sessions": plan.sessions,
-                        "decoders": plan.decoders,
-                        "buffer_bytes": plan.buffer_bytes,
-                    }),
-                );
-            }
-            Event::Progress(progress) => {
-                let shares = progress.shares;
-                let waiting = format!(
-                    "model {:.0} %, waiting for pixels {:.0} %, for the disk {:.0} %",
-                    100.0 * shares.model,
-                    100.0 * shares.decode,
-                    100.0 * shares.disk
-                );
-                self.bar.set(progress.done, waiting);
-                if self.is_due() || progress.done == progress.total {
-                    self.json(
-                        "progress",
-                        json!({
-                            "done": progress.done,
-                            "total": progress.total,
-                            "images_per_s": progress.images_per_s,
-                            "eta_s": progress.eta_s(),
-                            "model": shares.model,
-                            "decode": shares.decode,
-                            "disk": shares.disk,
-                        }),
-                    );
-                }
-            }
-            Event::ViewFinished { view } => self.json("view", json!({ "view": view })),
-            Event::BadSample { sample, error } => {
-                self.bar.line(format!(
-                    "sample {sample} cannot be read and gets no row: {error}"
-                ));
-                self.json(
-                    "bad_sample",
-                    json!({ "sample": sample, "error": error.to_string() }),
-                );
-            }
-            Event::Halved { from, to } => {
-                self.bar.line(format!(
-                    "out of memory with {from} images at once; going on with {to}"
-                ));
-                self.json("halved", json!({ "from": from, "to": to }));
-            }
-            _ => {}
-        }
-    }
-
-    /// Once a second is enough for a log that is kept.
-    fn is_due(&self) -> bool {
-        let due = self
-            .last_progress
-            .get()
-            .is_none_or(|last| last.elapsed().as_secs_f64() >= 1.0);
-        if due {
-            self.last_progress.set(Some(Instant::now()));
-        }
-        due
-    }
-
-    fn json(&self, event: &str, mut fields: Value) {
-        if self.as_json {
-            fields["split"] = self.what.clone().into();
-            print_event(event, fields);
-        }
-    }
 }

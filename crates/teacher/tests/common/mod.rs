@@ -18,6 +18,9 @@ pub const N_CLASSES: usize = 10;
 /// ONNX's numbers for element types.
 pub const FLOAT: u64 = 1;
 pub const UINT8: u64 = 2;
+pub const INT64: u64 = 7;
+pub const BOOL: u64 = 9;
+pub const DOUBLE: u64 = 11;
 pub const FLOAT16: u64 = 10;
 
 /// A protobuf message in the making.
@@ -35,6 +38,12 @@ impl Message {
         self.put(number << 3 | 2);
         self.put(content.as_ref().len() as u64);
         self.0.extend_from_slice(content.as_ref());
+        self
+    }
+
+    pub fn float(mut self, number: u64, value: f32) -> Self {
+        self.put(number << 3 | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
@@ -72,6 +81,53 @@ fn value_info(name: &str, element: u64, dims: &[Dim]) -> Message {
     Message::default()
         .bytes(1, name)
         .bytes(2, Message::default().bytes(1, tensor))
+}
+
+/// An attribute of a node.
+#[derive(Clone)]
+pub enum Attr {
+    Int(i64),
+    Float(f32),
+    Ints(Vec<i64>),
+    Text(&'static str),
+    Texts(Vec<&'static str>),
+    /// A branch, or a body.
+    Body(Graph),
+    /// Element type, sides and bytes of a tensor.
+    Tensor(u64, Vec<u64>, Vec<u8>),
+}
+
+impl Attr {
+    /// `AttributeProto`: the value's field, and the number of its type.
+    fn message(&self, name: &str) -> Message {
+        let message = Message::default().bytes(1, name);
+        match self {
+            Attr::Float(value) => message.float(2, *value).varint(20, 1),
+            Attr::Int(value) => message.varint(3, *value as u64).varint(20, 2),
+            Attr::Text(text) => message.bytes(4, text).varint(20, 3),
+            Attr::Tensor(element, dims, raw) => message
+                .bytes(5, tensor("", *element, dims, raw))
+                .varint(20, 4),
+            Attr::Body(graph) => message
+                .bytes(6, graph.message.clone().bytes(2, "body"))
+                .varint(20, 5),
+            Attr::Ints(values) => values
+                .iter()
+                .fold(message, |m, v| m.varint(8, *v as u64))
+                .varint(20, 7),
+            Attr::Texts(texts) => texts
+                .iter()
+                .fold(message, |m, text| m.bytes(9, text))
+                .varint(20, 8),
+        }
+    }
+}
+
+fn tensor(name: &str, element: u64, dims: &[u64], raw: &[u8]) -> Message {
+    let tensor = dims
+        .iter()
+        .fold(Message::default(), |tensor, dim| tensor.varint(1, *dim));
+    tensor.varint(2, element).bytes(8, name).bytes(9, raw)
 }
 
 /// A graph in the making: nodes are added in order, each reading names made before.
@@ -137,13 +193,51 @@ impl Graph {
         self
     }
 
+    /// A node in full: `name`, operator with the domain before a colon, and every output.
+    pub fn op(
+        mut self,
+        name: &str,
+        operator: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attr)],
+    ) -> Self {
+        let (domain, operator) = operator.split_once(':').unwrap_or(("", operator));
+        let mut node = Message::default();
+        for input in inputs {
+            node = node.bytes(1, input);
+        }
+        for output in outputs {
+            node = node.bytes(2, output);
+        }
+        node = node.bytes(3, name).bytes(4, operator);
+        for (name, attribute) in attributes {
+            node = node.bytes(5, attribute.message(name));
+        }
+        self.message = self.message.bytes(1, node.bytes(7, domain));
+        self
+    }
+
     pub fn weights(mut self, name: &str, element: u64, dims: &[u64], raw: &[u8]) -> Self {
-        let tensor = dims
+        self.message = self.message.bytes(5, tensor(name, element, dims, raw));
+        self
+    }
+
+    pub fn floats(self, name: &str, dims: &[u64], values: &[f32]) -> Self {
+        self.weights(name, FLOAT, dims, &raw_f32(values))
+    }
+
+    pub fn longs(self, name: &str, values: &[i64]) -> Self {
+        let raw: Vec<u8> = values
             .iter()
-            .fold(Message::default(), |tensor, dim| tensor.varint(1, *dim));
-        self.message = self
-            .message
-            .bytes(5, tensor.varint(2, element).bytes(8, name).bytes(9, raw));
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        self.weights(name, INT64, &[values.len() as u64], &raw)
+    }
+
+    /// An output of which nothing is said but its name: what a branch ends in.
+    pub fn ends_in(mut self, name: &str) -> Self {
+        self.message = self.message.bytes(12, Message::default().bytes(1, name));
         self
     }
 
@@ -164,13 +258,52 @@ impl Graph {
     }
 
     pub fn model(self, opset: u64) -> Vec<u8> {
-        let graph = self.message.bytes(2, "graph");
-        let opset = Message::default().bytes(1, "").varint(2, opset);
-        Message::default()
-            .varint(1, 7)
-            .bytes(7, graph)
-            .bytes(8, opset)
-            .0
+        self.model_with(opset, &[])
+    }
+
+    /// The same with functions: (name, inputs, outputs, body), in the domain `local`.
+    pub fn model_with(self, opset: u64, functions: &[(&str, &[&str], &[&str], Graph)]) -> Vec<u8> {
+        let import = |domain: &str, version| Message::default().bytes(1, domain).varint(2, version);
+        let mut model = Message::default()
+            .varint(1, if opset < 18 { 8 } else { 10 })
+            .bytes(7, self.message.bytes(2, "graph"))
+            .bytes(8, import("", opset));
+        for domain in ["com.microsoft", "ai.onnx.ml", "local"] {
+            model = model.bytes(8, import(domain, 1));
+        }
+        for (name, inputs, outputs, body) in functions {
+            let mut function = Message::default().bytes(1, name);
+            for input in *inputs {
+                function = function.bytes(4, input);
+            }
+            for output in *outputs {
+                function = function.bytes(5, output);
+            }
+            for node in body.nodes() {
+                function = function.bytes(7, node);
+            }
+            model = model.bytes(25, function.bytes(9, import("", opset)).bytes(10, "local"));
+        }
+        model.0
+    }
+
+    /// The nodes' bytes, out of a graph that holds nothing but nodes.
+    fn nodes(&self) -> Vec<Vec<u8>> {
+        let (mut rest, mut nodes) = (&self.message.0[..], Vec::new());
+        while let [tag, after @ ..] = rest {
+            assert_eq!(*tag, 1 << 3 | 2, "a function's body holds nodes alone");
+            let (mut length, mut at) = (0usize, 0);
+            loop {
+                length |= usize::from(after[at] & 0x7f) << (7 * at);
+                at += 1;
+                if after[at - 1] & 0x80 == 0 {
+                    break;
+                }
+            }
+            nodes.push(after[at..at + length].to_vec());
+            rest = &after[at + length..];
+        }
+        nodes
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use logitcask_dataset::Preprocess;
-use logitcask_teacher::{Pixels, TeacherSpec, measure_accuracy, spread};
+use logitcask_teacher::{Pixels, TeacherSpec, measure_accuracy, prepare, spread};
 use serde_json::json;
 
 use super::{print_columns, print_json};
@@ -115,6 +115,7 @@ fn rate(spec: &TeacherSpec, split: &Split, args: &CachePlan) -> Outcome<f64> {
         family: &split.family,
         preprocess: &preprocess,
     };
+    prepare(&mut teacher, pixels)?;
     let samples = spread(&split.dataset.selected(), args.images);
     let never = AtomicBool::new(false);
     // The first runs allocate, and choose algorithms on a GPU.

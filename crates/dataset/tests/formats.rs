@@ -1051,7 +1051,7 @@ fn a_file_that_cannot_be_read_is_no_bad_sample() {
                 _ => drop(fs::File::create(path).unwrap()),
             }
         }
-        if ["mnist", "fashion_mnist", "synthetic"].contains(&format) {
+        if ["mnist", "fashion_mnist", "emnist", "kmnist", "synthetic"].contains(&format) {
             dataset.fingerprint(&quiet).unwrap(); // they are in memory
             return;
         }

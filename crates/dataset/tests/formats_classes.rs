@@ -23,9 +23,10 @@ fn records(labels: &[&[u8]]) -> Vec<u8> {
 #[test]
 fn a_key_that_the_format_does_not_read_is_refused() {
     type Give = fn(&mut DataSpec);
-    let give: [(&str, Give); 10] = [
+    let give: [(&str, Give); 11] = [
         ("root", |spec| spec.root = "somewhere".into()),
         ("channels", |spec| spec.channels = Some(3)),
+        ("exif", |spec| spec.exif = true),
         ("image_column", |spec| {
             spec.image_column = Some("picture".into())
         }),

@@ -569,7 +569,7 @@ fn of_many_that_are_paused_at_random_none_does_harm() {
         |_| (),
     );
     eprintln!("{told:?}");
-    assert!(told.n_signals > 10, "{told:?}");
+    assert!(told.n_signals > 2, "{told:?}");
 }
 
 /// Some hundreds by default; `LOGITCASK_FULL=1` makes it ten thousand.

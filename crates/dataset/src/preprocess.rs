@@ -133,9 +133,10 @@ fn check_scale(spec: &PreprocessSpec) -> Result<(), DatasetError> {
     if let Some(&mean) = spec.mean.iter().find(|mean| is_off(**mean)) {
         return Err(wrong("mean", mean));
     }
+    // A number beyond 255 belongs to neither scale, and is meant as it stands.
     // Half of 0..1 is the largest deviation that pixels can have, and no images' bytes deviate by less than one.
     let is_off = |std: f32| match spec.scale {
-        Scale::Unit => std > 10.0,
+        Scale::Unit => std > 10.0 && std <= 255.0,
         Scale::Byte => std < 1.0,
     };
     match spec.std.first() {

@@ -294,38 +294,45 @@ impl Preprocess {
 
     /// Writes the normalised values of `image`, which [`Self::fit`] has seen, into one batch row.
     pub(crate) fn normalise(&self, image: &Image, layout: PixelLayout, row: &mut [f32]) {
-        let channels = image.size().channels;
+        match image.size().channels {
+            1 => self.normalise_channels::<1>(image.pixels(), layout, row),
+            channels => {
+                debug_assert_eq!(channels, 3, "images have 1 or 3 channels");
+                self.normalise_channels::<3>(image.pixels(), layout, row);
+            }
+        }
+    }
+
+    /// The number of channels is known to the compiler, as a loop with an unknown stride takes half as long again.
+    fn normalise_channels<const C: usize>(
+        &self,
+        pixels: &[u8],
+        layout: PixelLayout,
+        row: &mut [f32],
+    ) {
+        let (pixels, _) = pixels.as_chunks::<C>();
         // Without mean and std there is one table for all channels.
-        let table = |channel: usize| {
-            let channel = match self.spec.channel_order {
-                ChannelOrder::Rgb => channel,
-                ChannelOrder::Bgr => channels - 1 - channel,
-            };
-            &self.tables[channel.min(self.tables.len() - 1)]
-        };
-        let place = |channel: usize| match self.spec.channel_order {
-            ChannelOrder::Rgb => channel,
-            ChannelOrder::Bgr => channels - 1 - channel,
+        let last = self.tables.len() - 1;
+        let tables: [&[f32; 256]; C] = std::array::from_fn(|at| &self.tables[at.min(last)]);
+        // The channel of the image that becomes channel `at` of the row.
+        let source = |at: usize| match self.spec.channel_order {
+            ChannelOrder::Rgb => at,
+            ChannelOrder::Bgr => C - 1 - at,
         };
         match layout {
             PixelLayout::Nchw => {
-                let plane = row.len() / channels;
-                for channel in 0..channels {
-                    let table = table(channel);
-                    let out = &mut row[place(channel) * plane..][..plane];
-                    let values = image.pixels()[channel..].iter().step_by(channels);
-                    for (out, &value) in out.iter_mut().zip(values) {
-                        *out = table[usize::from(value)];
+                let planes = row.chunks_exact_mut(pixels.len());
+                for (at, (plane, table)) in planes.zip(tables).enumerate() {
+                    let channel = source(at);
+                    for (out, pixel) in plane.iter_mut().zip(pixels) {
+                        *out = table[usize::from(pixel[channel])];
                     }
                 }
             }
             PixelLayout::Nhwc => {
-                for channel in 0..channels {
-                    let table = table(channel);
-                    let out = row[place(channel)..].iter_mut().step_by(channels);
-                    let values = image.pixels()[channel..].iter().step_by(channels);
-                    for (out, &value) in out.zip(values) {
-                        *out = table[usize::from(value)];
+                for (out, pixel) in row.as_chunks_mut::<C>().0.iter_mut().zip(pixels) {
+                    for at in 0..C {
+                        out[at] = tables[at][usize::from(pixel[source(at)])];
                     }
                 }
             }

@@ -4,19 +4,19 @@
 //! mostly look at a part of an image, and mostly shrink it.
 //!
 //! Why not libjpeg-turbo itself? Its speed is in assembly, which takes nasm to build (and cmake, by `turbojpeg-sys`), and
-//! the demo must need no new tool. Without, as `mozjpeg-sys` 2.2.4-beta.1 builds it with a C compiler alone, it takes 1.1
-//! (progressive) to 1.9 times as long as what is here. Processor time per image of 500 x 375, one core of an EPYC with AVX2, best of ten. The
-//! right column is of this decoder before it took every sampling; since then whole images took -2 to +3.3 % on a loaded
-//! machine, and a quiet one has yet to be asked:
+//! the demo must need no new tool. Without, as `mozjpeg-sys` 2.2.4-beta.1 builds it with a C compiler alone, it takes 1.3
+//! (progressive) to 2.0 times as long as what is here. Processor time per image of 500 x 375, one core of an EPYC with AVX2,
+//! best of ten:
 //!
 //! | | libjpeg-turbo in C | here |
 //! |---|---:|---:|
-//! | chroma halved both ways, 43 kB | 1.80 ms | 0.95 ms |
-//! | the same, at half the resolution | 0.97 ms | 0.60 ms |
-//! | the same, 107 kB | 2.55 ms | 1.58 ms |
-//! | chroma whole | 2.77 ms | 1.83 ms |
-//! | grey | 0.85 ms | 0.60 ms |
-//! | progressive | 3.44 ms | 3.15 ms |
+//! | chroma halved both ways, 43 kB | 1.85 ms | 0.91 ms |
+//! | the same, at half the resolution | 0.96 ms | 0.58 ms |
+//! | the same, 107 kB | 2.42 ms | 1.33 ms |
+//! | chroma halved sideways | 1.86 ms | 1.13 ms |
+//! | chroma whole | 2.35 ms | 1.47 ms |
+//! | grey | 0.80 ms | 0.52 ms |
+//! | progressive | 3.04 ms | 2.43 ms |
 //!
 //! Nor does it promise that a window of its has the pixels of the whole image, next to the window's edges.
 //!

@@ -38,11 +38,7 @@ pub(super) fn flip(image: &mut Image) {
     for row in image.pixels_mut().chunks_exact_mut(stride) {
         match size.channels {
             1 => row.reverse(),
-            // Reversing the bytes reverses the pixels and, within each, the channels; the latter is put right.
-            channels => {
-                row.reverse();
-                row.chunks_exact_mut(channels).for_each(<[u8]>::reverse);
-            }
+            _ => row.as_chunks_mut::<3>().0.reverse(),
         }
     }
 }

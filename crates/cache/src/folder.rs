@@ -36,6 +36,9 @@ pub(crate) fn is_chunk_name(name: &str) -> bool {
 pub enum Found {
     /// A cache with exactly this key; it may still lack views.
     Hit(PathBuf),
+    /// None has it, but this one holds the same rows in the same encoding, transcoded from a finer one. It may lack views,
+    /// and a capture cannot add them.
+    Transcoded(PathBuf),
     /// None has it.
     Miss {
         /// The cache with the fewest differing ingredients, and those; `None` where there is no cache that shares the
@@ -69,12 +72,14 @@ pub struct Summary {
     pub problem: Option<String>,
 }
 
-/// Looks for the cache with this key under `root`. A `root` that does not exist holds no caches.
+/// Looks for the cache with this key under `root`, then for the one that was transcoded into its encoding by the fewest steps.
+/// A `root` that does not exist holds no caches.
 ///
 /// # Errors
 /// If the folder cannot be read, or if the one cache with this key is damaged. Other damaged caches are passed over.
 pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
     let suffix = format!("-{}", key.key12());
+    let mut transcoded: Option<(usize, PathBuf)> = None;
     let mut nearest: Option<(PathBuf, Vec<Difference>)> = None;
     for path in cache_folders(root)? {
         let is_ours = path
@@ -89,6 +94,13 @@ pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
         if differences.is_empty() {
             return Ok(Found::Hit(path));
         }
+        if manifest.key.direct() == *key {
+            let n_steps = manifest.key.transcoded.split(',').count();
+            if transcoded.as_ref().is_none_or(|(best, _)| n_steps < *best) {
+                transcoded = Some((n_steps, path));
+            }
+            continue;
+        }
         let is_related = manifest.key.teacher == key.teacher || manifest.key.images == key.images;
         let is_nearer = nearest
             .as_ref()
@@ -97,7 +109,10 @@ pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
             nearest = Some((path, differences));
         }
     }
-    Ok(Found::Miss { nearest })
+    Ok(match transcoded {
+        Some((_, path)) => Found::Transcoded(path),
+        None => Found::Miss { nearest },
+    })
 }
 
 /// All caches under `root`, by name. Damaged ones are listed with their problem.

@@ -145,6 +145,19 @@ impl Manifest {
         self.columns().iter().map(Column::row_bytes).sum()
     }
 
+    /// For rows that were transcoded, the encodings that they went through before: `f32`, or `f32, f16`. Caches that were
+    /// transcoded before these had a key of their own only record it.
+    pub fn transcoded_from(&self) -> Option<&str> {
+        match self.key.transcoded.as_str() {
+            "" if self.recorded.contains_key("transcoded_from") => {
+                let encoding = self.recorded.get("transcoded_from_encoding");
+                Some(encoding.map_or("another encoding", String::as_str))
+            }
+            "" => None,
+            encodings => Some(encodings),
+        }
+    }
+
     /// `<teacher>-<key12>`, the name of the cache's folder.
     pub fn folder_name(&self) -> String {
         let plain = |c: char| {
@@ -328,6 +341,12 @@ impl Manifest {
         // The folder's name holds twelve digits of the key. Should two keys ever share them, this says so.
         if let Some(difference) = wanted.key.differences(&self.key).pop() {
             return disagrees(difference.field, difference.cached, difference.wanted);
+        }
+        if let (Some(from), None) = (self.transcoded_from(), wanted.transcoded_from()) {
+            return Err(CacheError::Transcoded {
+                path: path.to_path_buf(),
+                from: from.to_owned(),
+            });
         }
         if self.n_samples != wanted.n_samples {
             return disagrees(

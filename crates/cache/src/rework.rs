@@ -38,19 +38,30 @@ pub fn transcode(
     if source.feature_len > 0 {
         target = target.with_features(source.feature_len);
     }
+    let from = source.transcoded_from().map(|from| format!("{from}, "));
+    target.key.transcoded = format!("{}{}", from.unwrap_or_default(), source.encoding);
     target.class_names.clone_from(&source.class_names);
     target.labels = source.labels;
     target.absolute = source.absolute;
     target.pixel_checks.clone_from(&source.pixel_checks);
     target.recorded.clone_from(&source.recorded);
-    target
-        .recorded
-        .insert("transcoded_from".to_owned(), hex(&cache.id()));
+    let id = hex(&cache.id());
+    target.recorded.insert(ORIGIN.to_owned(), id.clone());
     target.recorded.insert(
         "transcoded_from_encoding".to_owned(),
         source.encoding.to_string(),
     );
     let writer = LogitWriter::open(root, &target)?;
+    // Views may have been added to the source since; what was there then must still be what it was.
+    let begun = writer.manifest().recorded.get(ORIGIN);
+    if !cache.ids().any(|id| begun == Some(&hex(&id))) {
+        return Err(CacheError::Disagrees {
+            path: writer.path().to_path_buf(),
+            field: "source of rows",
+            cached: begun.cloned().unwrap_or_default(),
+            wanted: id,
+        });
+    }
     let n_chunks = writer.manifest().n_chunks();
     let (mut done, total) = (0, cache.views().len() as u64 * u64::from(n_chunks));
     for &view in cache.views() {
@@ -72,6 +83,9 @@ pub fn transcode(
     }
     Ok(writer.path().to_path_buf())
 }
+
+/// Under this name a transcoded cache records the id of the one it came from.
+const ORIGIN: &str = "transcoded_from";
 
 /// Whether rows in `from` are exact enough to be encoded as `to`.
 fn may_follow(from: Encoding, to: Encoding) -> bool {

@@ -47,7 +47,7 @@ impl LogitWriter {
     ///
     /// # Errors
     /// If the manifest is impossible, another process is writing chunks of this cache, the folder cannot be written, or
-    /// a cache with the same key disagrees in its labels, its pixels or its shape.
+    /// a cache with the same key disagrees in its labels, its pixels or its shape, or was transcoded.
     pub fn open(root: &Path, manifest: &Manifest) -> Result<LogitWriter, CacheError> {
         LogitWriter::open_part(root, manifest, |n_chunks| 0..n_chunks)
     }
@@ -79,7 +79,7 @@ impl LogitWriter {
         manifest.check()?;
         let path = match folder::find(root, &manifest.key)? {
             folder::Found::Hit(path) => path,
-            folder::Found::Miss { .. } => root.join(manifest.folder_name()),
+            _ => root.join(manifest.folder_name()),
         };
         logitcask_durable::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
         let existing =

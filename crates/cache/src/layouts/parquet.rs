@@ -38,7 +38,7 @@ use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
 use crate::sealed::{self, FORMAT, VERSION};
 use crate::{
-    CacheError, CacheKey, Encoding, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
+    CacheError, CacheKey, Encoding, Found, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
     SampleStats, Stats, TopKRow,
 };
 
@@ -117,11 +117,11 @@ pub fn pack(
     Ok(archive)
 }
 
-/// The archive of the cache with this key under `root`, if there is one.
+/// The archive under `root` of the cache with this key, or else of one that was transcoded into its encoding.
 ///
 /// # Errors
-/// If the folder cannot be read.
-pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<PathBuf>, CacheError> {
+/// If the folder cannot be read, or if the one archive of the cache with this key is damaged.
+pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<Found>, CacheError> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -129,11 +129,27 @@ pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<PathBuf>, Cach
     };
     let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     folders.sort();
-    let is_ours = |path: &PathBuf| {
-        path.join(ARCHIVE).exists()
-            && Manifest::read_file(&path.join(ARCHIVE)).is_ok_and(|manifest| manifest.key == *key)
-    };
-    Ok(folders.into_iter().find(is_ours))
+    let suffix = format!("-{}.parquet", key.key12());
+    let mut transcoded = None;
+    for path in folders {
+        let manifest = match Manifest::read_file(&path.join(ARCHIVE)) {
+            Ok(manifest) => manifest,
+            Err(error @ CacheError::Damaged { .. })
+                if path.to_string_lossy().ends_with(&suffix) =>
+            {
+                return Err(error);
+            }
+            // No archive, or another cache's.
+            Err(_) => continue,
+        };
+        if manifest.key == *key {
+            return Ok(Some(Found::Hit(path)));
+        }
+        if manifest.key.direct() == *key {
+            transcoded.get_or_insert(path);
+        }
+    }
+    Ok(transcoded.map(Found::Transcoded))
 }
 
 /// Makes the cache under `root` that an archive was packed from, and returns its folder. Every row's check is computed.

@@ -1,5 +1,6 @@
 //! The names inside a cache's folder, and the search for one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,27 @@ pub(crate) fn chunk_name(chunk: u32) -> String {
     format!("part-{chunk:05}.arrow")
 }
 
-/// Whether [`chunk_name`] gives this name for some chunk.
-pub(crate) fn is_chunk_name(name: &str) -> bool {
-    let number = name
-        .strip_prefix("part-")
-        .and_then(|name| name.strip_suffix(".arrow"))
-        .and_then(|number| number.parse().ok());
-    number.is_some_and(|chunk| chunk_name(chunk) == name)
+/// The chunk of which [`chunk_name`] gives this name.
+pub(crate) fn chunk_of(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("part-")?.strip_suffix(".arrow")?;
+    let chunk = number.parse().ok()?;
+    (chunk_name(chunk) == name).then_some(chunk)
+}
+
+/// The chunks of a view that have a file, in order. Of a view without a folder there are none.
+pub(crate) fn chunks_there(cache: &Path, view: u32) -> Result<BTreeSet<u32>, CacheError> {
+    let folder = view_folder(cache, view);
+    let cannot = || CacheError::io("read the folder", &folder);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        other => other.map_err(cannot())?,
+    };
+    let mut chunks = BTreeSet::new();
+    for entry in entries {
+        let name = entry.map_err(cannot())?.file_name();
+        chunks.extend(name.to_str().and_then(chunk_of));
+    }
+    Ok(chunks)
 }
 
 /// What [`find`] found.

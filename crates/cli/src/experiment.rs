@@ -547,6 +547,13 @@ impl<'a> CacheWant<'a> {
 
     fn check_pixels(&self, cache: &LogitCache, path: &Path) -> Outcome {
         let wanted = &cache.manifest().pixel_checks;
+        if wanted.is_empty() {
+            return Err(Failure::work(format!(
+                "cache `{}` has no digest of the pixels that its teacher saw, so nobody can tell whether they were these",
+                path.display()
+            ))
+            .hint("capture again: every capture of ours keeps some"));
+        }
         let pairs: Vec<(u32, u32)> = wanted
             .iter()
             .map(|check| (check.sample, check.view))
@@ -592,11 +599,13 @@ pub(crate) fn is_near(differences: &[Difference]) -> bool {
 
 /// "teacher is `12ab34cd56ef...` there, `...` here".
 pub(crate) fn describe(differences: &[Difference]) -> String {
+    const LONGEST: usize = 500;
     let one = |difference: &Difference| {
         let short = |text: &str| match text.len() {
             64 if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 format!("{}...", &text[..12])
             }
+            n if n > LONGEST => format!("{}...", text.chars().take(LONGEST).collect::<String>()),
             _ => text.to_owned(),
         };
         let (cached, wanted) = (short(&difference.cached), short(&difference.wanted));

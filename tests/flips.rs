@@ -1,8 +1,8 @@
 //! One flipped bit in each file that a run or a cache leaves, through the real binary: the verb that reads the file names it
 //! and stops, or what comes out is what came out before. A file of a new kind fails here until it has its row.
 //!
-//! Two flips in one file of each kind; `LOGITCASK_FLIPS=full` takes every file, every byte of the small ones and 64 of the
-//! large ones.
+//! Two flips in one file of each kind. With `LOGITCASK_FULL=1` one small file of each kind is flipped in every byte, and each
+//! other file in 64.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod bench;
@@ -293,24 +293,37 @@ fn fits(path: &str, pattern: &str) -> bool {
     path.len() == pattern.len() && path.iter().zip(&pattern).all(name_fits)
 }
 
-/// The bits that are flipped, each by itself.
-fn places(name: &str, n_bytes: usize, is_full: bool) -> Vec<(usize, u8)> {
-    const SMALL: usize = 4096;
+/// How many of a file's bytes are flipped, each by itself.
+enum HowMany {
+    Every,
+    Some(u64),
+}
+
+impl HowMany {
+    fn of(is_full: bool, is_first: bool, n_bytes: usize) -> Self {
+        match is_full {
+            true if is_first && n_bytes <= 2048 => Self::Every,
+            true => Self::Some(64),
+            false => Self::Some(2),
+        }
+    }
+}
+
+/// Which bytes, and which bit of each.
+fn places(name: &str, n_bytes: usize, how_many: HowMany) -> Vec<(usize, u8)> {
     let digest = blake3::hash(name.as_bytes());
     let seed = u64::from_le_bytes(digest.as_bytes()[..8].try_into().unwrap());
     let mut stream = Stream::new(seed, Purpose::VerifyRows, [0; 3]);
-    let n = match (is_full, n_bytes <= SMALL) {
-        (true, true) => return (0..n_bytes).map(|at| (at, stream.below(8) as u8)).collect(),
-        (true, false) => 64,
-        (false, _) => 2,
-    };
-    let mut place = || (stream.below(n_bytes as u64) as usize, stream.below(8) as u8);
-    (0..n).map(|_| place()).collect()
+    let mut below = |n: usize| stream.below(n as u64) as usize;
+    match how_many {
+        HowMany::Every => (0..n_bytes).map(|at| (at, below(8) as u8)).collect(),
+        HowMany::Some(n) => (0..n).map(|_| (below(n_bytes), below(8) as u8)).collect(),
+    }
 }
 
 #[test]
 fn a_flipped_bit_is_told_by_whoever_reads_it() {
-    let is_full = std::env::var("LOGITCASK_FLIPS").is_ok_and(|mode| mode == "full");
+    let is_full = std::env::var_os("LOGITCASK_FULL").is_some();
     let scene = Scene::new();
     let files = scene.files();
     for file in &files {
@@ -331,18 +344,21 @@ fn a_flipped_bit_is_told_by_whoever_reads_it() {
                 continue;
             }
         };
-        for file in of_kind.take(if is_full { usize::MAX } else { 1 }) {
+        let before = (n_refused, n_same);
+        let n_files = if is_full { usize::MAX } else { 1 };
+        for (index, file) in of_kind.take(n_files).enumerate() {
             let path = scene.bench.folder.join(file);
             fs::write(scene.at("flipped"), path.to_str().unwrap()).unwrap();
             let bytes = fs::read(&path).unwrap();
             let (whole, expected) = read(&scene);
+            let how_many = HowMany::of(is_full, index == 0, bytes.len());
             // What ails the diverged run is what `doctor` says.
             assert!(
                 whole.code == 0 || *pattern == "diverged/stopped.txt",
                 "{}",
                 whole.stderr
             );
-            for (at, bit) in places(file, bytes.len(), is_full) {
+            for (at, bit) in places(file, bytes.len(), how_many) {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
                 fs::write(&path, flipped).unwrap();
@@ -360,6 +376,8 @@ fn a_flipped_bit_is_told_by_whoever_reads_it() {
             }
             fs::remove_file(scene.at("flipped")).unwrap();
         }
+        let (refused, same) = (n_refused - before.0, n_same - before.1);
+        eprintln!("{pattern}: {refused} refused by name, {same} changed nothing");
     }
     eprintln!("{n_refused} flips were refused by name, {n_same} changed nothing");
     assert!(n_refused > n_same, "{n_refused} refused, {n_same} the same");

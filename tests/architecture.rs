@@ -65,10 +65,10 @@ fn imports_point_down() {
 }
 
 #[test]
-fn philox_needs_nothing_and_durable_only_the_system() {
+fn philox_needs_nothing_and_durable_only_digests_and_the_system() {
     assert_eq!(dependencies("philox"), Vec::<String>::new());
     // The file server's time, and whether a process is there: std cannot ask for either.
-    assert_eq!(dependencies("durable"), ["rustix"]);
+    assert_eq!(dependencies("durable"), ["blake3", "rustix"]);
 }
 
 #[test]

@@ -4,9 +4,11 @@
 mod bench;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bench::Bench;
+use logitcask_cache::{ChunkRows, LogitCache, LogitWriter, OpenOptions};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -377,10 +379,10 @@ fn another_cache_than_the_expected_one_is_refused() {
     }
 }
 
-/// A cache that was transcoded has other rows than one that was captured in that encoding, under the same key. A run goes
-/// on with the rows that it was begun with, or not at all.
+/// A run goes on with the rows that it was begun with, or not at all: not with those of a cache that was transcoded into the
+/// encoding, and not with those that another machine, say, has captured under the same key.
 #[test]
-fn a_run_is_not_continued_on_other_rows_of_the_same_key() {
+fn a_run_is_not_continued_on_other_rows() {
     let bench = Bench::new("other_rows");
     let capture = |encoding: &str| {
         let recipe = bench.recipe(|text| {
@@ -397,20 +399,77 @@ fn a_run_is_not_continued_on_other_rows_of_the_same_key() {
     let (recipe, direct) = capture("u8");
     let out = bench.folder.join("run");
     let args = ["student", &recipe, "--out", out.to_str().unwrap()];
-    bench.run(&[&args[..], &SHORT[..]].concat()).ok();
-    for (from, to) in dense.iter().zip(&direct) {
-        fs::remove_dir_all(to).unwrap();
+    let train = || bench.run(&[&args[..], &SHORT[..]].concat());
+    let is_refused = || {
+        let refused = train();
+        let said = refused.stderr;
+        assert_eq!(refused.code, 1, "{said}");
+        assert!(said.contains("holds another run"), "{said}");
+        said
+    };
+    train().ok();
+    let train_cache = Path::new(&direct[1]);
+    let kept = with_other_rows(train_cache);
+    is_refused();
+    fs::remove_dir_all(train_cache).unwrap();
+    fs::rename(kept, train_cache).unwrap();
+    let again = train().ok();
+    assert!(again.stderr.contains("(u8)"), "{}", again.stderr);
+
+    for from in &dense {
         bench
             .run(&["cache", "transcode", from, "--encoding", "u8"])
             .ok();
     }
-    let refused = bench.run(&[&args[..], &SHORT[..]].concat());
-    assert_eq!(refused.code, 1, "{}", refused.stderr);
-    assert!(
-        refused.stderr.contains("holds another run"),
-        "{}",
-        refused.stderr
-    );
+    // The direct capture is found first, whatever lies beside it.
+    assert!(train().ok().stderr.contains("(u8)"));
+    for path in &direct {
+        fs::remove_dir_all(path).unwrap();
+    }
+    let said = is_refused();
+    assert!(said.contains("(u8, transcoded from f16)"), "{said}");
+
+    // A capture finds it too, and does not put the teacher's own rows among its.
+    let hit = bench.run(&["teacher-logits", &recipe]).ok().stderr;
+    assert!(hit.contains("(u8, transcoded from f16)"), "{hit}");
+    let more = bench.run(&["teacher-logits", &recipe, "--set", "views.count=3"]);
+    assert_eq!(more.code, 1, "{}", more.stderr);
+    for words in ["was transcoded from `f16`", "teacher.0.encoding=f16"] {
+        assert!(more.stderr.contains(words), "{}", more.stderr);
+    }
+}
+
+/// Puts a cache in this one's place with the same key, and logits that are larger by a half; returns where it went.
+fn with_other_rows(path: &Path) -> PathBuf {
+    let kept = path.with_extension("kept");
+    let kept = path
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join(kept.file_name().unwrap());
+    fs::rename(path, &kept).unwrap();
+    let cache = LogitCache::open(&kept, OpenOptions::default()).unwrap();
+    let writer = LogitWriter::open(path.parent().unwrap(), cache.manifest()).unwrap();
+    assert_eq!(writer.path(), path);
+    for &view in cache.views() {
+        for chunk in writer.missing_chunks(view).unwrap() {
+            let samples = writer.chunk_range(chunk).unwrap();
+            let wanted: Vec<(u32, u32)> = samples.map(|sample| (sample, view)).collect();
+            let mut logits = vec![0.0; wanted.len() * cache.n_classes()];
+            let mut labels = vec![0; wanted.len()];
+            cache.rows(&wanted, &mut logits, &mut labels).unwrap();
+            logits.iter_mut().for_each(|z| *z += 0.5);
+            let rows = ChunkRows {
+                labels: &labels,
+                logits: &logits,
+                ..ChunkRows::default()
+            };
+            writer.write_chunk(view, chunk, &rows).unwrap();
+        }
+        writer.finish_view(view).unwrap();
+    }
+    kept
 }
 
 #[test]

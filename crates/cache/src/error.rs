@@ -203,6 +203,14 @@ pub enum CacheError {
         /// What was wanted.
         wanted: String,
     },
+    /// Rows that the teacher gives do not go among rows that were transcoded.
+    #[error("cache `{}` was transcoded from `{from}`: the teacher's own rows cannot be added to it", path.display())]
+    Transcoded {
+        /// The cache.
+        path: PathBuf,
+        /// The encodings that its rows went through.
+        from: String,
+    },
     /// Two caches whose rows are not of the same pixels, or not over the same classes.
     #[error("the caches cannot be compared: their {field} differ, `{first}` and `{second}`")]
     NotComparable {
@@ -304,6 +312,14 @@ impl CacheError {
             CacheError::Disagrees { .. } => {
                 "the images are the same but something around them changed; use a fresh cache folder with `--cache-dir`"
                     .to_owned()
+            }
+            CacheError::Transcoded { path, from } => {
+                let first = from.split(',').next().unwrap_or_default();
+                format!(
+                    "capture the missing views as `{first}`, with `--set teacher.0.encoding={first}`, and transcode again; or \
+                     remove `{}`, and the teacher's rows are captured as the recipe says",
+                    path.display()
+                )
             }
             CacheError::Claim { source, .. } => return source.hint(),
             CacheError::Io { source, .. } => match source.kind() {

@@ -1,5 +1,6 @@
 //! The names inside a cache's folder, and the search for one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,27 @@ pub(crate) fn chunk_name(chunk: u32) -> String {
     format!("part-{chunk:05}.arrow")
 }
 
-/// Whether [`chunk_name`] gives this name for some chunk.
-pub(crate) fn is_chunk_name(name: &str) -> bool {
-    let number = name
-        .strip_prefix("part-")
-        .and_then(|name| name.strip_suffix(".arrow"))
-        .and_then(|number| number.parse().ok());
-    number.is_some_and(|chunk| chunk_name(chunk) == name)
+/// The chunk of which [`chunk_name`] gives this name.
+pub(crate) fn chunk_of(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("part-")?.strip_suffix(".arrow")?;
+    let chunk = number.parse().ok()?;
+    (chunk_name(chunk) == name).then_some(chunk)
+}
+
+/// The chunks of a view that have a file, in order. Of a view without a folder there are none.
+pub(crate) fn chunks_there(cache: &Path, view: u32) -> Result<BTreeSet<u32>, CacheError> {
+    let folder = view_folder(cache, view);
+    let cannot = || CacheError::io("read the folder", &folder);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        other => other.map_err(cannot())?,
+    };
+    let mut chunks = BTreeSet::new();
+    for entry in entries {
+        let name = entry.map_err(cannot())?.file_name();
+        chunks.extend(name.to_str().and_then(chunk_of));
+    }
+    Ok(chunks)
 }
 
 /// What [`find`] found.
@@ -36,6 +51,9 @@ pub(crate) fn is_chunk_name(name: &str) -> bool {
 pub enum Found {
     /// A cache with exactly this key; it may still lack views.
     Hit(PathBuf),
+    /// None has it, but this one holds the same rows in the same encoding, transcoded from a finer one. It may lack views,
+    /// and a capture cannot add them.
+    Transcoded(PathBuf),
     /// None has it.
     Miss {
         /// The cache with the fewest differing ingredients, and those; `None` where there is no cache that shares the
@@ -69,12 +87,14 @@ pub struct Summary {
     pub problem: Option<String>,
 }
 
-/// Looks for the cache with this key under `root`. A `root` that does not exist holds no caches.
+/// Looks for the cache with this key under `root`, then for the one that was transcoded into its encoding by the fewest steps.
+/// A `root` that does not exist holds no caches.
 ///
 /// # Errors
 /// If the folder cannot be read, or if the one cache with this key is damaged. Other damaged caches are passed over.
 pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
     let suffix = format!("-{}", key.key12());
+    let mut transcoded: Option<(usize, PathBuf)> = None;
     let mut nearest: Option<(PathBuf, Vec<Difference>)> = None;
     for path in cache_folders(root)? {
         let is_ours = path
@@ -89,6 +109,13 @@ pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
         if differences.is_empty() {
             return Ok(Found::Hit(path));
         }
+        if manifest.key.direct() == *key {
+            let n_steps = manifest.key.transcoded.split(',').count();
+            if transcoded.as_ref().is_none_or(|(best, _)| n_steps < *best) {
+                transcoded = Some((n_steps, path));
+            }
+            continue;
+        }
         let is_related = manifest.key.teacher == key.teacher || manifest.key.images == key.images;
         let is_nearer = nearest
             .as_ref()
@@ -97,7 +124,10 @@ pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
             nearest = Some((path, differences));
         }
     }
-    Ok(Found::Miss { nearest })
+    Ok(match transcoded {
+        Some((_, path)) => Found::Transcoded(path),
+        None => Found::Miss { nearest },
+    })
 }
 
 /// All caches under `root`, by name. Damaged ones are listed with their problem.

@@ -37,6 +37,10 @@ pub struct CacheKey {
     /// teachers.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub batch: String,
+    /// For rows that were transcoded, the encodings that they went through before: `f32`, or `f32, f16`. Empty for rows that
+    /// the teacher gave, which may differ from those in the last digit that the encoding keeps.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub transcoded: String,
 }
 
 /// An ingredient in which a cache differs from what is wanted.
@@ -65,7 +69,16 @@ impl CacheKey {
             ("views", &self.views),
             ("encoding", &self.encoding),
             ("batch", &self.batch),
+            ("transcoded", &self.transcoded),
         ]
+    }
+
+    /// The key of the same rows as the teacher gives them, in this encoding.
+    pub(crate) fn direct(&self) -> CacheKey {
+        CacheKey {
+            transcoded: String::new(),
+            ..self.clone()
+        }
     }
 
     /// BLAKE3 over `logitcask key 0` and, for each ingredient that is not empty, name and value, each preceded by its
@@ -169,7 +182,7 @@ mod tests {
     fn every_ingredient_changes_the_digest_and_is_named_when_it_differs() {
         let base = key();
         type Change = fn(&mut CacheKey) -> &mut String;
-        let changes: [(&str, Change); 11] = [
+        let changes: [(&str, Change); 12] = [
             ("teacher", |k| &mut k.teacher),
             ("output", |k| &mut k.output),
             ("output_is", |k| &mut k.output_is),
@@ -181,6 +194,7 @@ mod tests {
             ("views", |k| &mut k.views),
             ("encoding", |k| &mut k.encoding),
             ("batch", |k| &mut k.batch),
+            ("transcoded", |k| &mut k.transcoded),
         ];
         assert_eq!(changes.len(), base.fields().len());
         for (name, field) in changes {

@@ -13,6 +13,13 @@ use crate::{CacheError, CacheKey, Encoding};
 const MAX_CLASSES: usize = 1 << 20;
 /// Samples in a chunk beyond this are refused, for the same reason.
 const MAX_CHUNK_ROWS: u32 = 1 << 20;
+/// Chunks in a view, likewise: each is a file that is looked for.
+const MAX_CHUNKS: u32 = 1 << 20;
+/// Bytes of a name, and of a text that is recorded: both are shown to people.
+const MAX_NAME: usize = 1 << 12;
+const MAX_RECORDED: usize = 1 << 16;
+/// Pixel checks beyond one for each sample.
+const MORE_PIXEL_CHECKS: usize = 64;
 
 /// `cache.json`: what the cache is. Written first, and never changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +150,19 @@ impl Manifest {
     /// Bytes of logits and features in one row, without `sample`, `label` and `check`.
     pub(crate) fn row_bytes(&self) -> usize {
         self.columns().iter().map(Column::row_bytes).sum()
+    }
+
+    /// For rows that were transcoded, the encodings that they went through before: `f32`, or `f32, f16`. Caches that were
+    /// transcoded before these had a key of their own only record it.
+    pub fn transcoded_from(&self) -> Option<&str> {
+        match self.key.transcoded.as_str() {
+            "" if self.recorded.contains_key("transcoded_from") => {
+                let encoding = self.recorded.get("transcoded_from_encoding");
+                Some(encoding.map_or("another encoding", String::as_str))
+            }
+            "" => None,
+            encodings => Some(encodings),
+        }
     }
 
     /// `<teacher>-<key12>`, the name of the cache's folder.
@@ -298,6 +318,40 @@ impl Manifest {
                 "a chunk would exceed 2 GiB",
             );
         }
+        if self.n_chunks() > MAX_CHUNKS {
+            return refuse(
+                "n_samples",
+                self.n_samples.to_string(),
+                "expected at most 1048576 chunks of `chunk_rows` samples",
+            );
+        }
+        let pixel_checks = &self.pixel_checks;
+        if pixel_checks.len() > self.n_samples as usize + MORE_PIXEL_CHECKS
+            || pixel_checks
+                .iter()
+                .any(|check| check.sample >= self.n_samples)
+        {
+            return refuse(
+                "pixel_checks",
+                format!("{} digests", pixel_checks.len()),
+                "expected at most one for each sample and 64 more, of samples below `n_samples`",
+            );
+        }
+        let mut names = self.class_names.iter().chain([&self.teacher]);
+        if let Some(name) = names.find(|name| name.len() > MAX_NAME) {
+            return refuse(
+                "a name",
+                format!("{} bytes", name.len()),
+                "expected at most 4096 bytes in a name",
+            );
+        }
+        if let Some(n_bytes) = too_long(&self.recorded) {
+            return refuse(
+                "recorded",
+                format!("a text of {n_bytes} bytes"),
+                "expected at most 4096 bytes in a name and 65536 in a text",
+            );
+        }
         if !self.class_names.is_empty() && self.class_names.len() != self.n_classes {
             return refuse(
                 "class_names",
@@ -328,6 +382,12 @@ impl Manifest {
         // The folder's name holds twelve digits of the key. Should two keys ever share them, this says so.
         if let Some(difference) = wanted.key.differences(&self.key).pop() {
             return disagrees(difference.field, difference.cached, difference.wanted);
+        }
+        if let (Some(from), None) = (self.transcoded_from(), wanted.transcoded_from()) {
+            return Err(CacheError::Transcoded {
+                path: path.to_path_buf(),
+                from: from.to_owned(),
+            });
         }
         if self.n_samples != wanted.n_samples {
             return disagrees(
@@ -374,6 +434,15 @@ fn default_chunk_rows(n_samples: u32, row_bytes: usize) -> u32 {
     1 << by_size.min(by_count.next_power_of_two()).ilog2()
 }
 
+/// How long a name or a text is that nobody can have recorded.
+pub(crate) fn too_long(recorded: &BTreeMap<String, String>) -> Option<usize> {
+    let lengths = recorded
+        .iter()
+        .flat_map(|(name, text)| [(name.len(), MAX_NAME), (text.len(), MAX_RECORDED)]);
+    let mut too_long = lengths.filter(|(n_bytes, most)| n_bytes > most);
+    too_long.next().map(|(n_bytes, _)| n_bytes)
+}
+
 fn manifest_path(cache: &Path) -> PathBuf {
     cache.join(folder::MANIFEST)
 }
@@ -405,6 +474,44 @@ mod tests {
         );
         manifest.teacher = String::new();
         assert!(manifest.folder_name().starts_with("teacher-"));
+    }
+
+    #[test]
+    fn what_no_cache_can_have_is_refused_before_it_takes_memory_or_time() {
+        let plain = || Manifest::new("t", CacheKey::default(), Encoding::F16, 10, 10);
+        let refused = |change: &dyn Fn(&mut Manifest), limit: &str| {
+            let mut manifest = plain();
+            manifest.check().unwrap();
+            change(&mut manifest);
+            let error = manifest.check().unwrap_err().to_string();
+            assert!(error.contains(limit), "`{limit}` is missing from: {error}");
+        };
+        refused(&|m| m.n_classes = 1 << 21, "1048576");
+        refused(&|m| m.chunk_rows = 1 << 21, "1048576");
+        let claims = |n_samples, chunk_rows| {
+            move |m: &mut Manifest| (m.n_samples, m.chunk_rows) = (n_samples, chunk_rows)
+        };
+        refused(&claims(u32::MAX, 256), "1048576 chunks");
+        refused(&claims((1 << 20) + 1, 1), "1048576 chunks");
+        let mut largest = plain();
+        claims(1 << 20, 1)(&mut largest);
+        largest.check().unwrap();
+        refused(&|m| m.teacher = "x".repeat(100_000), "4096 bytes");
+        refused(
+            &|m| m.class_names = vec!["x".repeat(5000); 10],
+            "4096 bytes",
+        );
+        refused(
+            &|m| drop(m.recorded.insert("x".into(), "y".repeat(70_000))),
+            "65536",
+        );
+        let check = |sample| PixelCheck {
+            sample,
+            view: 0,
+            digest: [0; 32],
+        };
+        refused(&|m| m.pixel_checks = vec![check(10)], "below `n_samples`");
+        refused(&|m| m.pixel_checks = vec![check(9); 75], "64 more");
     }
 
     #[test]

@@ -148,13 +148,29 @@ impl LogitCache {
     /// The id of the views below `n_views` alone: what names the rows that a run reads, however many views are added to
     /// the cache later. That of all views is [`id`](Self::id).
     pub fn id_below(&self, n_views: u32) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.manifest.key.digest());
-        hasher.update(&self.manifest.labels);
+        let mut hasher = self.id_of_no_views();
         for file in self.view_files_below(n_views) {
             hasher.update(&file.digest());
         }
         *hasher.finalize().as_bytes()
+    }
+
+    /// The ids that this cache has had while it grew: of no views, of the first, of the first two, and so on.
+    pub fn ids(&self) -> impl Iterator<Item = [u8; 32]> {
+        let mut hasher = self.id_of_no_views();
+        let none = *hasher.finalize().as_bytes();
+        let grown = self.view_files.iter().map(move |file| {
+            hasher.update(&file.digest());
+            *hasher.finalize().as_bytes()
+        });
+        std::iter::once(none).chain(grown)
+    }
+
+    fn id_of_no_views(&self) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.manifest.key.digest());
+        hasher.update(&self.manifest.labels);
+        hasher
     }
 
     /// The share of rows whose largest logit is the label's, over all views; `None` where no view is whole, and after

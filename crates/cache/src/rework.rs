@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::chunk::ChunkPlace;
-use crate::folder::{chunk_name, view_folder};
+use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
 use crate::writer::summarise;
 use crate::{CacheError, ChunkRows, Encoding, LogitCache, LogitWriter, Manifest, Statistic};
 
 /// Writes the rows of `cache` in another encoding into a new cache under `root`, and returns its folder. The new one has
-/// its own key, in which only the encoding differs, and records the id of the one it came from. Interrupted, it resumes.
+/// its own key, which holds both encodings, and records the id of the one it came from. Interrupted, it resumes, and views
+/// that the source has gained are added.
 ///
 /// # Errors
-/// If the target could hold more than the source does: a row that was rounded once must never pass for an exact one.
+/// If the target could hold more than the source does: a row that was rounded once must never pass for an exact one. If the
+/// target was begun from other rows.
 pub fn transcode(
     cache: &LogitCache,
     root: &Path,
@@ -38,19 +40,30 @@ pub fn transcode(
     if source.feature_len > 0 {
         target = target.with_features(source.feature_len);
     }
+    let from = source.transcoded_from().map(|from| format!("{from}, "));
+    target.key.transcoded = format!("{}{}", from.unwrap_or_default(), source.encoding);
     target.class_names.clone_from(&source.class_names);
     target.labels = source.labels;
     target.absolute = source.absolute;
     target.pixel_checks.clone_from(&source.pixel_checks);
     target.recorded.clone_from(&source.recorded);
-    target
-        .recorded
-        .insert("transcoded_from".to_owned(), hex(&cache.id()));
+    let id = hex(&cache.id());
+    target.recorded.insert(ORIGIN.to_owned(), id.clone());
     target.recorded.insert(
         "transcoded_from_encoding".to_owned(),
         source.encoding.to_string(),
     );
     let writer = LogitWriter::open(root, &target)?;
+    // Views may have been added to the source since; what was there then must still be what it was.
+    let begun = writer.manifest().recorded.get(ORIGIN);
+    if !cache.ids().any(|id| begun == Some(&hex(&id))) {
+        return Err(CacheError::Disagrees {
+            path: writer.path().to_path_buf(),
+            field: "source of rows",
+            cached: begun.cloned().unwrap_or_default(),
+            wanted: id,
+        });
+    }
     let n_chunks = writer.manifest().n_chunks();
     let (mut done, total) = (0, cache.views().len() as u64 * u64::from(n_chunks));
     for &view in cache.views() {
@@ -72,6 +85,9 @@ pub fn transcode(
     }
     Ok(writer.path().to_path_buf())
 }
+
+/// Under this name a transcoded cache records the id of the one it came from.
+const ORIGIN: &str = "transcoded_from";
 
 /// Whether rows in `from` are exact enough to be encoded as `to`.
 fn may_follow(from: Encoding, to: Encoding) -> bool {
@@ -172,7 +188,7 @@ pub fn merge(
     }
     let mut views = Vec::new();
     for path in sources {
-        views.extend(crate::folder::view_folders(path)?);
+        views.extend(folder::view_folders(path)?);
     }
     views.sort_unstable();
     views.dedup();
@@ -182,33 +198,34 @@ pub fn merge(
         views: Vec::new(),
         unfinished: BTreeMap::new(),
     };
-    let total = views.len() as u64 * u64::from(target.n_chunks());
+    let n_chunks = target.n_chunks();
+    let total = views.len() as u64 * u64::from(n_chunks);
     for (done_views, &view) in (0..).zip(&views) {
-        let mut n_missing = 0;
-        for chunk in writer.missing_chunks(view)? {
-            let mut candidates = sources
-                .iter()
-                .map(|source| view_folder(source, view).join(chunk_name(chunk)))
-                .filter(|p| p.exists());
-            match candidates.next() {
-                Some(file) => {
-                    let place = ChunkPlace::new(&target, view, chunk)?;
-                    summarise(&file, &target, place, chunk_name(chunk))?;
-                    writer.copy_chunk(view, chunk, &file)?;
-                    report.n_copied += 1;
-                }
-                None => n_missing += 1,
+        let mut places: BTreeMap<u32, &Path> = BTreeMap::new();
+        for source in sources {
+            // What lies there is walked, not what the manifest says there could be.
+            let there = folder::chunks_there(source, view)?;
+            for chunk in there.into_iter().filter(|chunk| *chunk < n_chunks) {
+                places.entry(chunk).or_insert(source);
             }
-            progress(
-                done_views * u64::from(target.n_chunks()) + u64::from(chunk) + 1,
-                total,
-            );
         }
-        if n_missing == 0 {
-            writer.finish_view(view)?;
-            report.views.push(view);
-        } else {
-            report.unfinished.insert(view, n_missing);
+        if !writer.views()?.contains(&view) {
+            for chunk in writer.missing_of(view, places.keys().copied())? {
+                let file = view_folder(places[&chunk], view).join(chunk_name(chunk));
+                let place = ChunkPlace::new(&target, view, chunk)?;
+                summarise(&file, &target, place, chunk_name(chunk))?;
+                writer.copy_chunk(view, chunk, &file)?;
+                report.n_copied += 1;
+                let done = done_views * u64::from(n_chunks) + u64::from(chunk) + 1;
+                progress(done, total);
+            }
+        }
+        match writer.finish_view(view) {
+            Ok(()) => report.views.push(view),
+            Err(CacheError::Unfinished { missing, .. }) => {
+                report.unfinished.insert(view, missing);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(report)

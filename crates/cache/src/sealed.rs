@@ -1,10 +1,6 @@
-//! JSON files that carry the digest of their own text as their last line.
-//!
-//! The text ends in `,\n  "blake3": "<64 hex digits>"\n}\n`, and the digest runs over all bytes before that comma. A
-//! reader may ignore it, as it is an ordinary member; we do not, so that a flipped byte in a class name or in a number
-//! is refused instead of believed.
+//! JSON files that carry the digest of their own text as their last line, sealed by `durable`. A reader may ignore it, as
+//! it is an ordinary member; we do not, so that a flipped byte in a class name or in a number is refused instead of believed.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -12,11 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::CacheError;
-use crate::key::hex;
 
 /// No manifest of ours comes near this; a hostile one must not fill the memory.
 const MAX_BYTES: u64 = 256 << 20;
-const SEAL: &str = ",\n  \"blake3\": \"";
 
 /// What every file of a cache says about itself, whatever its version.
 #[derive(serde::Deserialize)]
@@ -37,7 +31,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), CacheErr
 }
 
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CacheError> {
-    let file = File::open(path).map_err(CacheError::io("open", path))?;
+    let file = logitcask_durable::open(path).map_err(CacheError::io("open", path))?;
     let mut text = String::new();
     file.take(MAX_BYTES + 1)
         .read_to_string(&mut text)
@@ -64,9 +58,7 @@ fn to_text<T: Serialize>(path: &Path, value: &T) -> Result<String, CacheError> {
         path: path.to_path_buf(),
         source: error.into(),
     })?;
-    let head = text.strip_suffix("\n}").unwrap_or(&text);
-    let digest = hex(blake3::hash(head.as_bytes()).as_bytes());
-    Ok(format!("{head}{SEAL}{digest}\"\n}}\n"))
+    Ok(logitcask_durable::seal_json(&text))
 }
 
 fn from_text<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, CacheError> {
@@ -88,18 +80,10 @@ fn from_text<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, CacheErr
             supported: VERSION,
         });
     }
-    let unsealed = text
-        .strip_suffix("\"\n}\n")
-        .and_then(|text| text.rsplit_once(SEAL));
-    let (head, digest) =
-        unsealed.ok_or_else(|| damaged("its last line is not its digest".to_owned()))?;
-    let computed = hex(blake3::hash(head.as_bytes()).as_bytes());
-    if digest != computed {
-        return Err(damaged(format!(
-            "its text has the digest `{computed}`, its last line says `{digest}`"
-        )));
-    }
-    serde_json::from_str(&format!("{head}\n}}")).map_err(not_json)
+    let unsealed =
+        logitcask_durable::unseal_json(text).map_err(|seal| damaged(seal.to_string()))?;
+    let unsealed = unsealed.ok_or_else(|| damaged("its last line is not its digest".to_owned()))?;
+    serde_json::from_str(&unsealed).map_err(not_json)
 }
 
 #[cfg(test)]
@@ -117,7 +101,7 @@ mod tests {
         File {
             format: FORMAT.into(),
             version: VERSION,
-            names: vec!["a \"b\"".into(), SEAL.into()],
+            names: vec!["a \"b\"".into(), ",\n  \"blake3\": \"".into()],
         }
     }
 

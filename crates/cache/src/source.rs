@@ -39,7 +39,7 @@ pub(crate) enum Source {
 
 impl Source {
     pub(crate) fn open(path: &Path, io: Io) -> Result<Source, CacheError> {
-        let file = File::open(path).map_err(CacheError::io("open", path))?;
+        let file = logitcask_durable::open(path).map_err(CacheError::io("open", path))?;
         match io {
             Io::Map => map(&file)
                 .map(Source::Map)
@@ -51,7 +51,7 @@ impl Source {
             }
             #[cfg(not(unix))]
             Io::Read => {
-                let bytes = std::fs::read(path).map_err(CacheError::io("read", path))?;
+                let bytes = logitcask_durable::read(path).map_err(CacheError::io("read", path))?;
                 Ok(Source::Map(Buffer::from_vec(bytes)))
             }
         }

@@ -34,7 +34,7 @@ pub fn plan(n_samples: u32, n_views: u32, n_classes: usize) -> Vec<PlanRow> {
             PlanRow {
                 encoding,
                 row_bytes,
-                bytes: row_bytes * u64::from(n_samples) * u64::from(n_views),
+                bytes: (row_bytes * u64::from(n_samples)).saturating_mul(u64::from(n_views)),
             }
         })
         .collect()
@@ -72,7 +72,7 @@ pub fn check_space(path: &Path, manifest: &Manifest, n_rows: u64) -> Result<(), 
     let row_bytes = manifest.row_bytes() as u64 + ADDRESS_BYTES;
     // Frames, manifests and a last chunk written beside the one that it replaces.
     let margin = row_bytes * u64::from(manifest.chunk_rows) + (1 << 20);
-    let needed = row_bytes * n_rows + margin;
+    let needed = row_bytes.saturating_mul(n_rows).saturating_add(margin);
     match available(path)? {
         Some(available) if available < needed => Err(CacheError::DiskFull {
             path: path.to_path_buf(),

@@ -67,11 +67,10 @@ pub fn verify(
         match folder::read_view(path, &manifest, view) {
             Ok(file) => work.extend((0..).zip(file.chunks.clone()).map(|(chunk, entry)| {
                 let range = manifest.chunk_range(chunk);
-                let nulls = file.null_samples.iter().copied();
-                let nulls: Vec<u32> = nulls
-                    .filter(|sample| range.as_ref().is_ok_and(|r| r.contains(sample)))
-                    .collect();
-                (view, chunk, entry, nulls)
+                // They are ascending.
+                let place = |sample: u32| file.null_samples.partition_point(|null| *null < sample);
+                let nulls = range.map_or(0..0, |range| place(range.start)..place(range.end));
+                (view, chunk, entry, file.null_samples[nulls].to_vec())
             })),
             Err(error) => report.damages.push(Damage {
                 view,
@@ -80,7 +79,8 @@ pub fn verify(
             }),
         }
     }
-    let total = work.iter().map(|(_, _, entry, _)| entry.bytes).sum();
+    let bytes = work.iter().map(|(_, _, entry, _)| entry.bytes);
+    let total = bytes.fold(0, u64::saturating_add);
     let done = AtomicU64::new(0);
     let damages: Vec<Option<Damage>> = work
         .par_iter()
@@ -98,10 +98,8 @@ pub fn verify(
                 Ok(_) => None,
                 Err(error) => Some(describe(&error)),
             };
-            progress(
-                done.fetch_add(entry.bytes, Ordering::Relaxed) + entry.bytes,
-                total,
-            );
+            let before = done.fetch_add(entry.bytes, Ordering::Relaxed);
+            progress(before.saturating_add(entry.bytes), total);
             Ok(problem.map(|problem| Damage {
                 view: *view,
                 chunk: Some(*chunk),

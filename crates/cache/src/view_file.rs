@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::folder::chunk_name;
 use crate::key::hex_digest;
+use crate::manifest::too_long;
 use crate::sealed::{self, FORMAT, VERSION};
 use crate::{CacheError, Manifest};
 
@@ -111,6 +112,12 @@ impl ViewFile {
                     chunk_name(chunk)
                 ));
             }
+            if entry.n_correct > entry.n_rows {
+                return damaged(format!(
+                    "chunk {chunk} has {} right rows of {}",
+                    entry.n_correct, entry.n_rows
+                ));
+            }
             if entry.n_rows as usize != range.len() {
                 return damaged(format!(
                     "chunk {chunk} has {} rows, expected {}",
@@ -118,6 +125,19 @@ impl ViewFile {
                     range.len()
                 ));
             }
+        }
+        let nulls = &found.null_samples;
+        let is_ascending = nulls.windows(2).all(|pair| pair[0] < pair[1]);
+        if !is_ascending || nulls.last().is_some_and(|last| *last >= manifest.n_samples) {
+            return damaged(format!(
+                "its `null_samples` are not ascending, or not below {}",
+                manifest.n_samples
+            ));
+        }
+        if let Some(n_bytes) = too_long(&found.recorded) {
+            return damaged(format!(
+                "it records a text of {n_bytes} bytes; at most 4096 are read of a name and 65536 of a text"
+            ));
         }
         Ok(found)
     }

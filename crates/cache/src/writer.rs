@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl LogitWriter {
     ///
     /// # Errors
     /// If the manifest is impossible, another process is writing chunks of this cache, the folder cannot be written, or
-    /// a cache with the same key disagrees in its labels, its pixels or its shape.
+    /// a cache with the same key disagrees in its labels, its pixels or its shape, or was transcoded.
     pub fn open(root: &Path, manifest: &Manifest) -> Result<LogitWriter, CacheError> {
         LogitWriter::open_part(root, manifest, |n_chunks| 0..n_chunks)
     }
@@ -79,7 +79,7 @@ impl LogitWriter {
         manifest.check()?;
         let path = match folder::find(root, &manifest.key)? {
             folder::Found::Hit(path) => path,
-            folder::Found::Miss { .. } => root.join(manifest.folder_name()),
+            _ => root.join(manifest.folder_name()),
         };
         logitcask_durable::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
         let existing =
@@ -160,7 +160,12 @@ impl LogitWriter {
         self.missing_of(view, self.chunks())
     }
 
-    fn missing_of(&self, view: u32, chunks: Range<u32>) -> Result<Vec<u32>, CacheError> {
+    /// Of these chunks, those that are still to be written.
+    pub(crate) fn missing_of(
+        &self,
+        view: u32,
+        chunks: impl IntoIterator<Item = u32>,
+    ) -> Result<Vec<u32>, CacheError> {
         let mut known = self.whole_of(view);
         let mut missing = Vec::new();
         for chunk in chunks {
@@ -218,7 +223,7 @@ impl LogitWriter {
 
     /// Copies a verified chunk file of another cache with the same key.
     pub(crate) fn copy_chunk(&self, view: u32, chunk: u32, file: &Path) -> Result<(), CacheError> {
-        let bytes = std::fs::read(file).map_err(CacheError::io("read", file))?;
+        let bytes = logitcask_durable::read(file).map_err(CacheError::io("read", file))?;
         self.put(view, chunk, &bytes).map(drop)
     }
 
@@ -331,17 +336,9 @@ impl LogitWriter {
     /// How many chunks of `view` have no file yet, by the folder's names alone. Listing the folder, unlike asking for
     /// each name, makes a network file system look again.
     fn absent_chunks(&self, view: u32) -> Result<usize, CacheError> {
-        let folder = view_folder(&self.path, view);
-        let n_chunks = self.manifest.n_chunks() as usize;
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(n_chunks),
-            Err(error) => return Err(CacheError::io("read the folder", &folder)(error)),
-        };
-        let names = entries.flatten().map(|entry| entry.file_name());
-        let names: BTreeSet<String> = names.filter_map(|name| name.into_string().ok()).collect();
-        let is_there = |chunk: &u32| names.contains(&chunk_name(*chunk));
-        Ok(n_chunks - (0..self.manifest.n_chunks()).filter(is_there).count())
+        let there = folder::chunks_there(&self.path, view)?;
+        let n_chunks = self.manifest.n_chunks();
+        Ok(n_chunks as usize - there.range(..n_chunks).count())
     }
 
     /// Verifies a chunk file that is there; `None` where there is none, or where it is not whole.
@@ -422,8 +419,7 @@ pub(crate) fn summarise(
 /// Removes the temporary files of killed writers: of manifests, which are written behind the door that we hold, and of the
 /// chunks that are ours. A writer who was only paused finds his gone, and cannot rename it over what is done since.
 fn remove_leftovers(cache: &Path, chunks: &Range<u32>) -> Result<(), CacheError> {
-    let chunks: BTreeSet<String> = chunks.clone().map(chunk_name).collect();
-    let is_ours = |name: &str| !folder::is_chunk_name(name) || chunks.contains(name);
+    let is_ours = |name: &str| folder::chunk_of(name).is_none_or(|chunk| chunks.contains(&chunk));
     let clean = |folder: &Path| {
         logitcask_durable::remove_leftovers(folder, is_ours)
             .map(drop)

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use logitcask_cache::{
-    CacheError, CacheKey, ChunkRows, Encoding, GcCandidate, GcPolicy, LogitCache, LogitWriter,
-    Manifest, OpenOptions, diff, export, find_archive, gc_plan, list, merge, pack, remove, stats,
-    transcode, unpack, verify,
+    CacheError, CacheKey, ChunkRows, Encoding, Found, GcCandidate, GcPolicy, LogitCache,
+    LogitWriter, Manifest, OpenOptions, diff, export, find, find_archive, gc_plan, list, merge,
+    pack, remove, stats, transcode, unpack, verify,
 };
 use support::{capture, files, key, label, logit, manifest, write_chunk};
 
@@ -67,8 +67,8 @@ fn transcoded_rows_are_close_and_their_origin_is_recorded() {
     assert_eq!(coarse.accuracy(), exact.accuracy());
 
     let report = diff(&exact, &coarse, 3, &|_, _| {}).unwrap();
-    assert_eq!(report.differences.len(), 1);
-    assert_eq!(report.differences[0].field, "encoding");
+    let fields: Vec<&str> = report.differences.iter().map(|d| d.field).collect();
+    assert_eq!(fields, ["encoding", "transcoded"]);
     let distance = report.distance.unwrap();
     assert_eq!(distance.n_rows, 78);
     assert!(
@@ -81,15 +81,88 @@ fn transcoded_rows_are_close_and_their_origin_is_recorded() {
     // A row that was rounded must never pass for an exact one.
     let error = transcode(&coarse, root.path(), Encoding::F32, &|_, _| {}).unwrap_err();
     assert!(matches!(error, CacheError::NotHeld { .. }), "{error}");
-    // And a recoded cache is the one that a capture in that encoding makes, but for what it records.
+    // And its rows are those that a capture in that encoding makes of the same logits.
     let fresh = tempfile::tempdir().unwrap();
-    let (captured, _) = capture(
-        fresh.path(),
-        &manifest(Encoding::U8, 40, 10, coarse.manifest().chunk_rows),
-        2,
-        &[7],
+    let made = manifest(Encoding::U8, 40, 10, coarse.manifest().chunk_rows);
+    let (captured, _) = capture(fresh.path(), &made, 2, &[7]);
+    let report = diff(&open(&captured), &coarse, 1, &|_, _| {}).unwrap();
+    assert_eq!(report.distance.unwrap().max_abs, 0.0);
+}
+
+/// A transcoded cache used to have the key of a capture in its encoding. So one could grow by the other's rows, which differ
+/// where the first rounding decides on the second.
+#[test]
+fn transcoded_rows_have_a_key_of_their_own_and_do_not_mix() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F32, 40, 10, 16), 2, &[]);
+    let exact = open(&path);
+    let wanted = manifest(Encoding::U8, 40, 10, 16);
+    let u8_path = transcode(&exact, root.path(), Encoding::U8, &|_, _| {}).unwrap();
+    let coarse = open(&u8_path);
+    assert_eq!(coarse.manifest().transcoded_from(), Some("f32"));
+    assert_eq!(coarse.manifest().key.transcoded, "f32");
+    assert_ne!(coarse.manifest().key.digest(), wanted.key.digest());
+    // It serves where there is nothing better, and a shorter way is better.
+    let found = || find(root.path(), &wanted.key).unwrap();
+    assert_eq!(found(), Found::Transcoded(u8_path.clone()));
+    let half = transcode(&exact, root.path(), Encoding::F16, &|_, _| {}).unwrap();
+    let by_half = transcode(&open(&half), root.path(), Encoding::U8, &|_, _| {}).unwrap();
+    assert_eq!(
+        open(&by_half).manifest().transcoded_from(),
+        Some("f32, f16")
     );
-    assert_eq!(open(&captured).id(), coarse.id());
+    assert_eq!(found(), Found::Transcoded(u8_path.clone()));
+    std::fs::remove_dir_all(&u8_path).unwrap();
+    assert_eq!(found(), Found::Transcoded(by_half));
+    // A capture makes a cache of its own, and that is found first.
+    let (direct, _) = capture(root.path(), &wanted, 1, &[]);
+    assert_eq!(found(), Found::Hit(direct));
+}
+
+#[test]
+fn a_transcoded_cache_grows_with_its_source_and_with_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, _) = capture(root.path(), &manifest(Encoding::F32, 40, 10, 16), 1, &[]);
+    let recode = || {
+        let source = open(&path);
+        transcode(&source, root.path(), Encoding::U8, &|_, _| {})
+    };
+    let coarse = recode().unwrap();
+    capture(root.path(), &manifest(Encoding::F32, 40, 10, 16), 2, &[]);
+    assert_eq!(recode().unwrap(), coarse);
+    assert_eq!(open(&coarse).views(), [0, 1]);
+    // The same teacher's rows of another machine: the key says nothing of them.
+    std::fs::remove_dir_all(&path).unwrap();
+    capture(root.path(), &manifest(Encoding::F32, 40, 10, 16), 3, &[7]);
+    let error = recode().unwrap_err();
+    assert!(
+        matches!(&error, CacheError::Disagrees { path, .. } if *path == coarse),
+        "{error}"
+    );
+}
+
+/// Those of earlier versions have the key of a capture, and record where they come from.
+#[test]
+fn an_old_transcoded_cache_is_read_and_not_grown() {
+    let root = tempfile::tempdir().unwrap();
+    let wanted = manifest(Encoding::U8, 40, 10, 16);
+    let mut old = wanted.clone();
+    for (name, value) in [
+        ("transcoded_from", "00"),
+        ("transcoded_from_encoding", "f32"),
+    ] {
+        old.recorded.insert(name.to_owned(), value.to_owned());
+    }
+    let (path, _) = capture(root.path(), &old, 1, &[]);
+    assert_eq!(
+        find(root.path(), &wanted.key).unwrap(),
+        Found::Hit(path.clone())
+    );
+    assert_eq!(open(&path).manifest().transcoded_from(), Some("f32"));
+    let error = LogitWriter::open(root.path(), &wanted).err().unwrap();
+    assert!(matches!(error, CacheError::Transcoded { .. }), "{error}");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("encoding=f32"), "{hint}");
 }
 
 #[test]
@@ -307,7 +380,7 @@ fn an_archive_brings_the_cache_back_byte_for_byte() {
             );
             assert_eq!(
                 find_archive(root.path(), &made.key).unwrap(),
-                Some(archive.clone())
+                Some(Found::Hit(archive.clone()))
             );
             let elsewhere = tempfile::tempdir().unwrap();
             let back = unpack(&archive, elsewhere.path(), &|_, _| {}).unwrap();

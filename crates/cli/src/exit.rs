@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::progress::harmless;
+
 /// Why a command stops. Exit code 1: the work failed or a check said no. Exit code 2: it was asked wrongly.
 #[derive(Debug)]
 pub struct Failure {
@@ -58,14 +60,14 @@ impl Failure {
     /// Prints it to stderr and gives the exit code.
     pub fn report(&self) -> ExitCode {
         let red = crate::progress::style(console_red);
-        eprintln!("{}: {self}", red("error"));
+        eprintln!("{}: {}", red("error"), harmless(&self.to_string()));
         let mut source = self.error.source();
         while let Some(cause) = source {
-            eprintln!("  because: {cause}");
+            eprintln!("  because: {}", harmless(&cause.to_string()));
             source = cause.source();
         }
         if let Some(hint) = &self.hint {
-            eprintln!("  hint: {hint}");
+            eprintln!("  hint: {}", harmless(hint));
         }
         ExitCode::from(self.code())
     }

@@ -1,6 +1,6 @@
 //! What a recipe names, opened: datasets, views, and for each teacher the caches that it wants.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logitcask_cache::{
@@ -416,7 +416,7 @@ impl<'a> CacheWant<'a> {
     ) -> Outcome<LogitCache> {
         let make = format!("make teacher-logits RECIPE={}", recipe.display());
         let path = match self.find(cache_dir)? {
-            Found::Hit(path) => path,
+            Found::Hit(path) | Found::Transcoded(path) => path,
             Found::Miss { nearest } => {
                 let mut message = format!(
                     "no cache under `{}` holds the {} of teacher `{}`",
@@ -451,7 +451,8 @@ impl<'a> CacheWant<'a> {
         Ok(cache)
     }
 
-    /// Looks for the cache. Where only a Parquet archive of it is there, the cache is made from that, once, and says so.
+    /// Looks for the cache: one that was captured before one that was transcoded into its encoding. Where only a Parquet archive
+    /// of it is there, the cache is made from that, once, and says so.
     ///
     /// # Errors
     /// If the one cache with this key, or its archive, is damaged.
@@ -460,21 +461,28 @@ impl<'a> CacheWant<'a> {
         if matches!(found, Found::Hit(_)) {
             return Ok(found);
         }
-        let Some(archive) = logitcask_cache::find_archive(cache_dir, &self.key)? else {
-            return Ok(found);
-        };
+        match (logitcask_cache::find_archive(cache_dir, &self.key)?, found) {
+            (Some(Found::Hit(archive)), _) => self.unpack(&archive, cache_dir).map(Found::Hit),
+            (Some(Found::Transcoded(archive)), Found::Miss { .. }) => {
+                self.unpack(&archive, cache_dir).map(Found::Transcoded)
+            }
+            (_, found) => Ok(found),
+        }
+    }
+
+    fn unpack(&self, archive: &Path, cache_dir: &Path) -> Outcome<PathBuf> {
         say(format!(
             "{}: found as a Parquet archive, `{}`; converting it once, to be mapped from then on",
             self.split.what(),
             archive.display()
         ));
         let progress = Progress::new("converting", 0, "chunks");
-        let path = logitcask_cache::unpack(&archive, cache_dir, &|done, total| {
+        let path = logitcask_cache::unpack(archive, cache_dir, &|done, total| {
             progress.set_total(total);
             progress.set(done, "");
         })?;
         progress.finish();
-        Ok(Found::Hit(path))
+        Ok(path)
     }
 
     /// How many of the wanted views a cache holds.
@@ -539,6 +547,13 @@ impl<'a> CacheWant<'a> {
 
     fn check_pixels(&self, cache: &LogitCache, path: &Path) -> Outcome {
         let wanted = &cache.manifest().pixel_checks;
+        if wanted.is_empty() {
+            return Err(Failure::work(format!(
+                "cache `{}` has no digest of the pixels that its teacher saw, so nobody can tell whether they were these",
+                path.display()
+            ))
+            .hint("capture again: every capture of ours keeps some"));
+        }
         let pairs: Vec<(u32, u32)> = wanted
             .iter()
             .map(|check| (check.sample, check.view))
@@ -563,6 +578,14 @@ impl<'a> CacheWant<'a> {
     }
 }
 
+/// `f16`, or `u8, transcoded from f32`.
+pub(crate) fn encoding_of(cache: &LogitCache) -> String {
+    let manifest = cache.manifest();
+    let from = manifest.transcoded_from();
+    let from = from.map(|from| format!(", transcoded from {from}"));
+    format!("{}{}", manifest.encoding, from.unwrap_or_default())
+}
+
 /// Whether a nearest cache is near enough to be mentioned: the caches of the two splits of one recipe differ in images
 /// and views alike, and that says nothing.
 pub(crate) fn is_near(differences: &[Difference]) -> bool {
@@ -576,11 +599,13 @@ pub(crate) fn is_near(differences: &[Difference]) -> bool {
 
 /// "teacher is `12ab34cd56ef...` there, `...` here".
 pub(crate) fn describe(differences: &[Difference]) -> String {
+    const LONGEST: usize = 500;
     let one = |difference: &Difference| {
         let short = |text: &str| match text.len() {
             64 if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 format!("{}...", &text[..12])
             }
+            n if n > LONGEST => format!("{}...", text.chars().take(LONGEST).collect::<String>()),
             _ => text.to_owned(),
         };
         let (cached, wanted) = (short(&difference.cached), short(&difference.wanted));

@@ -1,6 +1,7 @@
 //! What a person sees while work goes on: a bar on a terminal, plain lines elsewhere. Everything here goes to stderr;
 //! stdout is data.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -29,8 +30,9 @@ pub(crate) fn style(paint: fn(&str) -> String) -> impl Fn(&str) -> String {
 pub(crate) fn print_line(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
 
+    let line = line.to_string();
     // A reader that went away (`| head`) has what it wants. Any other failure would leave data that looks whole.
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{}", harmless(&line)) {
         let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
         if !gone {
             say(format!("error: stdout cannot be written: {error}"));
@@ -41,7 +43,29 @@ pub(crate) fn print_line(line: std::fmt::Arguments<'_>) {
 
 /// Says a line to the person.
 pub(crate) fn say(line: impl AsRef<str>) {
-    eprintln!("{}", line.as_ref());
+    eprintln!("{}", harmless(line.as_ref()));
+}
+
+/// The text as a terminal may have it. Names come out of files that anybody may have written, and a terminal obeys what
+/// stands in them: control characters, and those that turn the direction of writing, are spelled out as JSON spells them, so
+/// that a line of JSON stays what it is.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        _ => c.is_control(),
+    };
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut spelled = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_obeyed(c) {
+            true => spelled += &format!("\\u{:04x}", u32::from(c)),
+            false => spelled.push(c),
+        }
+    }
+    Cow::Owned(spelled)
 }
 
 /// A bar with rate and time left; without a terminal a plain line every ten seconds.
@@ -170,6 +194,10 @@ impl Progress {
 
 /// Seconds as a person says them.
 pub(crate) fn duration(seconds: f64) -> String {
+    // A record may say anything.
+    if !(0.0..1e12).contains(&seconds) {
+        return format!("{seconds} s");
+    }
     let whole = seconds.round() as u64;
     match whole {
         _ if seconds < 10.0 => format!("{seconds:.1} s"),

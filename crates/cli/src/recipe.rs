@@ -49,8 +49,18 @@ impl Recipe {
     /// Reads a recipe and applies overrides of the form `train.epochs=2` or `loss.0.temperature=2`.
     ///
     /// # Errors
-    /// If the file cannot be read, a key is unknown, or a value does not fit.
+    /// If the file cannot be read, a key is unknown, or a value does not fit; if it is the recipe of a run and is not as the
+    /// run wrote it.
     pub fn load(path: &Path, overrides: &[String]) -> Outcome<Self> {
+        let text = Self::text(path)?;
+        Self::parse(&text, overrides).map_err(|problem| problem.in_file(path))
+    }
+
+    /// A recipe's text, without the digest that it has in a run's folder.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not as the run wrote it.
+    pub(crate) fn text(path: &Path) -> Outcome<String> {
         let text = fs::read_to_string(path).map_err(|source| {
             let failure = Failure::asked(RecipeError::Read {
                 path: path.into(),
@@ -59,7 +69,13 @@ impl Recipe {
             failure
                 .hint("recipes live under `pipelines/`; the smallest one is `pipelines/quick.toml`")
         })?;
-        Self::parse(&text, overrides).map_err(|problem| problem.in_file(path))
+        let unsealed = logitcask_durable::unseal_comment(&text).map_err(|seal| {
+            let path = path.into();
+            Failure::work(RecipeError::Damaged { path, seal }).hint(
+                "a run wrote this recipe; if it was changed on purpose, remove its last line, the digest",
+            )
+        })?;
+        Ok(unsealed.map(str::to_owned).unwrap_or(text))
     }
 
     /// The same from text.
@@ -85,6 +101,14 @@ impl Recipe {
         value.try_into().map_err(Problem::toml)
     }
 
+    /// The recipe as it is obeyed, overrides merged in, for a run's folder: with its digest as the last line.
+    ///
+    /// # Errors
+    /// As [`to_toml`](Self::to_toml).
+    pub(crate) fn to_sealed_toml(&self) -> Outcome<String> {
+        Ok(logitcask_durable::seal_comment(&self.to_toml()?))
+    }
+
     /// The recipe as it is obeyed, overrides merged in.
     ///
     /// # Errors
@@ -107,6 +131,11 @@ enum RecipeError {
     Read {
         path: PathBuf,
         source: std::io::Error,
+    },
+    #[error("recipe `{}` is damaged or was changed: {seal}", path.display())]
+    Damaged {
+        path: PathBuf,
+        seal: logitcask_durable::BrokenSeal,
     },
     #[error("recipe `{}`: {message}", path.display())]
     Wrong { path: PathBuf, message: String },

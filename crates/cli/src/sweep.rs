@@ -128,7 +128,7 @@ impl Finished {
     /// Every line of a file; none where there is no file.
     ///
     /// # Errors
-    /// If the file cannot be read or a line is none of ours.
+    /// If the file cannot be read, or a line is none of ours or not as it was written.
     pub(crate) fn read_all(path: &Path) -> Outcome<Vec<Self>> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -142,9 +142,9 @@ impl Finished {
             .filter(|(_, line)| !line.trim().is_empty());
         lines
             .map(|(index, line)| {
-                serde_json::from_str(line).map_err(|error| {
+                Self::of_line(line).map_err(|problem| {
                     Failure::work(format!(
-                        "line {} of `{}` is not a finished run: {error}",
+                        "line {} of `{}` is not a finished run: {problem}",
                         index + 1,
                         path.display()
                     ))
@@ -152,6 +152,13 @@ impl Finished {
                 })
             })
             .collect()
+    }
+
+    /// Lines of earlier versions carry no digest.
+    fn of_line(line: &str) -> Result<Self, String> {
+        let unsealed = logitcask_durable::unseal_json(line).map_err(|seal| seal.to_string())?;
+        let line = unsealed.as_deref().unwrap_or(line);
+        serde_json::from_str(line).map_err(|error| error.to_string())
     }
 
     /// Adds this run to the file. It is rewritten beside and renamed, so that it is whole whenever the process dies; what
@@ -165,6 +172,7 @@ impl Finished {
             other => other,
         };
         let line = serde_json::to_string(self).map_err(Failure::work)?;
+        let line = logitcask_durable::seal_json(&line);
         let written = text.and_then(|text| {
             logitcask_durable::write_atomic(path, |file| {
                 file.write_all(text.as_bytes())?;

@@ -9,7 +9,7 @@ use logitcask_student::{Ensemble, EnsembleSpec, TeacherRows, teacher_accuracy};
 
 use crate::commands::teacher_logits::teacher_seconds;
 use crate::exit::{Failure, Outcome};
-use crate::experiment::{Experiment, hex};
+use crate::experiment::{Experiment, encoding_of, hex};
 use crate::progress::say;
 
 /// A cache per teacher for each of the views that are wanted; empty where there is no teacher, or no such split.
@@ -53,9 +53,10 @@ impl Teachers {
                     _ => format!("`{}`, ", teacher.title()),
                 };
                 say(format!(
-                    "{whose}{}: cache {}",
+                    "{whose}{}: cache {} ({})",
                     want.split.what(),
-                    &hex(&cache.id_below(want.split.n_views))[..16]
+                    &hex(&cache.id_below(want.split.n_views))[..16],
+                    encoding_of(&cache)
                 ));
                 match want.split.role {
                     Role::Train if want.split.is_strong => teachers.strong.push(cache),
@@ -117,7 +118,7 @@ impl Teachers {
                 "{} ({n_views} view{}, {})",
                 hex(&cache.id_below(n_views)),
                 if n_views == 1 { "" } else { "s" },
-                cache.manifest().encoding
+                encoding_of(cache)
             )
         };
         let caches: Vec<String> = self.train.iter().map(one).collect();

@@ -146,6 +146,14 @@ pub enum DatasetError {
         /// What is wrong with it: expected and found.
         found: String,
     },
+    /// The file of decoded pixels is not as it was written.
+    #[error("the decoded pixels in `{path}` are damaged: {problem}")]
+    StoredPixels {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A Parquet file that cannot be read, or that the reader refuses. One page holds many images, so this is never a
     /// bad sample.
     #[error("cannot read {}Parquet file `{path}`", group.map_or_else(String::new, |group| format!("row group {group} of ")))]
@@ -417,6 +425,9 @@ impl DatasetError {
             Self::RecordLength { .. } => "the file is cut off or of another format: fetch it again, or correct `data.format`".into(),
             Self::Malformed { .. } | Self::Parquet { .. } => {
                 "the file is cut off, damaged or of another format: fetch it again, or correct `data.format`".into()
+            }
+            Self::StoredPixels { path, .. } => {
+                format!("remove the file, and it is written again from the images: rm '{}'", path.display())
             }
             Self::Column { what, .. } => format!("name the column: `{what}_column = \"...\"` in `[data]`"),
             Self::ShardClasses { .. } => "the files are not of one dataset: list those that are, `train = [\"a\", \"b\"]`".into(),

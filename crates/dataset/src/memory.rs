@@ -1,6 +1,7 @@
 //! Where a split's fingerprint is remembered, and when what is remembered still holds.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
@@ -65,12 +66,15 @@ impl Memory {
         }))
     }
 
-    /// What is remembered, if it may be trusted. What does not parse is not remembered.
+    /// What is remembered, if it may be trusted. What does not parse, or is not as it was written, is not remembered: the
+    /// images are looked at again. Fingerprints of earlier versions carry no digest.
     pub(crate) fn recall(&self, trust: Trust) -> Option<Fingerprint> {
         if trust == Trust::Nothing {
             return None;
         }
-        let known: Remembered = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        let text = logitcask_durable::read_to_string(&self.path).ok()?;
+        let unsealed = logitcask_durable::unseal_json(&text).ok()?;
+        let known: Remembered = serde_json::from_str(unsealed.as_deref().unwrap_or(&text)).ok()?;
         let is_current = self.newest_status <= known.newest_status;
         (is_current || trust == Trust::ModificationTimes).then_some(known.fingerprint)
     }
@@ -86,7 +90,8 @@ impl Memory {
                 logitcask_durable::create_dir_all(folder)?;
             }
             logitcask_durable::write_atomic(&self.path, |file| {
-                serde_json::to_writer(file, &known).map_err(Into::into)
+                let text = serde_json::to_string(&known)?;
+                file.write_all(logitcask_durable::seal_json(&text).as_bytes())
             })
         };
         let _: std::io::Result<()> = write();

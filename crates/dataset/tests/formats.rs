@@ -1066,6 +1066,41 @@ fn a_file_that_cannot_be_read_is_no_bad_sample() {
     });
 }
 
+/// Nothing used to notice: the flipped pixel was trained on.
+#[test]
+fn a_flipped_bit_in_a_store_of_pixels_stops_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = sample("cifar10", folder.path());
+    spec.on_bad = OnBad::Skip;
+    let mut dataset = open(&spec);
+    let path = dataset.store_pixels(&quiet).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let all_decode = || -> Result<(), DatasetError> {
+        let mut dataset = open(&spec);
+        dataset.store_pixels(&quiet)?;
+        (0..N as u32).try_for_each(|index| dataset.decode(index, &mut Image::new()))
+    };
+    all_decode().unwrap();
+    let head = 24 + 24 * N;
+    let places = (0..head).chain((head..bytes.len()).step_by(997));
+    for at in places {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        fs::write(&path, &flipped).unwrap();
+        let error = all_decode().unwrap_err();
+        let is_told =
+            matches!(&error, DatasetError::StoredPixels { path: named, .. } if *named == path);
+        assert!(is_told, "byte {at}: {error}");
+        assert!(error.hint().unwrap().contains("rm '"), "{error}");
+    }
+    // One of the first layout has no checks: it is written anew.
+    let mut old = bytes.clone();
+    old[..8].copy_from_slice(b"LCPIXEL1");
+    fs::write(&path, &old).unwrap();
+    all_decode().unwrap();
+    assert!(fs::read(&path).unwrap() == bytes);
+}
+
 #[test]
 fn a_store_of_pixels_that_is_cut_short_stops_the_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -86,6 +86,14 @@ pub enum StudentError {
         /// What is wrong, found and expected.
         problem: String,
     },
+    /// A file that a run left is not as it was written.
+    #[error("`{}` {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as the end of a sentence.
+        problem: String,
+    },
     /// No calibration temperature can be had.
     #[error("no temperature can be fitted: {0}")]
     Calibration(
@@ -186,6 +194,9 @@ impl StudentError {
             StudentError::Checkpoint { .. } => {
                 Some("pass `--fresh` to start this run again from the first epoch".to_owned())
             }
+            StudentError::Damaged { .. } => Some(
+                "restore the file from a copy; or train the run again, by `logitcask student` with `--fresh`".to_owned(),
+            ),
             StudentError::WeightsFile { .. } => Some(
                 "convert a PyTorch file with `safetensors.torch.save_file(torch.load(\"x.pth\")[\"model\"], \
                  \"x.safetensors\")`"

@@ -11,7 +11,7 @@ use logitcask_layers::trace::{Op, Step, Trace, trace};
 use logitcask_layers::{Activation, ConvSpec, Mode};
 
 use crate::onnx_file::{Attribute, Graph};
-use crate::{Network, StudentError};
+use crate::{Network, StudentError, sealed_tensors};
 
 /// How a student is written.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,9 @@ pub struct Normalisation {
     /// Whether the student sees channels in the reverse order of what comes in.
     pub reverse_channels: bool,
 }
+
+/// Under this name a safetensors file of weights says whose they are.
+pub(crate) const WEIGHTS: &str = "logitcask.weights";
 
 /// The name of the file's input: (batch, channels, height, width), f32.
 pub(crate) const INPUT: &str = "pixels";
@@ -102,15 +105,15 @@ pub fn to_onnx(network: &Network, spec: &OnnxSpec) -> Result<Vec<u8>, StudentErr
     ))
 }
 
-/// The student's weights and running statistics as a safetensors file, under PyTorch's names.
+/// The student's weights and running statistics as a safetensors file, under PyTorch's names, with a digest of its own.
 ///
 /// # Errors
 /// What Candle reports.
 pub fn to_safetensors(network: &Network) -> Result<Vec<u8>, StudentError> {
-    let mut state = network.state()?;
-    state.sort_by(|a, b| a.0.cmp(&b.0));
-    let views = state.iter().map(|(name, tensor)| (name, tensor));
-    let written = safetensors::serialize(views, None);
+    let state = network.state()?;
+    let tensors = state.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let facts = serde_json::json!({ "student": network.name() }).to_string();
+    let written = sealed_tensors::to_bytes(WEIGHTS, &facts, tensors.collect());
     Ok(written.map_err(candle_core::Error::from)?)
 }
 

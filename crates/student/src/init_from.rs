@@ -1,8 +1,11 @@
+use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
 
-use crate::{Checkpoint, Network, StudentError};
+use crate::export_onnx::WEIGHTS;
+use crate::{Checkpoint, Network, StudentError, sealed_tensors};
 
 impl Network {
     /// Starts from the weights of a safetensors file: PyTorch's state under the names that mdistiller, torchvision and
@@ -10,19 +13,10 @@ impl Network {
     /// what so stays are returned.
     ///
     /// # Errors
-    /// If the file cannot be read, or anything but the head differs in name or shape.
+    /// If the file cannot be read, one of ours is not as it was written, or anything but the head differs in name or shape.
     pub fn init_from(&self, path: &Path) -> Result<Vec<String>, StudentError> {
-        let bytes = std::fs::read(path).map_err(StudentError::io("read", path))?;
-        let found = match Checkpoint::read(path) {
-            Ok(Some(checkpoint)) => checkpoint.student(),
-            _ => candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|source| {
-                StudentError::WeightsFile {
-                    path: path.into(),
-                    source,
-                }
-            })?,
-        };
-        let mut tensors = found;
+        let bytes = logitcask_durable::read(path).map_err(StudentError::io("read", path))?;
+        let mut tensors = tensors_of(path, &bytes)?;
         let mut fresh = Vec::new();
         for (name, own) in self.state()? {
             if !self.is_of_head(&name) {
@@ -46,4 +40,21 @@ impl Network {
             })?;
         Ok(fresh)
     }
+}
+
+/// The weights in a file: the student of a checkpoint, or whatever is there.
+fn tensors_of(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Tensor>, StudentError> {
+    let foreign = |source| StudentError::WeightsFile {
+        path: path.into(),
+        source,
+    };
+    SafeTensors::read_metadata(bytes).map_err(|error| foreign(error.into()))?;
+    if let Some(checkpoint) = Checkpoint::parse(path, bytes)? {
+        return Ok(checkpoint.student());
+    }
+    sealed_tensors::facts(WEIGHTS, bytes).map_err(|problem| StudentError::Damaged {
+        path: path.into(),
+        problem,
+    })?;
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(foreign)
 }

@@ -27,6 +27,7 @@ mod probe;
 mod protobuf;
 mod record;
 mod schedule;
+mod sealed_tensors;
 mod state;
 mod tensorboard;
 mod train;

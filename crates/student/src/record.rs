@@ -1,7 +1,8 @@
-//! What a run leaves behind for reports: `metrics.jsonl`, a line per epoch, and `run.json`, written when it is done.
+//! What a run leaves behind for reports: `metrics.jsonl`, a line per epoch, and `run.json`, written when it is done. Each line
+//! and each file carries its own digest, which is compared when it is read. Those of runs from before there were digests are
+//! read as they are.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -190,7 +191,7 @@ impl RunRecord {
     /// Reads the record of a finished run; `None` if the run is not finished.
     ///
     /// # Errors
-    /// If the file cannot be read or is not a run record.
+    /// If the file cannot be read, or is not a run record as it was written.
     pub fn read(run: &Path) -> Result<Option<Self>, StudentError> {
         read_json(&run.join(Self::FILE))
     }
@@ -203,18 +204,26 @@ impl EpochRecord {
     /// Reads the epochs of a run, finished or not.
     ///
     /// # Errors
-    /// If the file cannot be read or a line is not a record.
+    /// If the file cannot be read, or a line is not a record, not the next epoch's or not as it was written.
     pub fn read_all(run: &Path) -> Result<Vec<Self>, StudentError> {
         let path = run.join(Self::FILE);
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(StudentError::io("read", &path))?,
+        let text = match read_text(&path)? {
+            None => return Ok(Vec::new()),
+            Some(text) => text,
         };
-        text.lines()
-            .map(|line| {
-                serde_json::from_str(line).map_err(|e| StudentError::io("read", &path)(e.into()))
-            })
-            .collect()
+        let mut records: Vec<Self> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let damaged = |problem: String| StudentError::Damaged {
+                path: path.clone(),
+                problem: format!("has a line {} that is damaged: {problem}", index + 1),
+            };
+            let record: Self = unsealed(line).map_err(damaged)?;
+            if record.epoch != index + 1 {
+                return Err(damaged(format!("it is of epoch {}", record.epoch)));
+            }
+            records.push(record);
+        }
+        Ok(records)
     }
 
     /// Rewrites the whole file: it is small, and so it is whole after a kill at any moment.
@@ -222,8 +231,8 @@ impl EpochRecord {
         let path = run.join(Self::FILE);
         logitcask_durable::write_atomic(&path, |w| {
             for record in records {
-                serde_json::to_writer(&mut *w, record)?;
-                w.write_all(b"\n")?;
+                let line = serde_json::to_string(record)?;
+                writeln!(w, "{}", logitcask_durable::seal_json(&line))?;
             }
             Ok(())
         })
@@ -231,23 +240,115 @@ impl EpochRecord {
     }
 }
 
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
-    path: &Path,
-) -> Result<Option<T>, StudentError> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(StudentError::io("read", path))?,
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StudentError> {
+    let Some(text) = read_text(path)? else {
+        return Ok(None);
     };
-    let parsed = serde_json::from_slice(&bytes);
-    parsed
+    unsealed(&text)
         .map(Some)
-        .map_err(|e| StudentError::io("read", path)(e.into()))
+        .map_err(|problem| StudentError::Damaged {
+            path: path.into(),
+            problem: format!("is damaged: {problem}"),
+        })
+}
+
+/// What a file says; `None` where there is none.
+fn read_text(path: &Path) -> Result<Option<String>, StudentError> {
+    match logitcask_durable::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(StudentError::Damaged {
+                path: path.into(),
+                problem: "is damaged: it is not text".into(),
+            })
+        }
+        other => other.map(Some).map_err(StudentError::io("read", path)),
+    }
+}
+
+/// What a JSON object says, if it is as it was written.
+fn unsealed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let object = logitcask_durable::unseal_json(text).map_err(|seal| seal.to_string())?;
+    // Those of earlier versions carry no digest.
+    let object = object.as_deref().unwrap_or(text);
+    serde_json::from_str(object).map_err(|error| format!("it is not a record ({error})"))
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StudentError> {
     logitcask_durable::write_atomic(path, |w| {
-        serde_json::to_writer_pretty(&mut *w, value)?;
-        w.write_all(b"\n")
+        let object = serde_json::to_string_pretty(value)?;
+        w.write_all(logitcask_durable::seal_json(&object).as_bytes())
     })
     .map_err(StudentError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(epoch: usize) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            lr: 0.1,
+            loss: 2.5,
+            first_loss: None,
+            terms: vec![],
+            train_top1: 0.5,
+            eval: None,
+        }
+    }
+
+    #[test]
+    fn damaged_lines_are_named_and_old_ones_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        let path = run.join(EpochRecord::FILE);
+        let records = [epoch(1), epoch(2)];
+        EpochRecord::write_all(&records, run).unwrap();
+        assert_eq!(EpochRecord::read_all(run).unwrap(), records);
+        let bytes = std::fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            match EpochRecord::read_all(run) {
+                Err(error) => assert!(error.to_string().contains(EpochRecord::FILE), "{error}"),
+                // The end of the last line says nothing.
+                Ok(read) => assert!(read == records && at + 1 == bytes.len(), "byte {at}"),
+            }
+        }
+        // A line that went missing, and lines of a version that knew no digests.
+        let lines = |records: &[EpochRecord]| -> String {
+            let lines = records
+                .iter()
+                .map(|r| serde_json::to_string(r).unwrap() + "\n");
+            lines.collect()
+        };
+        std::fs::write(&path, lines(&[epoch(2)])).unwrap();
+        let error = EpochRecord::read_all(run).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1") && error.contains("epoch 2"),
+            "{error}"
+        );
+        std::fs::write(&path, lines(&records)).unwrap();
+        assert_eq!(EpochRecord::read_all(run).unwrap(), records);
+    }
+
+    #[test]
+    fn times_are_believed_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let times = Times {
+            train_seconds: 12.5,
+            ..Times::default()
+        };
+        times.write(folder.path()).unwrap();
+        assert_eq!(Times::read(folder.path()).unwrap(), times);
+        let path = folder.path().join(Times::FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("12.5", "13.5")).unwrap();
+        let error = Times::read(folder.path()).unwrap_err();
+        assert!(matches!(error, StudentError::Damaged { .. }), "{error}");
+        std::fs::write(&path, serde_json::to_string_pretty(&times).unwrap() + "\n").unwrap();
+        assert_eq!(Times::read(folder.path()).unwrap(), times, "an old one");
+    }
 }

@@ -38,6 +38,7 @@ pub fn cache_key(
         views: family.identity(),
         encoding: spec.encoding.clone(),
         batch: at_once(spec, file, output).map_or(String::new(), |rows| rows.to_string()),
+        transcoded: String::new(),
     })
 }
 

@@ -38,7 +38,7 @@ use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
 use crate::sealed::{self, FORMAT, VERSION};
 use crate::{
-    CacheError, CacheKey, Encoding, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
+    CacheError, CacheKey, Encoding, Found, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
     SampleStats, Stats, TopKRow,
 };
 
@@ -82,7 +82,8 @@ pub fn pack(
         logitcask_durable::create_dir_all(&target).map_err(CacheError::io("create", &target))?;
         for (chunk, entry) in (0..).zip(&file.chunks) {
             let source = view_folder(path, view).join(&entry.file);
-            let bytes = fs::read(&source).map_err(CacheError::io("read", &source))?;
+            let bytes =
+                logitcask_durable::read(&source).map_err(CacheError::io("read", &source))?;
             // What has the digest was written by us, and Arrow's own reader may be let at it.
             if *blake3::hash(&bytes).as_bytes() != entry.blake3 {
                 return Err(CacheError::damaged(
@@ -117,11 +118,11 @@ pub fn pack(
     Ok(archive)
 }
 
-/// The archive of the cache with this key under `root`, if there is one.
+/// The archive under `root` of the cache with this key, or else of one that was transcoded into its encoding.
 ///
 /// # Errors
-/// If the folder cannot be read.
-pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<PathBuf>, CacheError> {
+/// If the folder cannot be read, or if the one archive of the cache with this key is damaged.
+pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<Found>, CacheError> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -129,11 +130,27 @@ pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<PathBuf>, Cach
     };
     let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     folders.sort();
-    let is_ours = |path: &PathBuf| {
-        path.join(ARCHIVE).exists()
-            && Manifest::read_file(&path.join(ARCHIVE)).is_ok_and(|manifest| manifest.key == *key)
-    };
-    Ok(folders.into_iter().find(is_ours))
+    let suffix = format!("-{}.parquet", key.key12());
+    let mut transcoded = None;
+    for path in folders {
+        let manifest = match Manifest::read_file(&path.join(ARCHIVE)) {
+            Ok(manifest) => manifest,
+            Err(error @ CacheError::Damaged { .. })
+                if path.to_string_lossy().ends_with(&suffix) =>
+            {
+                return Err(error);
+            }
+            // No archive, or another cache's.
+            Err(_) => continue,
+        };
+        if manifest.key == *key {
+            return Ok(Some(Found::Hit(path)));
+        }
+        if manifest.key.direct() == *key {
+            transcoded.get_or_insert(path);
+        }
+    }
+    Ok(transcoded.map(Found::Transcoded))
 }
 
 /// Makes the cache under `root` that an archive was packed from, and returns its folder. Every row's check is computed.
@@ -230,12 +247,12 @@ fn card_text(cache: &LogitCache) -> String {
         .fields()
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("| {name} | `{}` |\n", value.replace('|', "\\|")))
+        .map(|(name, value)| format!("| {name} | `{}` |\n", plain(value)))
         .collect();
     let recorded: String = manifest
         .recorded
         .iter()
-        .map(|(name, value)| format!("| {name} | `{}` |\n", value.replace('|', "\\|")))
+        .map(|(name, value)| format!("| {} | `{}` |\n", plain(name), plain(value)))
         .collect();
     let accuracy = cache
         .accuracy()
@@ -250,7 +267,7 @@ fn card_text(cache: &LogitCache) -> String {
          ```python\nfrom datasets import load_dataset\nrows = load_dataset(\"path/to/this/folder\", split=\"train\")\n```\n\n\
          ## What the logits are made of\n| ingredient | value |\n|---|---|\n{ingredients}\n\
          ## Recorded\n| | |\n|---|---|\n{recorded}",
-        teacher = manifest.teacher,
+        teacher = plain(&manifest.teacher),
         n_samples = manifest.n_samples,
         n_views = cache.views().len(),
         n_classes = manifest.n_classes,
@@ -263,6 +280,21 @@ fn card_text(cache: &LogitCache) -> String {
         },
         id = hex(&cache.id()),
     )
+}
+
+/// A text that means nothing to Markdown or HTML, in one line.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '|' => plain.push_str("\\|"),
+            '`' => plain.push('\''),
+            '<' => plain.push_str("&lt;"),
+            c if c.is_control() => plain.push(' '),
+            c => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// Writes what a teacher says about each sample, over its views, as Parquet: a column for each member of
@@ -468,7 +500,7 @@ fn from_archive(
 ) -> Result<Vec<u8>, CacheError> {
     let damaged = |problem: String| CacheError::damaged(path, problem);
     let broken = |error: ParquetError| damaged(format!("it is no whole Parquet file: {error}"));
-    let file = fs::File::open(path).map_err(CacheError::io("open", path))?;
+    let file = logitcask_durable::open(path).map_err(CacheError::io("open", path))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
     let n_rows = place.samples.len();
     let n_found = reader.metadata().file_metadata().num_rows();
@@ -606,7 +638,7 @@ fn write_parquet(
 }
 
 fn digest_of(path: &Path) -> Result<String, CacheError> {
-    let bytes = fs::read(path).map_err(CacheError::io("read", path))?;
+    let bytes = logitcask_durable::read(path).map_err(CacheError::io("read", path))?;
     Ok(hex(blake3::hash(&bytes).as_bytes()))
 }
 
@@ -615,7 +647,7 @@ fn parquet_name(chunk: u32) -> String {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), CacheError> {
-    let bytes = fs::read(from).map_err(CacheError::io("read", from))?;
+    let bytes = logitcask_durable::read(from).map_err(CacheError::io("read", from))?;
     logitcask_durable::write_atomic(to, |file| file.write_all(&bytes))
         .map_err(CacheError::io("write", to))
 }

@@ -244,7 +244,16 @@ fn position(run: &Path, recipe: &Recipe, history: &[EpochRecord]) -> Finding {
 
 /// Why it stopped, if it did.
 fn stopped(run: &Path) -> Option<Finding> {
-    let words = std::fs::read_to_string(run.join(LAST_WORDS)).ok()?;
+    let path = run.join(LAST_WORDS);
+    let words = logitcask_durable::read_to_string(&path).ok()?;
+    let words = match logitcask_durable::unseal_comment(&words) {
+        Ok(unsealed) => unsealed.unwrap_or(&words),
+        Err(seal) => {
+            let damaged = format!("`{}` is damaged: {seal}", path.display());
+            let remedy = "run the same command again: it goes on from the last checkpoint";
+            return Some(Finding::bad("stopped", damaged, remedy));
+        }
+    };
     let (error, remedy) = words.split_once('\n')?;
     Some(Finding::bad("stopped", error, remedy.trim_end()))
 }

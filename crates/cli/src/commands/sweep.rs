@@ -234,8 +234,9 @@ fn check(run: &Planned, experiment: &Experiment) -> Outcome {
 fn is_captured(experiment: &Experiment, cache_dir: &Path) -> Outcome<bool> {
     for teacher in &experiment.recipe.teacher {
         for want in experiment.wants(teacher)? {
-            let Found::Hit(path) = logitcask_cache::find(cache_dir, &want.key)? else {
-                return Ok(false);
+            let path = match logitcask_cache::find(cache_dir, &want.key)? {
+                Found::Hit(path) | Found::Transcoded(path) => path,
+                Found::Miss { .. } => return Ok(false),
             };
             let cache = LogitCache::open(&path, OpenOptions::default())?;
             if want.views_there(&cache) < want.split.n_views {

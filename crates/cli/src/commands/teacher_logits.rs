@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use logitcask_cache::{Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile};
+use logitcask_cache::{
+    CacheError, Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile,
+};
 use logitcask_dataset::{Preprocess, Role, Trust};
 use logitcask_teacher::{
     BatchSize, CaptureReport, Job, Part, Pixels, Teacher, TeacherSpec, Warning, capture,
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use crate::args::TeacherLogits;
 use crate::claims;
 use crate::exit::{Failure, Outcome};
-use crate::experiment::{CacheWant, Experiment, describe, hex, is_near};
+use crate::experiment::{CacheWant, Experiment, describe, encoding_of, hex, is_near};
 use crate::machine;
 use crate::progress::{bytes, duration, say};
 use crate::recipe::Recipe;
@@ -75,12 +77,16 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn serve(&mut self, want: &CacheWant) -> Outcome {
         let found = want.find(&self.args.recipe.cache_dir)?;
-        if let Found::Hit(path) = &found {
+        if let Found::Hit(path) | Found::Transcoded(path) = &found {
             let cache = LogitCache::open(path, OpenOptions::default())?;
             let n_there = want.views_there(&cache);
             if n_there == want.split.n_views {
                 self.gate_by_eval(want, &cache)?;
                 return self.hit(want, &cache);
+            }
+            if let Some(from) = cache.manifest().transcoded_from() {
+                let (path, from) = (path.clone(), from.to_owned());
+                return Err(CacheError::Transcoded { path, from }.into());
             }
             say(format!(
                 "{}: {n_there} of {} views there, capturing {} more",
@@ -108,7 +114,7 @@ impl Stage<'_> {
             "{}: already in cache {} ({}); nothing to run, {} of teacher time saved",
             want.split.what(),
             &hex(&cache.id())[..16],
-            cache.encoding(),
+            encoding_of(cache),
             duration(teacher_seconds(cache.view_files()))
         ));
         self.print(want, cache, None);
@@ -166,7 +172,8 @@ impl Stage<'_> {
             &mut claims::waiting(Duration::ZERO, self.stop),
         )?;
         // Another part may have made the cache meanwhile; then its batch size holds for all.
-        let batch_size = batch_size_of(writer.manifest()).unwrap_or(batch_size);
+        let recorded = batch_size_of(writer.manifest(), writer.path())?;
+        let batch_size = recorded.unwrap_or(batch_size);
         let stated = self.spec.batch_size.filter(|_| !keyed);
         if let Some(stated) = stated.filter(|stated| *stated != batch_size) {
             say(format!(
@@ -384,16 +391,30 @@ fn stopped(images: u64) -> Failure {
 /// their logits.
 fn recorded_batch_size(found: &Found) -> Outcome<Option<usize>> {
     match found {
-        Found::Miss { .. } => Ok(None),
+        Found::Miss { .. } | Found::Transcoded(_) => Ok(None),
         Found::Hit(path) => {
             let cache = LogitCache::open(path, OpenOptions::default())?;
-            Ok(batch_size_of(cache.manifest()))
+            batch_size_of(cache.manifest(), path)
         }
     }
 }
 
-fn batch_size_of(manifest: &Manifest) -> Option<usize> {
-    manifest.recorded.get("batch_size")?.parse().ok()
+/// What a manifest records, which is any text.
+fn batch_size_of(manifest: &Manifest, cache: &Path) -> Outcome<Option<usize>> {
+    const MOST: usize = 1 << 20;
+    let Some(text) = manifest.recorded.get("batch_size") else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(rows @ 1..=MOST) => Ok(Some(rows)),
+        _ => Err(Failure::work(format!(
+            "cache `{}` records a batch size of `{text}`, expected between 1 and {MOST}",
+            cache.display()
+        ))
+        .hint(
+            "the cache was not made by a capture: capture into another folder, with `--cache-dir`",
+        )),
+    }
 }
 
 /// Seconds that the teacher computed for these views of a cache, over all captures.

@@ -7,7 +7,6 @@ mod looks;
 mod markdown;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +14,10 @@ use logitcask_student::{EpochRecord, Metrics, RunRecord};
 
 use crate::args::Report;
 use crate::board::{self, Board, Entry};
+use crate::commands::student::RECIPE;
 use crate::exit::{Failure, Outcome};
 use crate::progress::say;
+use crate::recipe::Recipe;
 use crate::statistics::Summary;
 use crate::sweep::{Finished, placeless};
 use charts::{Chart, Series};
@@ -45,7 +46,7 @@ impl Run {
             configuration: recorded("losses"),
             seed: recorded("seed").parse().unwrap_or_default(),
             epochs: EpochRecord::read_all(folder)?,
-            recipe: fs::read_to_string(folder.join("recipe.toml")).unwrap_or_default(),
+            recipe: Recipe::text(&folder.join(RECIPE))?,
             folder: folder.to_owned(),
             record,
         })
@@ -155,8 +156,10 @@ fn look_at(runs: &[Run], name: &str, cache_dir: &Path) -> Result<Look, String> {
         Ok(Some(look)) => Ok(look),
         Ok(None) => Err("its recipe names no evaluation split".to_owned()),
         Err(failure) => {
+            let hint = failure.remedy().map(|hint| format!("\n  hint: {hint}"));
             say(format!(
-                "{name}: its student could not be looked at again: {failure}"
+                "{name}: its student could not be looked at again: {failure}{}",
+                hint.unwrap_or_default()
             ));
             Err(failure.to_string())
         }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::args::Cache;
 use crate::exit::{Failure, Outcome};
+use crate::progress::harmless;
 
 pub(crate) fn run(args: &Cache) -> Outcome {
     match args {
@@ -58,8 +59,25 @@ fn print_json(value: &impl Serialize) -> Outcome {
     Ok(())
 }
 
+/// A text in one line, and not longer than a person reads.
+fn short(text: &str) -> String {
+    const MOST: usize = 200;
+    let mut short: String = text.chars().take(MOST).collect();
+    if text.chars().nth(MOST).is_some() {
+        short += "...";
+    }
+    short.replace(['\n', '\t'], " ")
+}
+
 /// Rows of cells under a header, aligned.
 fn print_columns<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
+    let rows: Vec<[String; N]> = rows
+        .iter()
+        .map(|row| {
+            row.each_ref()
+                .map(|cell| harmless(&short(cell)).into_owned())
+        })
+        .collect();
     let header = header.map(str::to_owned);
     let width = |column: usize| {
         rows.iter()
@@ -68,7 +86,7 @@ fn print_columns<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
             .max()
             .unwrap_or(0)
     };
-    for row in [&header].into_iter().chain(rows) {
+    for row in [&header].into_iter().chain(&rows) {
         let cells: Vec<String> = (0..N)
             .map(|column| format!("{:w$}", row[column], w = width(column)))
             .collect();

@@ -68,10 +68,12 @@ pub(super) fn merge(args: &CacheMerge) -> Outcome {
 }
 
 pub(super) fn gc(args: &CacheGc) -> Outcome {
+    let age = |days: f64| {
+        Duration::try_from_secs_f64(days * 86_400.0)
+            .map_err(|error| Failure::asked(format!("`--older-than-days {days}`: {error}")))
+    };
     let policy = GcPolicy {
-        older_than: args
-            .older_than_days
-            .map(|days| Duration::from_secs_f64(days * 86_400.0)),
+        older_than: args.older_than_days.map(age).transpose()?,
         max_bytes: args.max_gb.map(|gb| (gb * 1e9) as u64),
     };
     if policy.older_than.is_none() && policy.max_bytes.is_none() {

@@ -135,6 +135,7 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
     );
     let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
     for [name, value] in rows {
+        let value = value.replace('\n', " ");
         println!("{name:width$}  {value}");
     }
     Ok(())

@@ -98,7 +98,7 @@ pub(super) fn prepare(
         _ => {}
     }
     let path = run.join(RECIPE);
-    let text = recipe.to_toml()?;
+    let text = recipe.to_sealed_toml()?;
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
         .map_err(|error| cannot(&path, error))?;
     Ok(claim)
@@ -127,6 +127,7 @@ pub(crate) const LAST_WORDS: &str = "stopped.txt";
 pub(super) fn last_words(run: &Path, error: &StudentError) -> Outcome {
     let path = run.join(LAST_WORDS);
     let text = format!("{error}\n{}\n", error.hint().unwrap_or_default());
+    let text = logitcask_durable::seal_comment(&text);
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
         .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))
 }

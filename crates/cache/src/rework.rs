@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::chunk::ChunkPlace;
-use crate::folder::{chunk_name, view_folder};
+use crate::folder::{chunk_name, exists, view_folder};
 use crate::key::hex;
 use crate::writer::summarise;
 use crate::{CacheError, ChunkRows, Encoding, LogitCache, LogitWriter, Manifest, Statistic};
@@ -115,6 +115,17 @@ fn rows_of(
     Ok(rows)
 }
 
+/// The first source's file of a chunk.
+fn holder_of(sources: &[PathBuf], view: u32, chunk: u32) -> Result<Option<PathBuf>, CacheError> {
+    for source in sources {
+        let file = view_folder(source, view).join(chunk_name(chunk));
+        if exists(&file)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
 /// What [`merge`] did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MergeReport {
@@ -186,11 +197,7 @@ pub fn merge(
     for (done_views, &view) in (0..).zip(&views) {
         let mut n_missing = 0;
         for chunk in writer.missing_chunks(view)? {
-            let mut candidates = sources
-                .iter()
-                .map(|source| view_folder(source, view).join(chunk_name(chunk)))
-                .filter(|p| p.exists());
-            match candidates.next() {
+            match holder_of(sources, view, chunk)? {
                 Some(file) => {
                     let place = ChunkPlace::new(&target, view, chunk)?;
                     summarise(&file, &target, place, chunk_name(chunk))?;

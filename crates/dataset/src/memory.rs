@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::{DECODING, Fingerprint, Trust, VERSION};
-use crate::{Dataset, DatasetError};
+use crate::{Dataset, DatasetError, files};
 
 /// A file of `.logitcask/` in the dataset's folder, named by the names, lengths and modification times of the split's
 /// files.
@@ -66,13 +66,19 @@ impl Memory {
     }
 
     /// What is remembered, if it may be trusted. What does not parse is not remembered.
-    pub(crate) fn recall(&self, trust: Trust) -> Option<Fingerprint> {
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read.
+    pub(crate) fn recall(&self, trust: Trust) -> Result<Option<Fingerprint>, DatasetError> {
         if trust == Trust::Nothing {
-            return None;
+            return Ok(None);
         }
-        let known: Remembered = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
-        let is_current = self.newest_status <= known.newest_status;
-        (is_current || trust == Trust::ModificationTimes).then_some(known.fingerprint)
+        let text = files::read_bytes(&self.path)?;
+        let known = text.and_then(|text| serde_json::from_slice::<Remembered>(&text).ok());
+        let is_trusted = |known: &Remembered| {
+            trust == Trust::ModificationTimes || self.newest_status <= known.newest_status
+        };
+        Ok(known.filter(is_trusted).map(|known| known.fingerprint))
     }
 
     /// A dataset on a read-only disk is no error; it only costs the pass again.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use crate::files::PlacedFile;
+use crate::files::{self, PlacedFile};
 use crate::formats::{FetchError, Fetched, Source};
 use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
 
@@ -39,7 +39,7 @@ impl Dataset {
         let images = blake3::Hash::from(self.fingerprint(progress)?.images).to_hex();
         let name = format!("pixels-{}-{DECODERS}.bin", &images[..16]);
         let path = self.spec.root.join(".logitcask").join(name);
-        if !path.is_file() {
+        if !files::is_file(&path)? {
             self.write_store(&path, progress)?;
         }
         let stored = Stored::open(path.clone(), self.len())?;

@@ -39,7 +39,9 @@ impl Finding {
 
 pub(crate) fn run(args: &Doctor) -> Outcome {
     let findings = match &args.patient {
-        Some(run) if run.is_dir() => of_run(run)?,
+        Some(run) if logitcask_durable::is_folder(run).map_err(Failure::io("look at", run))? => {
+            of_run(run)?
+        }
         recipe => {
             let mut findings = vec![
                 Finding::good("logitcask", crate::VERSION),
@@ -167,7 +169,7 @@ fn provider_name(provider: ExecutionProvider) -> &'static str {
 /// What ails a run: what it has written down, held against what a run in good health would write.
 fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
     let recipe = run.join(RECIPE);
-    if !recipe.is_file() {
+    if !logitcask_durable::is_file(&recipe).map_err(Failure::io("look for", &recipe))? {
         return Err(Failure::asked(format!(
             "`{}` is no run: there is no `{RECIPE}` in it",
             run.display()
@@ -178,7 +180,7 @@ fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
     let history = EpochRecord::read_all(run)?;
     let symptoms = symptoms(run, recipe.seed, false)?;
     let mut findings = vec![position(run, &recipe, &history)];
-    findings.extend(stopped(run));
+    findings.extend(stopped(run)?);
     let Some(last) = history.last() else {
         return Ok(findings);
     };
@@ -243,10 +245,12 @@ fn position(run: &Path, recipe: &Recipe, history: &[EpochRecord]) -> Finding {
 }
 
 /// Why it stopped, if it did.
-fn stopped(run: &Path) -> Option<Finding> {
-    let words = std::fs::read_to_string(run.join(LAST_WORDS)).ok()?;
-    let (error, remedy) = words.split_once('\n')?;
-    Some(Finding::bad("stopped", error, remedy.trim_end()))
+fn stopped(run: &Path) -> Outcome<Option<Finding>> {
+    let path = run.join(LAST_WORDS);
+    let words = logitcask_durable::absent_is_none(std::fs::read_to_string(&path));
+    let words = words.map_err(Failure::io("read", &path))?;
+    let told = words.as_deref().and_then(|words| words.split_once('\n'));
+    Ok(told.map(|(error, remedy)| Finding::bad("stopped", error, remedy.trim_end())))
 }
 
 /// What a recipe names: is it there?

@@ -45,7 +45,7 @@ impl Run {
             configuration: recorded("losses"),
             seed: recorded("seed").parse().unwrap_or_default(),
             epochs: EpochRecord::read_all(folder)?,
-            recipe: fs::read_to_string(folder.join("recipe.toml")).unwrap_or_default(),
+            recipe: recipe_of(folder)?,
             folder: folder.to_owned(),
             record,
         })
@@ -75,6 +75,15 @@ impl Run {
         recipe.remove("seed");
         recipe.to_string()
     }
+}
+
+/// A run's recipe; empty where a run has none.
+fn recipe_of(folder: &Path) -> Outcome<String> {
+    let path = folder.join("recipe.toml");
+    let text = logitcask_durable::absent_is_none(fs::read_to_string(&path));
+    Ok(text
+        .map_err(Failure::io("read", &path))?
+        .unwrap_or_default())
 }
 
 /// All that both pages say.

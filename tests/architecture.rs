@@ -115,6 +115,63 @@ fn files_appear_through_durable() {
 }
 
 #[test]
+fn absent_means_not_found_and_no_other_error() {
+    // A file's kind may be asked of what was found; of a path, `durable` answers, and can also fail.
+    let asked_of = |line: &str, question: &str| {
+        let receivers = ["found", "kind", "entry", "entry_type()"];
+        let before = line.split(question).next().unwrap_or_default();
+        line.contains(question) && !receivers.iter().any(|it| before.ends_with(it))
+    };
+    for_each_file(|place, text| {
+        if place.path.ends_with("durable/src/look.rs") {
+            return;
+        }
+        for (line_number, line) in code_lines(text) {
+            let is_wrong = [".exists()", "try_exists", ".is_symlink()"]
+                .iter()
+                .any(|word| line.contains(word))
+                || [".is_dir()", ".is_file()"]
+                    .iter()
+                    .any(|word| asked_of(line, word));
+            let at = format!("{}:{line_number}: `{}`", place.path.display(), line.trim());
+            assert!(
+                !is_wrong,
+                "{at}: ask `durable`, and let its error stop the work"
+            );
+        }
+        let code: Vec<&str> = code_lines(text).map(|(_, line)| line).collect();
+        let code = code.join("\n");
+        for statement in code.split([';', '{', '}']) {
+            let asks = [
+                "fs::read",
+                "fs::metadata",
+                "fs::symlink_metadata",
+                "File::open(",
+                ".read_dir(",
+            ];
+            let drops = [
+                ".ok()",
+                "unwrap_or",
+                "is_ok",
+                "is_err",
+                "map_or(",
+                ".flatten()",
+                "Result::ok",
+            ];
+            let has = |words: &[&str]| words.iter().any(|word| statement.contains(word));
+            // What the kernel tells about a process is no file of ours.
+            let is_wrong = has(&asks) && has(&drops) && !statement.contains("/proc");
+            assert!(
+                !is_wrong || place.path.ends_with("teacher/src/provenance.rs"),
+                "{}: an error is taken for an answer in `{}`",
+                place.path.display(),
+                statement.trim()
+            );
+        }
+    });
+}
+
+#[test]
 fn unsafe_is_rare_and_reasoned() {
     for_each_file(|place, text| {
         let uses_unsafe =

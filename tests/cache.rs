@@ -108,6 +108,33 @@ fn whole_chunks_of_another_cache_are_not_believed() {
     );
 }
 
+/// Rows can be whole and bear other labels than the dataset, where a capture took them up under a `cache.json` of its own.
+#[test]
+fn rows_with_other_labels_than_the_dataset_are_found() {
+    let (bench, recipe, [_, train]) = captured("labels");
+    bench.run(&["cache", "verify", "--recipe", &recipe]).ok();
+    fs::remove_dir_all(format!("{train}/view=0001")).unwrap();
+    let cache = LogitCache::open(Path::new(&train), OpenOptions::default()).unwrap();
+    let writer = LogitWriter::open(&bench.cache_dir(), cache.manifest()).unwrap();
+    let n_classes = cache.n_classes();
+    for chunk in writer.missing_chunks(1).unwrap() {
+        let samples: Vec<u32> = writer.chunk_range(chunk).unwrap().collect();
+        let rows = ChunkRows {
+            labels: &samples.iter().map(|sample| sample % 10).collect::<Vec<_>>(),
+            logits: &vec![0.5; samples.len() * n_classes],
+            valid: &vec![true; samples.len()],
+            ..ChunkRows::default()
+        };
+        writer.write_chunk(1, chunk, &rows).unwrap();
+    }
+    writer.finish_view(1).unwrap();
+    drop(writer);
+    bench.run(&["cache", "verify", &train]).ok();
+    let run = bench.run(&["cache", "verify", "--recipe", &recipe]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stdout.contains("another label"), "{}", run.stdout);
+}
+
 #[test]
 fn a_flipped_byte_is_found_and_named() {
     let (bench, recipe, [_, train]) = captured("flipped");

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use logitcask_durable::{Claim, ClaimError, Holder, Watcher};
 
 use crate::CacheError;
+use crate::folder::entries;
 
 /// How long the door may be closed by the living: longer than anybody may be silent. Hundreds of parts that start at once
 /// pass it one after the other.
@@ -101,6 +102,29 @@ pub(crate) fn nobody_writes(watcher: &mut Watcher, cache: &Path) -> Result<(), C
     all.try_for_each(|held| clear(watcher, cache, &held))
 }
 
+/// Whether there are claims in a folder, and nothing else.
+pub(crate) fn are_all_there_is(folder: &Path) -> Result<bool, CacheError> {
+    let found = entries(folder)?;
+    let is_claim = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| {
+            [".door.", "..door."]
+                .iter()
+                .any(|ours| name.starts_with(ours))
+        })
+    };
+    Ok(!found.is_empty() && found.iter().all(is_claim))
+}
+
+/// Removes stale claims on the door; false where somebody who lives stands in it.
+pub(crate) fn cleared(cache: &Path) -> Result<bool, CacheError> {
+    match Watcher::default().try_claim(&cache.join(".door")) {
+        Ok(_) => Ok(true),
+        Err(ClaimError::Held(_)) => Ok(false),
+        Err(source) => Err(refused(cache, source)),
+    }
+}
+
 /// Removes claims that are stale. Taking over is how one learns that.
 fn clear(watcher: &mut Watcher, cache: &Path, chunks: &Range<u32>) -> Result<(), CacheError> {
     let claim = watcher.try_claim(&cache.join(name(chunks)));
@@ -109,11 +133,10 @@ fn clear(watcher: &mut Watcher, cache: &Path, chunks: &Range<u32>) -> Result<(),
 
 /// The runs of chunks on which there is a claim, whoever's it is.
 fn claimed(cache: &Path) -> Result<Vec<Range<u32>>, CacheError> {
-    let unreadable = |error| CacheError::io("read the folder", cache)(error);
     let mut claimed = BTreeSet::new();
-    for entry in std::fs::read_dir(cache).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name();
-        let range = name.to_str().and_then(|name| {
+    for path in entries(cache)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let range = name.and_then(|name| {
             let range = name.strip_prefix(".chunks-")?.split_once(".claim-")?.0;
             let (start, end) = range.split_once('-')?;
             Some((start.parse().ok()?, end.parse().ok()?))

@@ -1,7 +1,6 @@
 //! The names inside a cache's folder, and the search for one.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -30,20 +29,11 @@ pub(crate) fn chunk_of(name: &str) -> Option<u32> {
     (chunk_name(chunk) == name).then_some(chunk)
 }
 
-/// The chunks of a view that have a file, in order. Of a view without a folder there are none.
+/// The chunks of a view that have a file. Of a view without a folder there are none.
 pub(crate) fn chunks_there(cache: &Path, view: u32) -> Result<BTreeSet<u32>, CacheError> {
-    let folder = view_folder(cache, view);
-    let cannot = || CacheError::io("read the folder", &folder);
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        other => other.map_err(cannot())?,
-    };
-    let mut chunks = BTreeSet::new();
-    for entry in entries {
-        let name = entry.map_err(cannot())?.file_name();
-        chunks.extend(name.to_str().and_then(chunk_of));
-    }
-    Ok(chunks)
+    let files = entries(&view_folder(cache, view))?;
+    let names = files.iter().filter_map(|path| path.file_name()?.to_str());
+    Ok(names.filter_map(chunk_of).collect())
 }
 
 /// What [`find`] found.
@@ -91,18 +81,20 @@ pub struct Summary {
 /// A `root` that does not exist holds no caches.
 ///
 /// # Errors
-/// If the folder cannot be read, or if the one cache with this key is damaged. Other damaged caches are passed over.
+/// If a folder or a manifest cannot be read, or if the one cache with this key is damaged. Other damaged caches are passed
+/// over.
 pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
     let suffix = format!("-{}", key.key12());
     let mut transcoded: Option<(usize, PathBuf)> = None;
     let mut nearest: Option<(PathBuf, Vec<Difference>)> = None;
-    for path in cache_folders(root)? {
+    for path in folders_with(root, MANIFEST)? {
         let is_ours = path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().ends_with(&suffix));
         let manifest = match Manifest::read(&path) {
             Ok(manifest) => manifest,
-            Err(error) if is_ours => return Err(error),
+            // What cannot be read might be the one.
+            Err(error) if is_ours || matches!(error, CacheError::Io { .. }) => return Err(error),
             Err(_) => continue,
         };
         let differences = key.differences(&manifest.key);
@@ -133,16 +125,18 @@ pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
 /// All caches under `root`, by name. Damaged ones are listed with their problem.
 ///
 /// # Errors
-/// If the folder cannot be read.
+/// If a folder cannot be read.
 pub fn list(root: &Path) -> Result<Vec<Summary>, CacheError> {
-    let summaries = cache_folders(root)?.into_iter().map(|path| {
+    let summaries = folders_with(root, MANIFEST)?.into_iter().map(|path| {
         let name = path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let bytes = bytes_below(&path);
-        match Manifest::read(&path).and_then(|manifest| Ok((views_of(&path)?.len(), manifest))) {
+        let bytes = bytes_of(&path)?;
+        let summary = match Manifest::read(&path)
+            .and_then(|manifest| Ok((views_of(&path)?.len(), manifest)))
+        {
             Ok((n_views, manifest)) => Summary {
                 name,
                 dataset: dataset_of(&manifest),
@@ -167,31 +161,32 @@ pub fn list(root: &Path) -> Result<Vec<Summary>, CacheError> {
                 path,
                 problem: Some(error.to_string()),
             },
-        }
+        };
+        Ok(summary)
     });
-    Ok(summaries.collect())
+    summaries.collect()
 }
 
 /// The numbers of the views that are whole, in order: those whose folder holds a `view.json`.
 pub(crate) fn views_of(cache: &Path) -> Result<Vec<u32>, CacheError> {
-    let mut views = view_folders(cache)?;
-    views.retain(|&view| view_folder(cache, view).join(VIEW_MANIFEST).exists());
+    let mut views = Vec::new();
+    for view in view_folders(cache)? {
+        if exists(&view_folder(cache, view).join(VIEW_MANIFEST))? {
+            views.push(view);
+        }
+    }
     Ok(views)
 }
 
 /// The numbers of all views that have a folder, whole or not, in order.
 pub(crate) fn view_folders(cache: &Path) -> Result<Vec<u32>, CacheError> {
-    let entries = fs::read_dir(cache).map_err(CacheError::io("read the folder", cache))?;
     let mut views = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(CacheError::io("read the folder", cache))?;
-        let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("view="))
-            .and_then(|number| number.parse().ok());
+    for path in entries(cache)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix("view="));
+        let number = number.and_then(|number| number.parse().ok());
         // Only the canonical spelling counts, or `view=1` and `view=0001` would be two folders of one view.
-        views.extend(number.filter(|&view| entry.path() == view_folder(cache, view)));
+        views.extend(number.filter(|&view| path == view_folder(cache, view)));
     }
     views.sort_unstable();
     Ok(views)
@@ -210,23 +205,25 @@ pub(crate) fn read_view(
     )
 }
 
-fn cache_folders(root: &Path) -> Result<Vec<PathBuf>, CacheError> {
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(CacheError::io("read the folder", root)(error)),
-    };
+/// What lies below `root` and holds a file of this name, by name. A `root` that does not exist holds nothing.
+pub(crate) fn folders_with(root: &Path, file: &str) -> Result<Vec<PathBuf>, CacheError> {
     let mut folders = Vec::new();
-    for entry in entries {
-        let path = entry
-            .map_err(CacheError::io("read the folder", root))?
-            .path();
-        if path.join(MANIFEST).exists() {
+    for path in entries(root)? {
+        if exists(&path.join(file))? {
             folders.push(path);
         }
     }
-    folders.sort();
     Ok(folders)
+}
+
+/// Whether anything of this name is there; a question that has no answer is an error.
+pub(crate) fn exists(path: &Path) -> Result<bool, CacheError> {
+    logitcask_durable::exists(path).map_err(CacheError::io("look for", path))
+}
+
+/// What is in a folder, by name; nothing where there is none.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    logitcask_durable::entries(folder).map_err(CacheError::io("read the folder", folder))
 }
 
 fn dataset_of(manifest: &Manifest) -> String {
@@ -238,19 +235,20 @@ fn dataset_of(manifest: &Manifest) -> String {
     both.collect::<Vec<_>>().join(", ")
 }
 
-/// Bytes of all files below a folder. Sizes that cannot be read count as nothing: this is a number for people.
-pub fn bytes_of(folder: &Path) -> u64 {
-    bytes_below(folder)
-}
-
-fn bytes_below(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
+/// Bytes of all files below a folder; none where there is no such folder. What somebody removes meanwhile is not counted.
+///
+/// # Errors
+/// If a folder or a file's size cannot be read.
+pub fn bytes_of(folder: &Path) -> Result<u64, CacheError> {
+    let mut sum = 0;
+    for path in entries(folder)? {
+        let found = logitcask_durable::absent_is_none(path.symlink_metadata())
+            .map_err(CacheError::io("look at", &path))?;
+        sum += match found {
+            Some(found) if found.is_dir() => bytes_of(&path)?,
+            Some(found) => found.len(),
+            None => 0,
+        };
+    }
+    Ok(sum)
 }

@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -27,7 +27,7 @@ pub struct GcCandidate {
 /// Which caches under `root` would go. Nothing is removed: that is [`remove`]'s.
 ///
 /// # Errors
-/// If the folder cannot be read.
+/// If a folder or a file's time cannot be read.
 pub fn gc_plan(
     root: &Path,
     policy: GcPolicy,
@@ -36,15 +36,13 @@ pub fn gc_plan(
     let mut caches: Vec<GcCandidate> = folder::list(root)?
         .into_iter()
         .map(|cache| {
-            let age = now
-                .duration_since(last_written(&cache.path))
-                .unwrap_or_default();
-            GcCandidate {
-                cache,
-                age_s: age.as_secs(),
-            }
+            let written = last_written(&cache.path)?;
+            // A time to come is that of another clock.
+            let age = now.duration_since(written).unwrap_or_default();
+            let age_s = age.as_secs();
+            Ok(GcCandidate { cache, age_s })
         })
-        .collect();
+        .collect::<Result<_, CacheError>>()?;
     caches.sort_by(|a, b| b.age_s.cmp(&a.age_s).then(a.cache.name.cmp(&b.cache.name)));
     let mut kept_bytes: u64 = caches.iter().map(|candidate| candidate.cache.bytes).sum();
     caches.retain(|candidate| {
@@ -61,46 +59,80 @@ pub fn gc_plan(
     Ok(caches)
 }
 
-/// Removes the cache in the folder `path`. Killed half-way, it leaves nothing that would be taken for a cache.
+/// Removes the cache in the folder `path`. Killed half-way, it leaves a cache with fewer views: the last view goes first, and
+/// of each its `view.json`; `cache.json`, which says whose rows these are, goes when no row is left.
 ///
 /// # Errors
 /// If it is no cache, somebody is writing it, or the file system says no.
 pub fn remove(path: &Path) -> Result<(), CacheError> {
     let manifest = path.join(folder::MANIFEST);
-    if !manifest.exists() {
+    if !folder::exists(&manifest)? {
         return Err(CacheError::NotACache {
             path: path.to_path_buf(),
         });
     }
     claims::behind_the_door(path, &mut claims::until_known, |watcher, _| {
         claims::nobody_writes(watcher, path)?;
-        // Without its manifest a folder is no cache, whatever else is still in it.
-        fs::remove_file(&manifest).map_err(CacheError::io("remove", &manifest))?;
-        for view in folder::view_folders(path)? {
+        for view in folder::view_folders(path)?.into_iter().rev() {
             let view = folder::view_folder(path, view);
+            remove_file(&view.join(folder::VIEW_MANIFEST))?;
             fs::remove_dir_all(&view).map_err(CacheError::io("remove", &view))?;
         }
-        Ok(())
+        // What a killed writer of the manifest left.
+        logitcask_durable::remove_leftovers(path, |name| name == folder::MANIFEST)
+            .map_err(CacheError::io("clean", path))?;
+        remove_file(&manifest)
     })?;
-    // Files that are not ours stay, and then the folder does.
+    remove_empty(path)
+}
+
+/// Removes what killed [`remove`]s have left under `root`: folders with nothing in them but claims of the dead.
+///
+/// # Errors
+/// If a folder cannot be read, or the file system says no.
+pub fn remove_shells(root: &Path) -> Result<(), CacheError> {
+    for path in folder::entries(root)? {
+        let is_folder =
+            logitcask_durable::is_folder(&path).map_err(CacheError::io("look at", &path))?;
+        if is_folder && claims::are_all_there_is(&path)? {
+            // Whoever is alive there is about to make a cache.
+            if claims::cleared(&path)? {
+                remove_empty(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Files that are not ours stay, and then the folder does.
+fn remove_empty(path: &Path) -> Result<(), CacheError> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => other.map_err(CacheError::io("remove", path)),
     }
 }
 
+fn remove_file(path: &Path) -> Result<(), CacheError> {
+    logitcask_durable::remove_file(path).map_err(CacheError::io("remove", path))
+}
+
 /// The newest of the cache's manifests, and of the folders of views that are still being captured.
-fn last_written(cache: &Path) -> SystemTime {
-    let views = folder::view_folders(cache).unwrap_or_default();
-    let of_view = |view| {
+fn last_written(cache: &Path) -> Result<SystemTime, CacheError> {
+    let mut newest = modified(&cache.join(folder::MANIFEST))?;
+    for view in folder::view_folders(cache)? {
         let folder = folder::view_folder(cache, view);
-        let manifest = folder.join(folder::VIEW_MANIFEST);
-        if manifest.exists() { manifest } else { folder }
-    };
-    let files = views
-        .into_iter()
-        .map(of_view)
-        .chain([cache.join(folder::MANIFEST)]);
-    let times = files.filter_map(|path: PathBuf| fs::metadata(path).ok()?.modified().ok());
-    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+        let time = match modified(&folder.join(folder::VIEW_MANIFEST))? {
+            None => modified(&folder)?,
+            written => written,
+        };
+        newest = newest.max(time);
+    }
+    Ok(newest.unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// `None` where there is nothing.
+fn modified(path: &Path) -> Result<Option<SystemTime>, CacheError> {
+    let time = logitcask_durable::metadata(path)
+        .and_then(|found| found.map(|it| it.modified()).transpose());
+    time.map_err(CacheError::io("look at", path))
 }

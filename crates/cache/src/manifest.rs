@@ -206,7 +206,7 @@ impl Manifest {
     /// Reads and checks the `cache.json` of the cache at `path`.
     pub(crate) fn read(path: &Path) -> Result<Manifest, CacheError> {
         let file = manifest_path(path);
-        if !file.exists() {
+        if !crate::folder::exists(&file)? {
             return Err(CacheError::NotACache {
                 path: path.to_path_buf(),
             });

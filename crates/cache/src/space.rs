@@ -47,10 +47,13 @@ pub fn plan(n_samples: u32, n_views: u32, n_classes: usize) -> Vec<PlanRow> {
 /// If the disk cannot be asked.
 pub fn available(path: &Path) -> Result<Option<u64>, CacheError> {
     let absolute = std::path::absolute(path).map_err(CacheError::io("find", path))?;
-    let Some(existing) = absolute.ancestors().find(|ancestor| ancestor.exists()) else {
-        return Ok(None);
-    };
-    free_bytes(existing).map_err(CacheError::io("ask for the free space of", existing))
+    for ancestor in absolute.ancestors() {
+        if crate::folder::exists(ancestor)? {
+            let asked = free_bytes(ancestor);
+            return asked.map_err(CacheError::io("ask for the free space of", ancestor));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(unix)]

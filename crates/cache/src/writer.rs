@@ -89,6 +89,7 @@ impl LogitWriter {
                     Ok(existing)
                 }
                 Err(CacheError::NotACache { .. }) => {
+                    refuse_rows_of_nobody(&path)?;
                     claims::still_ours(&path, door)?;
                     manifest.write(&path)?;
                     Ok(manifest.clone())
@@ -261,7 +262,7 @@ impl LogitWriter {
     fn write_if_ours(&self, view: u32, chunk: u32, bytes: &[u8]) -> Result<(), CacheError> {
         let folder = view_folder(&self.path, view);
         let path = folder.join(chunk_name(chunk));
-        if folder.join(folder::VIEW_MANIFEST).exists() {
+        if folder::exists(&folder.join(folder::VIEW_MANIFEST))? {
             return Err(CacheError::NotOurs { view, chunk });
         }
         logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
@@ -345,7 +346,7 @@ impl LogitWriter {
     fn take_up(&self, view: u32, chunk: u32) -> Result<Option<WholeChunk>, CacheError> {
         let file = chunk_name(chunk);
         let path = view_folder(&self.path, view).join(&file);
-        if !path.exists() {
+        if !folder::exists(&path)? {
             return Ok(None);
         }
         let place = ChunkPlace::new(&self.manifest, view, chunk)?;
@@ -363,6 +364,17 @@ impl LogitWriter {
     fn lock_whole(&self) -> MutexGuard<'_, BTreeMap<u32, BTreeMap<u32, WholeChunk>>> {
         // A panic in another thread leaves at worst a chunk unlisted, and then it is verified again.
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rows without a `cache.json` may have other labels than the one that would be written: it is never made up for them.
+fn refuse_rows_of_nobody(path: &Path) -> Result<(), CacheError> {
+    match folder::view_folders(path)?.len() {
+        0 => Ok(()),
+        n => {
+            let problem = format!("it is not there, and {n} views are, of which nothing is known");
+            Err(CacheError::damaged(&path.join(folder::MANIFEST), problem))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use logitcask_cache::{
     CacheError, CacheKey, ChunkRows, Encoding, Found, GcCandidate, GcPolicy, LogitCache,
     LogitWriter, Manifest, OpenOptions, diff, export, find, find_archive, gc_plan, list, merge,
-    pack, remove, stats, transcode, unpack, verify,
+    pack, remove, remove_shells, stats, transcode, unpack, verify,
 };
 use support::{capture, files, key, label, logit, manifest, write_chunk};
 
@@ -342,6 +342,93 @@ fn gc_names_the_oldest_first_and_leaves_nothing_that_passes_for_a_cache() {
     assert!(!a.exists());
     assert_eq!(list(root.path()).unwrap()[0].path, b);
     assert!(matches!(remove(&a), Err(CacheError::NotACache { .. })));
+}
+
+/// `cache.json` went first once: a removal that was killed left rows which no verb saw, and the next capture took them up
+/// under whatever labels it had.
+#[test]
+fn a_removal_cut_anywhere_leaves_a_smaller_cache_and_never_rows_of_nobody() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 8, 3, 4);
+    let (path, _) = capture(root.path(), &made, 3, &[]);
+    // Something in the last view but one that cannot be removed as a file stops the removal there.
+    let stone = path.join("view=0001/view.json");
+    std::fs::remove_file(&stone).unwrap();
+    std::fs::create_dir_all(stone.join("in the way")).unwrap();
+    remove(&path).unwrap_err();
+    let left = list(root.path()).unwrap().remove(0);
+    assert!(path.join("view=0000/view.json").exists() && !path.join("view=0002").exists());
+    assert_eq!((left.problem, left.teacher.as_str()), (None, "synthetic"));
+    std::fs::remove_dir_all(&stone).unwrap();
+    remove(&path).unwrap();
+    assert!(!path.exists());
+
+    // Rows of nobody, as older versions could leave them.
+    let (path, _) = capture(root.path(), &made, 1, &[]);
+    std::fs::remove_file(path.join("cache.json")).unwrap();
+    let other_labels = Manifest {
+        labels: [9; 32],
+        ..made
+    };
+    let refused = LogitWriter::open(root.path(), &other_labels).err().unwrap();
+    assert!(matches!(refused, CacheError::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn what_a_killed_removal_leaves_goes_with_the_next_and_what_lives_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let [shell, notes, new] = ["shell", "notes", "new"].map(|name| root.path().join(name));
+    for folder in [&shell, &notes, &new] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    // A claim of whom nothing is known, silent for long.
+    let stale = std::fs::File::create(shell.join(".door.claim-0001")).unwrap();
+    stale.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    std::fs::write(notes.join("README.md"), b"mine").unwrap();
+    let mut watcher = logitcask_durable::Watcher::default();
+    let living = watcher.try_claim(&new.join(".door")).unwrap();
+    remove_shells(root.path()).unwrap();
+    assert!(!shell.exists() && notes.join("README.md").exists());
+    assert!(living.check().is_ok() && new.exists());
+}
+
+/// A killed `pack` or `export` left its temporary files for ever, and an export of fewer views its parts among the new ones.
+#[test]
+fn a_killed_export_is_cleaned_up_by_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let made = manifest(Encoding::F16, 8, 3, 4);
+    let (path, _) = capture(root.path(), &made, 1, &[]);
+    let out = root.path().join("out");
+    export(&open(&path), &out, &|_, _| {}).unwrap();
+    capture(root.path(), &made, 2, &[]);
+    let left = [
+        "data/.train-00000-of-00004.parquet.tmp-1",
+        ".README.md.tmp-2",
+    ];
+    for name in left {
+        std::fs::write(out.join(name), b"half").unwrap();
+    }
+    let foreign = out.join(".notes.txt.tmp-3");
+    std::fs::write(&foreign, b"another's").unwrap();
+    export(&open(&path), &out, &|_, _| {}).unwrap();
+    assert!(foreign.exists());
+    std::fs::remove_file(&foreign).unwrap();
+    let clean = root.path().join("clean");
+    export(&open(&path), &clean, &|_, _| {}).unwrap();
+    assert_eq!(files(&out), files(&clean));
+
+    let archive = pack(&path, root.path(), false, &|_, _| {}).unwrap();
+    let packed = files(&archive);
+    let left = archive.join("view=0001/.part-00001.parquet.tmp-1");
+    std::fs::write(&left, b"half").unwrap();
+    let mut watcher = logitcask_durable::Watcher::default();
+    let living = watcher.try_claim(&archive.join(".pack")).unwrap();
+    let refused = pack(&path, root.path(), false, &|_, _| {}).unwrap_err();
+    assert!(matches!(refused, CacheError::Claim { .. }), "{refused}");
+    assert!(left.exists(), "a living one's is not touched");
+    drop(living);
+    pack(&path, root.path(), false, &|_, _| {}).unwrap();
+    assert_eq!(files(&archive), packed);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::progress::harmless;
@@ -33,6 +34,14 @@ impl Failure {
             asked_wrongly: true,
             ..Self::work(error)
         }
+    }
+
+    /// The file system said no: `cannot <action> <path>`.
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + use<'a> {
+        move |error| Self::work(format!("cannot {action} `{}`: {error}", path.display()))
     }
 
     /// Adds what to type next.

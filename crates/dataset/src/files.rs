@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use logitcask_durable as durable;
+
 use crate::{DatasetError, SplitSpec};
 
 /// An open file of known length.
@@ -131,38 +133,40 @@ pub(crate) fn files_named(
 
 /// Whether a folder is there. To be absent is one answer; not to be allowed to look is an error.
 pub(crate) fn is_folder(path: &Path) -> Result<bool, DatasetError> {
-    Ok(metadata(path)?.is_some_and(|found| found.is_dir()))
+    asked(path, durable::is_folder(path))
 }
 
 /// Whether a file is there.
 pub(crate) fn is_file(path: &Path) -> Result<bool, DatasetError> {
-    Ok(metadata(path)?.is_some_and(|found| found.is_file()))
+    asked(path, durable::is_file(path))
 }
 
-fn metadata(path: &Path) -> Result<Option<fs::Metadata>, DatasetError> {
-    use io::ErrorKind::{NotADirectory, NotFound};
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
-        Err(source) => Err(DatasetError::Io {
-            action: "look at",
-            path: path.into(),
-            source,
-        }),
-    }
+fn asked<T>(path: &Path, answer: io::Result<T>) -> Result<T, DatasetError> {
+    answer.map_err(|source| DatasetError::Io {
+        action: "look at",
+        path: path.into(),
+        source,
+    })
 }
 
 /// What a text file says; None where it is not there.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, DatasetError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DatasetError::Io {
-            action: "read",
-            path: path.into(),
-            source,
-        }),
-    }
+    let text = durable::absent_is_none(fs::read_to_string(path));
+    text.map_err(|source| DatasetError::Io {
+        action: "read",
+        path: path.into(),
+        source,
+    })
+}
+
+/// The bytes of a file; None where it is not there.
+pub(crate) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, DatasetError> {
+    let bytes = durable::absent_is_none(fs::read(path));
+    bytes.map_err(|source| DatasetError::Io {
+        action: "read",
+        path: path.into(),
+        source,
+    })
 }
 
 /// One name per line of a text file.
@@ -225,10 +229,9 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
         path: folder.into(),
         source,
     };
-    fs::read_dir(folder)
-        .map_err(io_error)?
-        .map(|entry| Ok(entry.map_err(io_error)?.path()))
-        .collect()
+    let listed = fs::read_dir(folder).and_then(|listed| listed.collect::<io::Result<Vec<_>>>());
+    let listed = listed.map_err(io_error)?.into_iter();
+    Ok(listed.map(|entry| entry.path()).collect())
 }
 
 /// The dataset's folder, which must be there.

@@ -90,10 +90,11 @@ impl Dataset {
             return Ok(known.clone());
         }
         let memory = Memory::of(self)?;
-        let fingerprint = match memory
-            .as_ref()
-            .and_then(|memory| self.recall(memory, trust))
-        {
+        let remembered = match &memory {
+            Some(memory) => self.recall(memory, trust)?,
+            None => None,
+        };
+        let fingerprint = match remembered {
             Some(fingerprint) => fingerprint,
             None => {
                 let computed = self.compute(progress)?;
@@ -115,14 +116,16 @@ impl Dataset {
     /// If a file cannot be looked at.
     pub fn remembered_fingerprint(&self) -> Result<Option<Fingerprint>, DatasetError> {
         let memory = Memory::of(self)?;
-        Ok(memory.and_then(|memory| self.recall(&memory, Trust::ModificationTimes)))
+        memory.map_or(Ok(None), |memory| {
+            self.recall(&memory, Trust::ModificationTimes)
+        })
     }
 
-    fn recall(&self, memory: &Memory, trust: Trust) -> Option<Fingerprint> {
-        let known = memory.recall(trust)?;
-        let is_of_these =
-            known.n_samples == self.len() as u64 && known.labels == digest_labels(self.labels());
-        is_of_these.then_some(known)
+    fn recall(&self, memory: &Memory, trust: Trust) -> Result<Option<Fingerprint>, DatasetError> {
+        let is_of_these = |known: &Fingerprint| {
+            known.n_samples == self.len() as u64 && known.labels == digest_labels(self.labels())
+        };
+        Ok(memory.recall(trust)?.filter(is_of_these))
     }
 
     /// The first ten bad samples that the fingerprint found, each with where it lies and why it cannot be had.

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::{DECODING, Fingerprint, Trust, VERSION};
-use crate::{Dataset, DatasetError};
+use crate::{Dataset, DatasetError, files};
 
 /// A file of `.logitcask/` in the dataset's folder, named by the names, lengths and modification times of the split's
 /// files.
@@ -68,15 +68,20 @@ impl Memory {
 
     /// What is remembered, if it may be trusted. What does not parse, or is not as it was written, is not remembered: the
     /// images are looked at again. Fingerprints of earlier versions carry no digest.
-    pub(crate) fn recall(&self, trust: Trust) -> Option<Fingerprint> {
+    ///
+    /// # Errors
+    /// If the file is there and cannot be read.
+    pub(crate) fn recall(&self, trust: Trust) -> Result<Option<Fingerprint>, DatasetError> {
         if trust == Trust::Nothing {
-            return None;
+            return Ok(None);
         }
-        let text = logitcask_durable::read_to_string(&self.path).ok()?;
-        let unsealed = logitcask_durable::unseal_json(&text).ok()?;
-        let known: Remembered = serde_json::from_str(unsealed.as_deref().unwrap_or(&text)).ok()?;
-        let is_current = self.newest_status <= known.newest_status;
-        (is_current || trust == Trust::ModificationTimes).then_some(known.fingerprint)
+        let Some(text) = files::read_bytes(&self.path)? else {
+            return Ok(None);
+        };
+        let known = unsealed(&text).filter(|known| {
+            trust == Trust::ModificationTimes || self.newest_status <= known.newest_status
+        });
+        Ok(known.map(|known| known.fingerprint))
     }
 
     /// A dataset on a read-only disk is no error; it only costs the pass again.
@@ -96,6 +101,13 @@ impl Memory {
         };
         let _: std::io::Result<()> = write();
     }
+}
+
+/// What was written, if it is as it was written.
+fn unsealed(text: &[u8]) -> Option<Remembered> {
+    let text = std::str::from_utf8(text).ok()?;
+    let unsealed = logitcask_durable::unseal_json(text).ok()?;
+    serde_json::from_str(unsealed.as_deref().unwrap_or(text)).ok()
 }
 
 /// When anything about the file last changed: its bytes, its times, its name. No program can set it.

@@ -3,6 +3,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::look::{absent_is_none, entries, is_folder};
+
 /// Writes `path` through `fill` so that it appears whole or not at all.
 ///
 /// The bytes go to `.<name>.tmp-<number>` in the same folder, are flushed to the disk, and take the final name by a
@@ -33,19 +35,31 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder_of(to)
 }
 
+/// Removes a file and flushes its folder, so that nothing removed after it can go before it. One that is gone already is no
+/// error.
+///
+/// # Errors
+/// Whatever the file system reports.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match absent_is_none(fs::remove_file(path))? {
+        Some(()) => sync_folder_of(path),
+        None => Ok(()),
+    }
+}
+
 /// Creates `path` and its missing parents, and flushes the folders that gained a name.
 ///
 /// # Errors
 /// Whatever the file system reports.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
+    if path.as_os_str().is_empty() || is_folder(path)? {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
         create_dir_all(parent)?;
     }
     match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(path)? => Ok(()),
         Err(error) => Err(error),
         Ok(()) => sync_folder_of(path),
     }
@@ -72,11 +86,10 @@ fn target_of(name: &str) -> Option<&str> {
 /// Whatever reading the folder or removing a file reports.
 pub fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut removed = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.to_str().and_then(target_of).is_some_and(&is_ours) {
-            match fs::remove_file(entry.path()) {
+    for path in entries(folder)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.and_then(target_of).is_some_and(&is_ours) {
+            match fs::remove_file(&path) {
                 Ok(()) => removed += 1,
                 // Its writer, or another cleaner, was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -20,6 +20,11 @@ pub enum TeacherError {
         searched: Vec<PathBuf>,
         provider: ExecutionProvider,
     },
+    #[error("cannot look for ONNX Runtime's library in `{}`", path.display())]
+    RuntimeUnreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("`{}` could not be loaded as ONNX Runtime", path.display())]
     RuntimeUnloadable {
         path: PathBuf,

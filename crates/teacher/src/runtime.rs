@@ -53,7 +53,7 @@ impl Runtime {
             };
         }
         let path = match explicit {
-            Some(path) if path.is_file() => resolve(path),
+            Some(path) if is_file(path)? => resolve(path),
             Some(path) => {
                 return Err(TeacherError::RuntimeNotFound {
                     searched: vec![path.to_owned()],
@@ -133,7 +133,11 @@ impl Runtime {
     pub(crate) fn preload_cuda(&self) -> Result<(), ort::Error> {
         static DONE: OnceLock<()> = OnceLock::new();
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let lies_here = |name: &str| folder.join(name).is_file().then_some(folder);
+        let lies_here = |name: &str| {
+            let found = logitcask_durable::is_file(&folder.join(name));
+            // What cannot be asked is left to the loader, which says what is in the way.
+            found.unwrap_or(true).then_some(folder)
+        };
         let cuda = lies_here(ort::ep::cuda::CUDA_DYLIBS[0]);
         let cudnn = lies_here(ort::ep::cuda::CUDNN_DYLIBS[0]);
         if DONE.get().is_none() {
@@ -193,33 +197,36 @@ fn find(provider: ExecutionProvider) -> Result<PathBuf, TeacherError> {
         searched.extend(kinds.iter().map(|kind| folder.join(kind)));
     }
     searched.extend(beside.map(Path::to_owned));
-    match searched.iter().find_map(|folder| library_in(folder)) {
-        Some(path) => Ok(path),
-        None => {
-            // The parents of both starting points were looked at too; naming them all would bury the message.
-            let named = roots
-                .into_iter()
-                .flatten()
-                .map(|root| root.join(RUNTIME_FOLDER).join(kinds[0]))
-                .collect();
-            Err(TeacherError::RuntimeNotFound {
-                searched: named,
-                provider,
-            })
+    for folder in &searched {
+        if let Some(path) = library_in(folder)? {
+            return Ok(path);
         }
     }
+    // The parents of both starting points were looked at too; naming them all would bury the message.
+    let named = roots.into_iter().flatten();
+    let searched = named
+        .map(|root| root.join(RUNTIME_FOLDER).join(kinds[0]))
+        .collect();
+    Err(TeacherError::RuntimeNotFound { searched, provider })
 }
 
 /// The library in `folder`, the name with the longest version first, so that `.so.1.31.1` wins over a plain link.
-fn library_in(folder: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(folder).ok()?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
+fn library_in(folder: &Path) -> Result<Option<PathBuf>, TeacherError> {
+    let entries = logitcask_durable::entries(folder).map_err(unreadable(folder))?;
+    let names = entries.iter().filter_map(|path| path.file_name()?.to_str());
+    let longest = names
         .filter(|name| is_library(name))
-        .collect();
-    names.sort_by_key(|name| std::cmp::Reverse((name.len(), name.clone())));
-    names.first().map(|name| resolve(&folder.join(name)))
+        .max_by_key(|name| (name.len(), *name));
+    Ok(longest.map(|name| resolve(&folder.join(name))))
+}
+
+fn is_file(path: &Path) -> Result<bool, TeacherError> {
+    logitcask_durable::is_file(path).map_err(unreadable(path))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> TeacherError {
+    let path = path.to_owned();
+    move |source| TeacherError::RuntimeUnreadable { path, source }
 }
 
 fn is_library(name: &str) -> bool {

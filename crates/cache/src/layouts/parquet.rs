@@ -22,6 +22,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
 use half::{bf16, f16};
+use logitcask_durable::{Claim, Watcher};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -33,6 +34,7 @@ use super::arrow_ipc::{self, ChunkColumns};
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::ChunkPlace;
+use crate::claims;
 use crate::encodings::{Column, Element};
 use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
@@ -44,6 +46,9 @@ use crate::{
 
 /// The archive's `cache.json`, under another name, so that nothing takes an archive for a cache.
 const ARCHIVE: &str = "archive.json";
+
+/// What an export says about itself to people.
+const CARD: &str = "README.md";
 
 /// Digests of a view's Parquet files, sealed: they are compared before Parquet's decoder sees a byte.
 const DIGESTS: &str = "parquet.json";
@@ -72,6 +77,8 @@ pub fn pack(
     let manifest = Manifest::read(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let archive = root.join(format!("{name}.parquet"));
+    logitcask_durable::create_dir_all(&archive).map_err(CacheError::io("create", &archive))?;
+    let _claim = claim_and_clean(&archive.join(".pack"), &folders_of(&archive)?, |_| true)?;
     let views = folder::views_of(path)?;
     let total = views.len() as u64 * u64::from(manifest.n_chunks());
     let mut done = 0;
@@ -121,26 +128,16 @@ pub fn pack(
 /// The archive under `root` of the cache with this key, or else of one that was transcoded into its encoding.
 ///
 /// # Errors
-/// If the folder cannot be read, or if the one archive of the cache with this key is damaged.
+/// If a folder or an archive's manifest cannot be read, or if the one archive of the cache with this key is damaged.
 pub fn find_archive(root: &Path, key: &CacheKey) -> Result<Option<Found>, CacheError> {
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(CacheError::io("read the folder", root)(error)),
-    };
-    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    folders.sort();
     let suffix = format!("-{}.parquet", key.key12());
     let mut transcoded = None;
-    for path in folders {
+    for path in folder::folders_with(root, ARCHIVE)? {
         let manifest = match Manifest::read_file(&path.join(ARCHIVE)) {
             Ok(manifest) => manifest,
-            Err(error @ CacheError::Damaged { .. })
-                if path.to_string_lossy().ends_with(&suffix) =>
-            {
-                return Err(error);
-            }
-            // No archive, or another cache's.
+            Err(error @ CacheError::Io { .. }) => return Err(error),
+            Err(error) if path.to_string_lossy().ends_with(&suffix) => return Err(error),
+            // Another cache's, and damaged.
             Err(_) => continue,
         };
         if manifest.key == *key {
@@ -205,6 +202,11 @@ pub fn export(
     let data = folder.join("data");
     logitcask_durable::create_dir_all(&data).map_err(CacheError::io("create", &data))?;
     let total = cache.views().len() as u64 * u64::from(manifest.n_chunks());
+    let is_ours =
+        |name: &str| name.starts_with("train-") || [folder::MANIFEST, CARD].contains(&name);
+    let folders = [folder.to_path_buf(), data.clone()];
+    let _claim = claim_and_clean(&folder.join(".export"), &folders, is_ours)?;
+    forget_smaller_export(&data, total)?;
     let metadata = vec![
         KeyValue::new("logitcask.id".to_owned(), hex(&cache.id())),
         KeyValue::new(
@@ -234,9 +236,22 @@ pub fn export(
         &cache.path().join(folder::MANIFEST),
         &folder.join(folder::MANIFEST),
     )?;
-    let card = folder.join("README.md");
+    let card = folder.join(CARD);
     logitcask_durable::write_atomic(&card, |file| file.write_all(card_text(cache).as_bytes()))
         .map_err(CacheError::io("write", &card))
+}
+
+/// An export that was killed before views were added has files of another total, which readers would take in as well.
+fn forget_smaller_export(data: &Path, total: u64) -> Result<(), CacheError> {
+    let total = format!("-of-{total:05}.parquet");
+    for path in folder::entries(data)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_ours = name.starts_with("train-") && name.contains("-of-");
+        if is_ours && name.ends_with(".parquet") && !name.ends_with(&total) {
+            logitcask_durable::remove_file(&path).map_err(CacheError::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn card_text(cache: &LogitCache) -> String {
@@ -644,6 +659,32 @@ fn digest_of(path: &Path) -> Result<String, CacheError> {
 
 fn parquet_name(chunk: u32) -> String {
     chunk_name(chunk).replace(".arrow", ".parquet")
+}
+
+/// Claims `what`, a name in a folder that exists, and removes what killed writers of files like `is_ours` left in `folders`.
+/// A file of another kind is not looked at: its writer may live.
+fn claim_and_clean(
+    what: &Path,
+    folders: &[PathBuf],
+    is_ours: impl Fn(&str) -> bool,
+) -> Result<Claim, CacheError> {
+    let claim = Watcher::default().claim(what, claims::until_known);
+    let claim = claim.map_err(|source| CacheError::Claim {
+        path: what.parent().unwrap_or(what).to_path_buf(),
+        source,
+    })?;
+    for folder in folders {
+        logitcask_durable::remove_leftovers(folder, &is_ours)
+            .map_err(CacheError::io("clean", folder))?;
+    }
+    Ok(claim)
+}
+
+/// The folders of all views, and the one above them.
+fn folders_of(archive: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let views = folder::view_folders(archive)?.into_iter();
+    let views = views.map(|view| view_folder(archive, view));
+    Ok(views.chain([archive.to_path_buf()]).collect())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), CacheError> {

@@ -39,7 +39,9 @@ impl Finding {
 
 pub(crate) fn run(args: &Doctor) -> Outcome {
     let findings = match &args.patient {
-        Some(run) if run.is_dir() => of_run(run)?,
+        Some(run) if logitcask_durable::is_folder(run).map_err(Failure::io("look at", run))? => {
+            of_run(run)?
+        }
         recipe => {
             let mut findings = vec![
                 Finding::good("logitcask", crate::VERSION),
@@ -167,7 +169,7 @@ fn provider_name(provider: ExecutionProvider) -> &'static str {
 /// What ails a run: what it has written down, held against what a run in good health would write.
 fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
     let recipe = run.join(RECIPE);
-    if !recipe.is_file() {
+    if !logitcask_durable::is_file(&recipe).map_err(Failure::io("look for", &recipe))? {
         return Err(Failure::asked(format!(
             "`{}` is no run: there is no `{RECIPE}` in it",
             run.display()
@@ -178,7 +180,7 @@ fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
     let history = EpochRecord::read_all(run)?;
     let symptoms = symptoms(run, recipe.seed, false)?;
     let mut findings = vec![position(run, &recipe, &history)];
-    findings.extend(stopped(run));
+    findings.extend(stopped(run)?);
     let Some(last) = history.last() else {
         return Ok(findings);
     };
@@ -243,19 +245,22 @@ fn position(run: &Path, recipe: &Recipe, history: &[EpochRecord]) -> Finding {
 }
 
 /// Why it stopped, if it did.
-fn stopped(run: &Path) -> Option<Finding> {
+fn stopped(run: &Path) -> Outcome<Option<Finding>> {
     let path = run.join(LAST_WORDS);
-    let words = logitcask_durable::read_to_string(&path).ok()?;
+    let words = logitcask_durable::absent_is_none(logitcask_durable::read_to_string(&path));
+    let Some(words) = words.map_err(Failure::io("read", &path))? else {
+        return Ok(None);
+    };
     let words = match logitcask_durable::unseal_comment(&words) {
         Ok(unsealed) => unsealed.unwrap_or(&words),
         Err(seal) => {
             let damaged = format!("`{}` is damaged: {seal}", path.display());
             let remedy = "run the same command again: it goes on from the last checkpoint";
-            return Some(Finding::bad("stopped", damaged, remedy));
+            return Ok(Some(Finding::bad("stopped", damaged, remedy)));
         }
     };
-    let (error, remedy) = words.split_once('\n')?;
-    Some(Finding::bad("stopped", error, remedy.trim_end()))
+    let told = words.split_once('\n');
+    Ok(told.map(|(error, remedy)| Finding::bad("stopped", error, remedy.trim_end())))
 }
 
 /// What a recipe names: is it there?

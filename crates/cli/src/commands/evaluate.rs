@@ -18,10 +18,12 @@ use crate::recipe::Recipe;
 use crate::teachers::{Rows, rows, without_dropout};
 
 pub(crate) fn run(args: &Evaluate) -> Outcome {
+    let best = args.run.join(Which::Best.file());
+    let has_best = logitcask_durable::exists(&best).map_err(Failure::io("look for", &best))?;
     let which = match args.checkpoint {
         Some(which) => vec![which],
         // Within its first epoch a run has no best one.
-        None if !args.run.join(Which::Best.file()).exists() => vec![Which::Last],
+        None if !has_best => vec![Which::Last],
         None => vec![Which::Last, Which::Best],
     };
     let trained = which

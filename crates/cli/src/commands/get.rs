@@ -19,7 +19,7 @@ use std::time::Duration;
 use logitcask_dataset::{
     DataSpec, Dataset, PUBLICATIONS, Publication, RemoteFile, Role, SplitSpec,
 };
-use logitcask_durable as durable;
+use logitcask_durable::{self as durable, ClaimError};
 
 use crate::args::DatasetGet;
 use crate::claims;
@@ -59,24 +59,27 @@ pub(crate) fn run(args: &DatasetGet, stop: &AtomicBool) -> Outcome {
             None => failure,
         }
     };
+    let name = to.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| {
+        Failure::asked(format!(
+            "`{}` does not end in a folder's name",
+            to.display()
+        ))
+    })?;
+    let workplace = to.with_file_name(format!(".{name}.get"));
     match already_there(publication, &to).map_err(explained)? {
-        Some(record) => say(format!(
-            "`{}` is there and whole: {} files, from {}",
-            to.display(),
-            record.files.len(),
-            record.origins()
-        )),
+        Some(record) => {
+            if durable::is_folder(&workplace).map_err(Failure::io("look for", &workplace))? {
+                tidy(&workplace, stop).map_err(explained)?;
+            }
+            say(format!(
+                "`{}` is there and whole: {} files, from {}",
+                to.display(),
+                record.files.len(),
+                record.origins()
+            ));
+        }
         None => {
-            let name = to
-                .file_name()
-                .and_then(|name| name.to_str())
-                .ok_or_else(|| {
-                    Failure::asked(format!(
-                        "`{}` does not end in a folder's name",
-                        to.display()
-                    ))
-                })?;
-            let workplace = to.with_file_name(format!(".{name}.get"));
             get(publication, &wanted, &workplace, &to, stop).map_err(explained)?;
             say(format!(
                 "`{}` is ready; a recipe reads it by:",
@@ -156,13 +159,14 @@ fn origin(from: &str, name: &str, n_files: usize) -> Outcome<Origin> {
         )));
     }
     let path = PathBuf::from(from);
-    if n_files > 1 && path.is_file() {
+    let found = durable::metadata(&path).map_err(Failure::io("look at", &path))?;
+    if n_files > 1 && found.as_ref().is_some_and(|found| found.is_file()) {
         return Err(
             Failure::asked(format!("`{from}` is one file, and {n_files} are wanted"))
                 .hint("`--from` takes the folder that holds them"),
         );
     }
-    Ok(Origin::File(if path.is_dir() {
+    Ok(Origin::File(if found.is_some_and(|found| found.is_dir()) {
         path.join(name)
     } else {
         path
@@ -187,9 +191,16 @@ fn already_there(publication: &Publication, to: &Path) -> Result<Option<Record>,
         record.check(to)?;
         return Ok(Some(record));
     }
-    let is_free = match fs::read_dir(to) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => fs::symlink_metadata(to).is_err(),
+    let found =
+        durable::absent_is_none(to.symlink_metadata()).map_err(GetError::io("look at", to))?;
+    let is_free = match found {
+        None => true,
+        // Where a link leads counts, and one that leads nowhere is occupied.
+        Some(_) if durable::is_folder(to).map_err(GetError::io("look at", to))? => {
+            let held = durable::entries(to).map_err(GetError::io("read the folder", to))?;
+            held.is_empty()
+        }
+        Some(_) => false,
     };
     match is_free {
         true => Ok(None),
@@ -206,7 +217,7 @@ fn get(
     stop: &AtomicBool,
 ) -> Result<(), GetError> {
     durable::create_dir_all(workplace).map_err(GetError::io("make the folder", workplace))?;
-    let claim = claims::claim(&workplace.join(".get"), Duration::ZERO, stop)?;
+    let claim = claims::claim(&workplace.join(CLAIM), Duration::ZERO, stop)?;
     // A call that was thought dead must not go on unpacking into the folder of this one.
     let unpacked = workplace.join(format!("{UNPACKED}{}", claim.nonce()));
     let is_done = || already_there(publication, to).map(|record| record.is_some());
@@ -236,16 +247,28 @@ fn get(
     result
 }
 
+/// Removes what a call that was killed at its very end has left. Whoever is at work there cleans up after themselves.
+fn tidy(workplace: &Path, stop: &AtomicBool) -> Result<(), GetError> {
+    match claims::claim(&workplace.join(CLAIM), Duration::ZERO, stop) {
+        Err(ClaimError::Held(_)) => return Ok(()),
+        other => drop(other?),
+    }
+    durable::absent_is_none(fs::remove_dir_all(workplace))
+        .map(drop)
+        .map_err(GetError::io("remove", workplace))
+}
+
+/// What is claimed in the hidden folder: all of it.
+const CLAIM: &str = ".get";
+
 /// What the folder's name begins with while a dataset is unpacked.
 const UNPACKED: &str = "unpacked-";
 
 /// Removes what killed calls had begun to unpack.
 fn remove_unpacked(workplace: &Path) -> Result<(), GetError> {
-    let unreadable = |error| GetError::io("read the folder", workplace)(error);
-    for entry in fs::read_dir(workplace).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if entry.file_name().to_string_lossy().starts_with(UNPACKED) {
-            let path = entry.path();
+    for path in durable::entries(workplace).map_err(GetError::io("read the folder", workplace))? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(UNPACKED) {
             fs::remove_dir_all(&path).map_err(GetError::io("remove", &path))?;
         }
     }
@@ -306,11 +329,19 @@ fn bring(wanted: &Wanted, workplace: &Path, stop: &AtomicBool) -> Result<Source,
         digest,
     };
     // An earlier call may have been stopped after this file was complete.
-    if let Ok(digest) = check(wanted, &whole) {
-        return Ok(Source {
-            path: whole,
-            fetched: fetched(digest),
-        });
+    if durable::is_file(&whole).map_err(GetError::io("look for", &whole))? {
+        match check(wanted, &whole) {
+            Ok(digest) => {
+                let fetched = fetched(digest);
+                return Ok(Source {
+                    path: whole,
+                    fetched,
+                });
+            }
+            // Another's, or damaged since: fetched again.
+            Err(GetError::Checksum { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     let size = wanted
         .file

@@ -9,7 +9,7 @@ use crate::sweep::{Finished, Sweep};
 
 pub(crate) fn run(args: &Report) -> Outcome {
     let (runs, beside) = match &args.runs[..] {
-        [path] if is_file_of_sweep(path) => runs_of_sweep(path)?,
+        [path] if is_file_of_sweep(path)? => runs_of_sweep(path)?,
         paths => runs_of_folders(paths)?,
     };
     let out = args.out.clone().unwrap_or(beside);
@@ -18,11 +18,14 @@ pub(crate) fn run(args: &Report) -> Outcome {
     Ok(())
 }
 
-fn is_file_of_sweep(path: &Path) -> bool {
-    path.is_file()
-        || path
-            .extension()
-            .is_some_and(|ending| ending == "toml" || ending == "jsonl")
+fn is_file_of_sweep(path: &Path) -> Outcome<bool> {
+    let ending = path.extension();
+    let is_named_so = ending.is_some_and(|ending| ending == "toml" || ending == "jsonl");
+    Ok(is_named_so || is_file(path)?)
+}
+
+fn is_file(path: &Path) -> Outcome<bool> {
+    logitcask_durable::is_file(path).map_err(Failure::io("look for", path))
 }
 
 /// The finished runs of a sweep, and the folder that holds theirs.
@@ -59,21 +62,16 @@ fn runs_of_folders(paths: &[PathBuf]) -> Outcome<(Vec<Run>, PathBuf)> {
 
 /// The folder itself if it holds a finished run, else the finished runs directly below it, by name.
 fn runs_in(path: &Path) -> Outcome<Vec<PathBuf>> {
-    let is_run = |folder: &Path| folder.join(RunRecord::FILE).is_file();
-    if is_run(path) {
+    let is_run = |folder: &Path| is_file(&folder.join(RunRecord::FILE));
+    if is_run(path)? {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = std::fs::read_dir(path).map_err(|error| {
-        Failure::asked(format!(
-            "cannot read the folder `{}`: {error}",
-            path.display()
-        ))
-    })?;
-    let mut folders: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|folder| is_run(folder))
-        .collect();
-    folders.sort();
+    let mut folders = Vec::new();
+    for entry in logitcask_durable::entries(path).map_err(Failure::io("read", path))? {
+        if is_run(&entry)? {
+            folders.push(entry);
+        }
+    }
     if folders.is_empty() {
         let failure = Failure::work(format!("`{}` holds no finished run", path.display()));
         return Err(failure.hint("train one: `make student RECIPE=pipelines/quick.toml`"));

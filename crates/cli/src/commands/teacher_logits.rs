@@ -207,7 +207,7 @@ impl Stage<'_> {
             return Err(stopped(report.images));
         }
         let cache = LogitCache::open(&path, OpenOptions::default())?;
-        say(self.summary(want, &cache, &report));
+        say(self.summary(want, &cache, &report)?);
         // The parts have all judged by the same images, before the work.
         if self.part.is_whole() {
             self.gate_by_eval(want, &cache)?;
@@ -273,7 +273,12 @@ impl Stage<'_> {
         );
     }
 
-    fn summary(&self, want: &CacheWant, cache: &LogitCache, report: &CaptureReport) -> String {
+    fn summary(
+        &self,
+        want: &CacheWant,
+        cache: &LogitCache,
+        report: &CaptureReport,
+    ) -> Outcome<String> {
         let rate = report.images_per_s();
         let decimals = usize::from(rate < 10.0);
         let mut said = format!(
@@ -281,7 +286,7 @@ impl Stage<'_> {
             want.split.what(),
             report.images,
             duration(report.seconds),
-            bytes(folder_bytes(cache.path())),
+            bytes(logitcask_cache::bytes_of(cache.path())?),
             duration(report.teacher_seconds)
         );
         if !self.part.is_whole() {
@@ -325,9 +330,10 @@ impl Stage<'_> {
             );
         }
         match report.bad_samples.len() {
-            0 => said,
-            n => said + &format!("; {n} samples could not be read and have no row"),
+            0 => {}
+            n => said += &format!("; {n} samples could not be read and have no row"),
         }
+        Ok(said)
     }
 
     fn print(&self, want: &CacheWant, cache: &LogitCache, report: Option<&CaptureReport>) {
@@ -423,14 +429,4 @@ pub(crate) fn teacher_seconds(views: &[ViewFile]) -> f64 {
         .iter()
         .filter_map(|view| view.recorded.get("teacher_seconds")?.parse::<f64>().ok())
         .fold(0.0, |sum, seconds| sum + seconds)
-}
-
-fn folder_bytes(path: &Path) -> u64 {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(data) if data.is_dir() => folder_bytes(&entry.path()),
-        Ok(data) => data.len(),
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
 }

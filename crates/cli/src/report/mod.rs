@@ -46,7 +46,7 @@ impl Run {
             configuration: recorded("losses"),
             seed: recorded("seed").parse().unwrap_or_default(),
             epochs: EpochRecord::read_all(folder)?,
-            recipe: Recipe::text(&folder.join(RECIPE))?,
+            recipe: recipe_of(folder)?,
             folder: folder.to_owned(),
             record,
         })
@@ -75,6 +75,15 @@ impl Run {
             .unwrap_or_default();
         recipe.remove("seed");
         recipe.to_string()
+    }
+}
+
+/// A run's recipe; empty where a run has none.
+fn recipe_of(folder: &Path) -> Outcome<String> {
+    let path = folder.join(RECIPE);
+    match logitcask_durable::exists(&path).map_err(Failure::io("read", &path))? {
+        true => Recipe::text(&path),
+        false => Ok(String::new()),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Cache) -> Outcome {
 /// The cache that a person means: a folder, or the beginning of a folder's name below the cache folder.
 fn resolve(text: &str, cache_dir: &Path) -> Outcome<PathBuf> {
     let path = Path::new(text);
-    if path.is_dir() {
+    if logitcask_durable::is_folder(path).map_err(Failure::io("look at", path))? {
         return Ok(path.to_owned());
     }
     let mut named: Vec<PathBuf> = logitcask_cache::list(cache_dir)?

@@ -91,6 +91,10 @@ pub(super) fn gc(args: &CacheGc) -> Outcome {
             ]
         })
         .collect();
+    if args.yes {
+        // What a call that was killed has left.
+        logitcask_cache::remove_shells(&args.cache_dir)?;
+    }
     if rows.is_empty() {
         say("no cache would go");
         return Ok(());

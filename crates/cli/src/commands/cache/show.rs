@@ -74,7 +74,7 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             "classes": manifest.n_classes,
             "class_names": manifest.class_names,
             "encoding": manifest.encoding,
-            "bytes": logitcask_cache::bytes_of(&path),
+            "bytes": logitcask_cache::bytes_of(&path)?,
             "chunk_rows": manifest.chunk_rows,
             "absolute": manifest.absolute,
             "accuracy": cache.accuracy(),
@@ -114,7 +114,7 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             "size".to_owned(),
             format!(
                 "{} as {}, {} chunks of {} samples a view",
-                bytes(logitcask_cache::bytes_of(&path)),
+                bytes(logitcask_cache::bytes_of(&path)?),
                 manifest.encoding,
                 manifest.n_chunks(),
                 manifest.chunk_rows

@@ -26,7 +26,8 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
         for teacher in &experiment.recipe.teacher {
             for want in experiment.wants(teacher)? {
                 let cache = want.open(&args.cache_dir, path)?;
-                damaged += usize::from(!is_whole(cache.path(), args.json)?);
+                let is_whole = is_whole(cache.path(), args.json)?;
+                damaged += usize::from(!(is_whole && has_labels_of(&want, &cache, args.json)?));
                 if args.recompute > 0 {
                     doubtful += usize::from(!recomputes(&want, &cache, args)?);
                 }
@@ -84,6 +85,38 @@ fn is_whole(path: &Path, json: bool) -> Outcome<bool> {
         );
     }
     Ok(report.is_whole())
+}
+
+/// The label of every row against the dataset's: the digest in `cache.json` speaks of the latter alone.
+fn has_labels_of(want: &CacheWant, cache: &LogitCache, json: bool) -> Outcome<bool> {
+    let dataset = &want.split.dataset;
+    if cache.manifest().labels != want.split.fingerprint.labels {
+        // `data.relabelled`: the cache's are meant to be others, and are not used.
+        return Ok(true);
+    }
+    let mut differing = Vec::new();
+    for &view in cache.views() {
+        for (sample, &label) in (0..).zip(dataset.labels()) {
+            if cache.label(sample, view)? != label {
+                differing.push((sample, view));
+            }
+        }
+    }
+    let Some((sample, view)) = differing.first() else {
+        return Ok(true);
+    };
+    if json {
+        print_json(
+            &json!({ "cache": cache.path().display().to_string(), "labels_differ": differing }),
+        )?;
+        return Ok(false);
+    }
+    println!(
+        "{}: {} rows have another label than the dataset, the first is sample {sample} in view {view}",
+        cache.path().display(),
+        differing.len()
+    );
+    Ok(false)
 }
 
 /// Runs the teacher over randomly drawn rows and holds the cache against it.

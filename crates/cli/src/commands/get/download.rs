@@ -29,13 +29,13 @@ pub(super) fn download(url: &str, part: &Path, stop: &AtomicBool) -> Result<(), 
     let bar = Progress::new(name, 0, "kB");
     let mut n_attempts = 0;
     let result = loop {
-        let before = length(part);
+        let before = length(part)?;
         n_attempts += 1;
         match attempt(&agent, url, part, &bar, stop) {
-            Err(GetError::Cut { .. }) if length(part) > before && n_attempts < MAX_ATTEMPTS => {
+            Err(GetError::Cut { .. }) if length(part)? > before && n_attempts < MAX_ATTEMPTS => {
                 bar.line(format!(
                     "the connection broke after {}; going on from there",
-                    bytes(length(part))
+                    bytes(length(part)?)
                 ));
             }
             result => break result,
@@ -63,7 +63,7 @@ fn attempt(
     bar: &Progress,
     stop: &AtomicBool,
 ) -> Result<(), GetError> {
-    let have = length(part);
+    let have = length(part)?;
     // The checksum is of the file, not of what a server might make of it on the way.
     let mut request = agent.get(url).header("Accept-Encoding", "identity");
     if have > 0 {
@@ -136,8 +136,10 @@ fn attempt(
     file.sync_all().map_err(GetError::io("write", part))
 }
 
-fn length(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |found| found.len())
+/// No bytes of a file that is not there.
+fn length(path: &Path) -> Result<u64, GetError> {
+    let found = logitcask_durable::metadata(path).map_err(GetError::io("look at", path))?;
+    Ok(found.map_or(0, |found| found.len()))
 }
 
 fn content_length<T>(response: &Response<T>) -> Option<u64> {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
-use logitcask_durable::write_atomic;
+use logitcask_durable::{absent_is_none, metadata, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Digest;
@@ -35,19 +35,10 @@ impl Record {
     /// The record in `folder`, where there is one.
     pub(super) fn read(folder: &Path) -> Result<Option<Self>, GetError> {
         let path = folder.join(FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            // Also where `folder` is a file: that is not ours either.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(source) => return Err(GetError::io("read", &path)(source)),
-        };
+        // Absent also where `folder` is a file: that is not ours either.
+        let text =
+            absent_is_none(fs::read_to_string(&path)).map_err(GetError::io("read", &path))?;
+        let Some(text) = text else { return Ok(None) };
         serde_json::from_str(&text)
             .map(Some)
             .map_err(|source| GetError::Record { path, source })
@@ -64,17 +55,20 @@ impl Record {
 
     /// Every file is there in its length. The bytes were checked when they came; caches check the pixels again.
     pub(super) fn check(&self, folder: &Path) -> Result<(), GetError> {
-        let is_damaged = |(name, n_bytes): &(&String, &u64)| {
-            !fs::metadata(folder.join(name))
-                .is_ok_and(|found| found.is_file() && found.len() == **n_bytes)
-        };
-        let mut damaged = self.files.iter().filter(is_damaged);
-        match damaged.next() {
+        let mut damaged = Vec::new();
+        for (name, n_bytes) in &self.files {
+            let path = folder.join(name);
+            let found = metadata(&path).map_err(GetError::io("look at", &path))?;
+            if !found.is_some_and(|found| found.is_file() && found.len() == *n_bytes) {
+                damaged.push(name);
+            }
+        }
+        match damaged.first() {
             None => Ok(()),
-            Some((file, _)) => Err(GetError::Damaged {
+            Some(file) => Err(GetError::Damaged {
                 path: folder.into(),
-                file: file.clone(),
-                n_damaged: 1 + damaged.count(),
+                file: (*file).clone(),
+                n_damaged: damaged.len(),
                 n_files: self.files.len(),
             }),
         }

@@ -42,7 +42,8 @@ impl<'a> Unpacker<'a> {
         how: Unpack,
     ) -> Result<(), GetError> {
         let file = File::open(archive).map_err(GetError::io("read", archive))?;
-        let n_bytes = file.metadata().map_or(0, |found| found.len());
+        let found = file.metadata().map_err(GetError::io("look at", archive))?;
+        let n_bytes = found.len();
         let bar = Progress::new(format!("unpack {name}"), n_bytes / 1000, "kB");
         let watched = Watched {
             file,

@@ -91,12 +91,8 @@ pub(super) fn prepare(
     refuse_foreign(run, recipe, run_digest)?;
     // Half a checkpoint of a run that was killed while saving.
     logitcask_durable::remove_leftovers(run, |_| true).map_err(|error| cannot(run, error))?;
-    match std::fs::remove_file(run.join(LAST_WORDS)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(cannot(&run.join(LAST_WORDS), error));
-        }
-        _ => {}
-    }
+    let words = run.join(LAST_WORDS);
+    logitcask_durable::remove_file(&words).map_err(|error| cannot(&words, error))?;
     let path = run.join(RECIPE);
     let text = recipe.to_sealed_toml()?;
     logitcask_durable::write_atomic(&path, |w| std::io::Write::write_all(w, text.as_bytes()))
@@ -133,8 +129,7 @@ pub(super) fn last_words(run: &Path, error: &StudentError) -> Outcome {
 }
 
 fn forget(run: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(run)? {
-        let path = entry?.path();
+    for path in logitcask_durable::entries(run)? {
         let name = path
             .file_name()
             .unwrap_or_default()
@@ -161,9 +156,11 @@ fn refuse_foreign(run: &Path, recipe: &Recipe, run_digest: &str) -> Outcome {
     if !checkpoint.as_ref().is_some_and(is_foreign) {
         return Ok(());
     }
-    let differences = match std::fs::read_to_string(run.join(RECIPE)) {
-        Ok(text) => differences(&text, &recipe.to_toml()?),
-        Err(_) => Vec::new(),
+    let path = run.join(RECIPE);
+    let there = logitcask_durable::absent_is_none(std::fs::read_to_string(&path));
+    let differences = match there.map_err(Failure::io("read", &path))? {
+        Some(text) => differences(&text, &recipe.to_toml()?),
+        None => Vec::new(),
     };
     let what = match differences.is_empty() {
         true => "the recipe is the same, so the images, the labels or the caches differ".to_owned(),

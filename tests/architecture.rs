@@ -127,10 +127,10 @@ fn absent_means_not_found_and_no_other_error() {
             return;
         }
         for (line_number, line) in code_lines(text) {
-            let is_wrong = [".exists()", "try_exists", ".is_symlink()"]
+            let is_wrong = [".exists()", "try_exists"]
                 .iter()
                 .any(|word| line.contains(word))
-                || [".is_dir()", ".is_file()"]
+                || [".is_dir()", ".is_file()", ".is_symlink()"]
                     .iter()
                     .any(|word| asked_of(line, word));
             let at = format!("{}:{line_number}: `{}`", place.path.display(), line.trim());

@@ -102,6 +102,33 @@ pub(crate) fn nobody_writes(watcher: &mut Watcher, cache: &Path) -> Result<(), C
     all.try_for_each(|held| clear(watcher, cache, &held))
 }
 
+/// Removes the claims of writers that died after their last work, so that nothing stays of them in a cache that is whole.
+/// Those of the living, and of whom nobody knows yet, stay.
+///
+/// # Errors
+/// If the folder cannot be read or written.
+pub fn clear_stale_claims(cache: &Path) -> Result<(), CacheError> {
+    let mut watcher = Watcher::default();
+    for held in claimed(cache)? {
+        match clear(&mut watcher, cache, &held) {
+            Ok(()) => {}
+            Err(CacheError::Claim {
+                source: ClaimError::Held(_),
+                ..
+            }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let is_of_the_door = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(".door.claim-"))
+    };
+    match entries(cache)?.iter().any(is_of_the_door) {
+        true => cleared(cache).map(drop),
+        false => Ok(()),
+    }
+}
+
 /// Whether there are claims in a folder, and nothing else.
 pub(crate) fn are_all_there_is(folder: &Path) -> Result<bool, CacheError> {
     let found = entries(folder)?;

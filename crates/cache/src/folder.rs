@@ -206,14 +206,31 @@ pub(crate) fn read_view(
 }
 
 /// What lies below `root` and holds a file of this name, by name. A `root` that does not exist holds nothing.
+///
+/// # Errors
+/// If that cannot be told. A folder that is closed to us and is not called like a cache, as `lost+found` at the top of a
+/// disk, is passed over.
 pub(crate) fn folders_with(root: &Path, file: &str) -> Result<Vec<PathBuf>, CacheError> {
     let mut folders = Vec::new();
     for path in entries(root)? {
-        if exists(&path.join(file))? {
-            folders.push(path);
+        match exists(&path.join(file)) {
+            Ok(true) => folders.push(path),
+            Ok(false) => {}
+            Err(CacheError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied
+                    && !is_called_like_a_cache(&path) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(folders)
+}
+
+/// `<teacher>-<12 hex digits>`, or the archive of one.
+fn is_called_like_a_cache(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.map(|name| name.strip_suffix(".parquet").unwrap_or(name));
+    let key = name.and_then(|name| name.rsplit_once('-'));
+    key.is_some_and(|(_, key)| key.len() == 12 && key.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Whether anything of this name is there; a question that has no answer is an error.

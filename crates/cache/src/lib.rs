@@ -43,6 +43,7 @@ mod view_file;
 mod writer;
 
 pub use chunk::{ChunkRows, NO_LABEL};
+pub use claims::clear_stale_claims;
 pub use diff::{DiffReport, diff};
 pub use distance::{DistanceSummary, Distances, Quantiles, RowDistance, TEMPERATURES};
 pub use encodings::{Encoding, EncodingRow, REST_TEMPERATURES, Statistic, TopKRow, encodings};

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use logitcask_cache::{
-    CacheError, Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile,
+    CacheError, Found, LogitCache, LogitWriter, Manifest, OpenOptions, ViewFile, clear_stale_claims,
 };
 use logitcask_dataset::{Preprocess, Role, Trust};
 use logitcask_teacher::{
@@ -82,6 +82,10 @@ impl Stage<'_> {
             let n_there = want.views_there(&cache);
             if n_there == want.split.n_views {
                 self.gate_by_eval(want, &cache)?;
+                // Every row is there: what cannot be tidied up, on a disk that is read only say, is in nobody's way.
+                if let Err(error) = clear_stale_claims(path) {
+                    say(format!("note: a dead writer's claims stay: {error}"));
+                }
                 return self.hit(want, &cache);
             }
             if let Some(from) = cache.manifest().transcoded_from() {

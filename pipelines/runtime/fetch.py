@@ -7,6 +7,7 @@ nothing as long as `<kind>.txt` stays as it is. Needs a python3 with pip, of any
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ def main() -> int:
         folder.mkdir()
         for wheel in sorted(wheels.glob("*.whl")):
             unpack(wheel, folder)
+        note_digests(folder)
         link_plain_name(folder)
         shutil.copy(requirements, folder / "requirements.txt")  # last: what `is_current` looks at
         if target.exists():
@@ -56,9 +58,9 @@ def main() -> int:
 
 
 def is_current(target: pathlib.Path, requirements: pathlib.Path) -> bool:
-    """Whether the folder was made from these very requirements."""
+    """Whether the folder was made from these very requirements, and its digests noted."""
     stamp = target / "requirements.txt"
-    return stamp.is_file() and stamp.read_bytes() == requirements.read_bytes()
+    return (target / "SHA256SUMS").is_file() and stamp.is_file() and stamp.read_bytes() == requirements.read_bytes()
 
 
 def download(requirements: pathlib.Path, into: pathlib.Path) -> bool:
@@ -94,6 +96,13 @@ def is_library(name: str) -> bool:
     if any(part in name for part in ("pybind11", "nvblas", "cufftw", ".alt.")):
         return False
     return name.startswith("lib") and (name.endswith((".so", ".dylib")) or ".so." in name)
+
+
+def note_digests(folder: pathlib.Path) -> None:
+    """`SHA256SUMS`: what each library has to digest to when it is loaded."""
+    libraries = sorted(path for path in folder.iterdir() if is_library(path.name))
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in libraries]
+    (folder / "SHA256SUMS").write_text("".join(lines))
 
 
 def link_plain_name(folder: pathlib.Path) -> None:

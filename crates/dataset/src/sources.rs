@@ -24,18 +24,17 @@ pub struct RemoteFile {
     pub url: &'static str,
     /// Its length in bytes, where the publisher's is known.
     pub n_bytes: Option<u64>,
-    /// What its publisher says it digests to.
+    /// What it digests to.
     pub checksum: Checksum,
     /// What to do with it.
     pub unpack: Unpack,
 }
 
-/// A digest in hexadecimal digits. Publishers still give MD5: it tells a broken download, not a forged one.
+/// What guards a download. Publishers give MD5, which tells a broken download and not a forged one, and some addresses are plain
+/// http: these are the SHA-256 digests that others have noted of the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// 32 digits.
-    Md5(&'static str),
-    /// 64 digits.
+    /// 64 hexadecimal digits.
     Sha256(&'static str),
     /// The publisher gives none.
     Unpublished,
@@ -52,8 +51,8 @@ pub enum Unpack {
     Keep,
 }
 
-/// The datasets that `logitcask dataset get` knows. Digests and lengths are those that torchvision checks, or that the
-/// publisher states.
+/// The datasets that `logitcask dataset get` knows. Lengths are the publishers'; digests are those of TensorFlow Datasets
+/// (`url_checksums`), which fetches from the same addresses, and for `tiny-imagenet` that of several public projects.
 pub const PUBLICATIONS: &[Publication] = &[
     Publication {
         name: "cifar10",
@@ -63,7 +62,9 @@ pub const PUBLICATIONS: &[Publication] = &[
         files: &[RemoteFile {
             url: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
             n_bytes: Some(170_052_171),
-            checksum: Checksum::Md5("c32a1d4ab5d03f1284b67883e8d87530"),
+            checksum: Checksum::Sha256(
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
             unpack: Unpack::TarGz,
         }],
         terms: "no formal licence; cite Krizhevsky 2009",
@@ -76,7 +77,9 @@ pub const PUBLICATIONS: &[Publication] = &[
         files: &[RemoteFile {
             url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
             n_bytes: Some(168_513_733),
-            checksum: Checksum::Md5("03b5dce01913d631647c71ecec9e9cb8"),
+            checksum: Checksum::Sha256(
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            ),
             unpack: Unpack::TarGz,
         }],
         terms: "no formal licence; cite Krizhevsky 2009",
@@ -89,22 +92,22 @@ pub const PUBLICATIONS: &[Publication] = &[
         files: &[
             fashion(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
-                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
                 26_421_880,
             ),
             fashion(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
-                "25c81989df183df01b3e8a0aad5dffbe",
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
                 29_515,
             ),
             fashion(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-images-idx3-ubyte.gz",
-                "bef4ecab320f06d8554ea6380940ec79",
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
                 4_422_102,
             ),
             fashion(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-labels-idx1-ubyte.gz",
-                "bb300cfdad3c16e7a12a480ee83cd310",
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
                 5_148,
             ),
         ],
@@ -118,7 +121,9 @@ pub const PUBLICATIONS: &[Publication] = &[
         files: &[RemoteFile {
             url: "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
             n_bytes: Some(2_640_397_119),
-            checksum: Checksum::Md5("91f7769df0f17e558f3565bffb0c7dfb"),
+            checksum: Checksum::Sha256(
+                "f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866",
+            ),
             unpack: Unpack::TarGz,
         }],
         terms: "from ImageNet, research use; cite Coates, Lee and Ng 2011",
@@ -131,18 +136,20 @@ pub const PUBLICATIONS: &[Publication] = &[
         files: &[RemoteFile {
             url: "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
             n_bytes: Some(248_100_043),
-            checksum: Checksum::Md5("90528d7ca1a48142e341f4ef8d21d0de"),
+            checksum: Checksum::Sha256(
+                "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+            ),
             unpack: Unpack::Zip,
         }],
         terms: "ImageNet's: non-commercial research",
     },
 ];
 
-const fn fashion(url: &'static str, md5: &'static str, n_bytes: u64) -> RemoteFile {
+const fn fashion(url: &'static str, sha256: &'static str, n_bytes: u64) -> RemoteFile {
     RemoteFile {
         url,
         n_bytes: Some(n_bytes),
-        checksum: Checksum::Md5(md5),
+        checksum: Checksum::Sha256(sha256),
         unpack: Unpack::Keep,
     }
 }

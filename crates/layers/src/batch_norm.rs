@@ -144,7 +144,7 @@ impl BatchNorm {
         };
         let affine = self.affine(&moments)?;
         let relu = activation == Activation::Relu;
-        let mut y = Buffer::for_overwrite(x.values.len());
+        let mut y = x.room(x.values.len());
         kernels::norm_forward(
             &x.values,
             &affine,

@@ -20,25 +20,45 @@ pub fn release_memory() {
 
 /// A run of f32 that goes back to the pool when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Buffer(Vec<f32>);
+pub(crate) struct Buffer {
+    memory: Vec<f32>,
+    /// Of `memory`, from its start.
+    len: usize,
+}
 
 impl Buffer {
     /// For a caller that writes every element: the contents are left over from earlier use.
     pub(crate) fn for_overwrite(len: usize) -> Self {
         let recycled = free().get_mut(&len).and_then(Vec::pop);
-        Self(recycled.unwrap_or_else(|| vec![0.0; len]))
+        let memory = recycled.unwrap_or_else(|| vec![0.0; len]);
+        Self { memory, len }
+    }
+
+    /// The same for what is soon given back, out of the shortest free memory that is long enough: a kernel's own space, and
+    /// the maps of a pass that will not be walked back. Such a pass goes through many sizes and holds few maps at a time; free
+    /// memory of each size would be several times what it needs.
+    pub(crate) fn brief(len: usize) -> Self {
+        let mut free = free();
+        let recycled = free.range_mut(len..).find_map(|(_, memory)| memory.pop());
+        drop(free);
+        let memory = recycled.unwrap_or_else(|| vec![0.0; len]);
+        Self { memory, len }
     }
 
     pub(crate) fn copy_of(values: &[f32]) -> Self {
-        let mut buffer = Self::for_overwrite(values.len());
-        buffer.copy_from_slice(values);
-        buffer
+        Self::for_overwrite(values.len()).filled_with(values)
+    }
+
+    /// With these values, which are as many as it holds.
+    pub(crate) fn filled_with(mut self, values: &[f32]) -> Self {
+        self.copy_from_slice(values);
+        self
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.0);
+        let memory = std::mem::take(&mut self.memory);
         if !memory.is_empty() {
             free().entry(memory.len()).or_default().push(memory);
         }
@@ -48,13 +68,13 @@ impl Drop for Buffer {
 impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &self.0
+        &self.memory[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        &mut self.memory[..self.len]
     }
 }
 

@@ -193,7 +193,7 @@ impl Conv2d {
 
     fn by_kernels(&self, x: &FeatureMap, shape: ConvShape) -> Result<FeatureMap> {
         let precision = self.params.precision();
-        let mut y = Buffer::for_overwrite(shape.y_len());
+        let mut y = x.room(shape.y_len());
         with_values(&self.weight, |weight| {
             let compute = match precision {
                 Precision::F32 => kernels::conv_forward,

@@ -103,9 +103,14 @@ impl FeatureMap {
         Self { tracked, ..self }
     }
 
-    /// Whether layers should prepare for the way back.
-    pub(crate) fn keeps(&self) -> bool {
+    /// Whether layers prepare for the way back: [`FeatureMap::new`] began this pass.
+    pub fn keeps(&self) -> bool {
         self.keep
+    }
+
+    /// Memory for what a layer makes of this map: `len` values, left over from earlier use.
+    pub(crate) fn room(&self, len: usize) -> Buffer {
+        room(self.keep, len)
     }
 
     /// Where this map's gradient goes, if it wants one.
@@ -129,7 +134,8 @@ impl FeatureMap {
         };
         let made = match Backend::of(tensor.device()) {
             Backend::Kernels => {
-                let values = tape::with_values(&tensor.contiguous()?, Buffer::copy_of)?;
+                let copy = |values: &[f32]| room(keep, values.len()).filled_with(values);
+                let values = tape::with_values(&tensor.contiguous()?, copy)?;
                 Self::made(values, [b, h, w, c], tracked, keep)
             }
             Backend::Tensors if tensor.dtype() == DType::F32 => {
@@ -144,5 +150,12 @@ impl FeatureMap {
         };
         note(|| Op::ToMap, &[Value::Tensor(tensor)], Value::Map(&made));
         Ok(made)
+    }
+}
+
+fn room(keep: bool, len: usize) -> Buffer {
+    match keep {
+        true => Buffer::for_overwrite(len),
+        false => Buffer::brief(len),
     }
 }

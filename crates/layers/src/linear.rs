@@ -34,6 +34,18 @@ impl Linear {
     /// # Errors
     /// If `x` is not `(B, I)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.of_rows(x, true)
+    }
+
+    /// The same for its result alone: nothing is kept for the way back.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn without_gradient(&self, x: &Tensor) -> Result<Tensor> {
+        self.of_rows(x, false)
+    }
+
+    fn of_rows(&self, x: &Tensor, keep: bool) -> Result<Tensor> {
         let &[batch, features] = x.dims() else {
             return Err(Error::Shape {
                 layer: self.name.clone(),
@@ -43,11 +55,16 @@ impl Linear {
         };
         let made = match Backend::of(x.device()) {
             Backend::Kernels => {
-                let x = FeatureMap::new(&x.reshape((batch, 1, 1, features))?)?;
+                let x = x.reshape((batch, 1, 1, features))?;
+                let x = match keep {
+                    true => FeatureMap::new(&x)?,
+                    false => FeatureMap::without_gradient(&x)?,
+                };
                 let y = self.conv.forward(&x)?;
                 y.to_tensor_shaped(&[batch, y.dims()[3]])?
             }
-            Backend::Tensors => self.conv.of_rows(x)?,
+            Backend::Tensors if keep => self.conv.of_rows(x)?,
+            Backend::Tensors => self.conv.of_rows(x)?.detach(),
         };
         let op = || Op::Linear {
             layer: self.name.clone(),

@@ -25,7 +25,7 @@ impl FeatureMap {
         let made = if let Some(values) = &self.tensor {
             tensors::add(self, other, [values, other.expect_tensor()?])?
         } else {
-            let mut y = Buffer::for_overwrite(self.values.len());
+            let mut y = self.room(self.values.len());
             kernels::add(&self.values, &other.values, &mut y);
             let op = AddBackward([self.slot(), other.slot()]);
             self.then(y, self.dims(), &[self, other], op)?
@@ -44,7 +44,7 @@ impl FeatureMap {
             note_maps(|| Op::Relu, &[self], &made);
             return Ok(made);
         }
-        let mut y = Buffer::for_overwrite(self.values.len());
+        let mut y = self.room(self.values.len());
         kernels::relu(&self.values, &mut y);
         let made = Self::made(y, self.dims(), None, self.keeps());
         note_maps(|| Op::Relu, &[self], &made);
@@ -88,7 +88,7 @@ impl FeatureMap {
             return Ok(made);
         }
         let channels: usize = maps.iter().map(|map| map.dims()[3]).sum();
-        let mut y = Buffer::for_overwrite(b * h * w * channels);
+        let mut y = first.room(b * h * w * channels);
         let mut from = 0;
         let mut parts = vec![];
         for map in maps {
@@ -124,7 +124,7 @@ impl FeatureMap {
         let made = if let Some(values) = &self.tensor {
             tensors::channels(self, values, first, width)?
         } else {
-            let mut y = Buffer::for_overwrite(b * h * w * width);
+            let mut y = self.room(b * h * w * width);
             kernels::copy_channels((&self.values, channels, first), (&mut y, width, 0), width);
             let op = ChannelsBackward {
                 channels,
@@ -154,7 +154,7 @@ impl FeatureMap {
         let made = if let Some(values) = &self.tensor {
             tensors::shuffle_channels(self, values, groups)?
         } else {
-            let mut y = Buffer::for_overwrite(self.values.len());
+            let mut y = self.room(self.values.len());
             kernels::shuffle_channels(&self.values, channels, groups, &mut y);
             let op = ShuffleBackward {
                 channels,

@@ -39,7 +39,7 @@ pub fn max_pool2d(
 
 fn max_pool(x: &FeatureMap, shape: PoolShape) -> Result<FeatureMap> {
     let dims = out_dims(x, shape);
-    let mut y = Buffer::for_overwrite(dims.iter().product());
+    let mut y = x.room(dims.iter().product());
     let mut winner = vec![0; y.len()];
     kernels::max_pool_forward(shape, &x.values, &mut y, &mut winner);
     let tracked = match x.slot() {
@@ -116,7 +116,7 @@ pub fn global_avg_pool(x: &FeatureMap) -> Result<Tensor> {
 
 fn avg_pool(x: &FeatureMap, shape: PoolShape) -> Result<FeatureMap> {
     let dims = out_dims(x, shape);
-    let mut y = Buffer::for_overwrite(dims.iter().product());
+    let mut y = x.room(dims.iter().product());
     kernels::avg_pool_forward(shape, &x.values, &mut y);
     let tracked = match x.slot() {
         Some(dx) => tape::record(

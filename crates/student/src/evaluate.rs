@@ -77,6 +77,7 @@ pub fn predict(
     sink: &mut Sink,
 ) -> Result<(), StudentError> {
     each_batch(
+        network,
         evaluation,
         samples,
         preprocess,
@@ -89,8 +90,9 @@ pub fn predict(
     )
 }
 
-/// Shows the clean views of some samples, batch by batch.
+/// Shows the clean views of some samples, as many at a time as the network takes at once.
 pub(crate) fn each_batch(
+    network: &Network,
     evaluation: &Evaluation,
     samples: &[u32],
     preprocess: &Preprocess,
@@ -98,9 +100,8 @@ pub(crate) fn each_batch(
     device: &Device,
     see: &mut dyn FnMut(&PixelBatch, &Tensor) -> Result<(), StudentError>,
 ) -> Result<(), StudentError> {
-    const BATCH_SIZE: usize = 256;
     let batches: Vec<Vec<(u32, u32)>> = samples
-        .chunks(BATCH_SIZE)
+        .chunks(network.images_at_once()?)
         .map(|batch| batch.iter().map(|&sample| (sample, 0)).collect())
         .collect();
     let n_batches = batches.len();

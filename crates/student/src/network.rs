@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
-use logitcask_layers::{FeatureMap, Mode, Params, Precision};
+use logitcask_layers::{FeatureMap, Mode, Params, Precision, release_memory, trace::trace};
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ImageShape, Student, find};
@@ -58,7 +59,14 @@ pub struct Network {
     precision: Precision,
     params: Params,
     student: Box<dyn Student>,
+    images_at_once: OnceLock<usize>,
 }
+
+/// As many images as are evaluated at once where each of them is small.
+const MOST_AT_ONCE: usize = 256;
+
+/// What the feature maps of images that are evaluated at once may take together.
+const BYTES_AT_ONCE: usize = 256 << 20;
 
 impl Network {
     /// Builds a student of the zoo with fresh weights, all drawn from `seed`.
@@ -84,6 +92,7 @@ impl Network {
             precision: Precision::F32,
             params,
             student,
+            images_at_once: OnceLock::new(),
         })
     }
 
@@ -106,11 +115,13 @@ impl Network {
     /// Losses and metrics are computed on the host whatever the device: they are a walk over B x C numbers, which travel
     /// there and back in less time than a GPU takes to start the dozens of small operations that a loss consists of.
     ///
+    /// In training the pass can be walked back. In evaluation nothing is kept for that, and each layer's memory serves the
+    /// layers behind it.
+    ///
     /// # Errors
     /// What Candle reports.
     pub fn forward(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
-        self.multiply_for(mode);
-        let logits = self.student.forward(&FeatureMap::new(pixels)?, mode)?;
+        let logits = self.student.forward(&self.begin(pixels, mode)?, mode)?;
         Ok(logits.to_device(&Device::Cpu)?)
     }
 
@@ -119,15 +130,46 @@ impl Network {
     /// # Errors
     /// What Candle reports.
     pub fn features(&self, pixels: &Tensor, mode: Mode) -> Result<Tensor, StudentError> {
-        self.multiply_for(mode);
-        Ok(self.student.features(&FeatureMap::new(pixels)?, mode)?)
+        Ok(self.student.features(&self.begin(pixels, mode)?, mode)?)
     }
 
-    fn multiply_for(&self, mode: Mode) {
-        self.params.set_precision(match mode {
-            Mode::Train => self.precision,
-            Mode::Eval => Precision::F32,
-        });
+    fn begin(&self, pixels: &Tensor, mode: Mode) -> Result<FeatureMap, StudentError> {
+        let (precision, pixels) = match mode {
+            Mode::Train => (self.precision, FeatureMap::new(pixels)?),
+            Mode::Eval => (Precision::F32, FeatureMap::without_gradient(pixels)?),
+        };
+        self.params.set_precision(precision);
+        Ok(pixels)
+    }
+
+    /// How many images are evaluated at once, in 1..=256: as many as their feature maps find room for in 256 MiB. It follows
+    /// from the student and the size of its images alone, so that two machines take the same batches.
+    ///
+    /// # Errors
+    /// What Candle reports.
+    pub fn images_at_once(&self) -> Result<usize, StudentError> {
+        if let Some(known) = self.images_at_once.get() {
+            return Ok(*known);
+        }
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.shape.image;
+        let image = Tensor::zeros(
+            (1, height, width, channels),
+            DType::F32,
+            self.params.device(),
+        )?;
+        let (made, trace) = trace(|| self.forward(&image, Mode::Eval));
+        made?;
+        // One image fits into memory that 256 of them cannot use.
+        release_memory();
+        let lengths = trace.dims.iter().map(|dims| dims.iter().product());
+        let largest: usize = lengths.max().unwrap_or(1);
+        let bytes = self.student.maps_at_once() * largest * size_of::<f32>();
+        let n_images = (BYTES_AT_ONCE / bytes).clamp(1, MOST_AT_ONCE);
+        Ok(*self.images_at_once.get_or_init(|| n_images))
     }
 
     /// The student of a checkpoint, to evaluate and export: the moving average of its weights where there is one.

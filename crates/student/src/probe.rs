@@ -144,6 +144,7 @@ fn features(
     };
     let samples = split.dataset.selected();
     each_batch(
+        network,
         split,
         &samples,
         preprocess,
@@ -180,7 +181,10 @@ impl Features {
         let samples: Vec<usize> = (0..self.labels.len()).collect();
         for batch in samples.chunks(1024) {
             let (rows, _) = self.batch(batch, device)?;
-            let logits = linear.forward(&rows)?.flatten_all()?.to_vec1::<f32>()?;
+            let logits = linear
+                .without_gradient(&rows)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
             tally.add(&logits, &self.labels[batch[0]..][..batch.len()], None);
         }
         Ok(tally.metrics())

@@ -111,6 +111,27 @@ fn each_student_takes_images_of_any_size_or_says_why_not() {
     }
 }
 
+/// Evaluation takes as many images at once as memory allows, so a row may not know which others it came with.
+#[test]
+fn an_image_has_the_same_logits_alone_and_in_any_batch() {
+    for row in models() {
+        let image = square(3, 16);
+        let network = Network::build(row.name, image, 10, 1, &Device::Cpu).unwrap();
+        let together = pixels(5, image);
+        let logits = |images: &Tensor| values(&network.forward(images, Mode::Eval).unwrap());
+        let expected = logits(&together);
+        for sizes in [vec![1; 5], vec![3, 2]] {
+            let mut first = 0;
+            let mut apart = vec![];
+            for size in sizes {
+                apart.extend(logits(&together.narrow(0, first, size).unwrap()));
+                first += size;
+            }
+            assert_eq!(apart, expected, "{}", row.name);
+        }
+    }
+}
+
 #[test]
 fn students_refuse_images_that_their_strides_use_up() {
     for (name, size, reason) in [

@@ -36,6 +36,17 @@ pub enum TeacherError {
         found: String,
         needed: String,
     },
+    #[error("`{}` is not the library that was fetched: its SHA-256 is {found}, noted was {noted}", path.display())]
+    RuntimeChanged {
+        path: PathBuf,
+        noted: String,
+        found: String,
+    },
+    #[error("cannot read `{}`", path.display())]
+    RuntimeUnread {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("ONNX Runtime is already loaded from `{}`; `{}` cannot be loaded beside it", loaded.display(), wanted.display())]
     RuntimeAlreadyLoaded { loaded: PathBuf, wanted: PathBuf },
     #[error("ONNX Runtime could not start")]
@@ -219,6 +230,10 @@ impl TeacherError {
             Self::RuntimeNotFound { .. } | Self::ProviderNotBuilt { .. } => {
                 "run `make setup PROVIDER=cuda`, or point ORT_DYLIB_PATH at a library built with it".into()
             }
+            Self::RuntimeChanged { path, .. } => format!(
+                "remove `{}` and run `make setup`; a library of your own is named by ORT_DYLIB_PATH",
+                path.parent().unwrap_or(path).display()
+            ),
             Self::RuntimeUnloadable { .. } | Self::RuntimeTooOld { .. } => "run `make setup` for the pinned library, and unset ORT_DYLIB_PATH".into(),
             Self::ProviderFailed { source, .. } => provider_hint(source.message()),
             Self::ProviderUnused { .. } => "`--provider cpu` is the honest choice for this model".into(),

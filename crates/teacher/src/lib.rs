@@ -48,6 +48,7 @@
 mod batch_size;
 mod capture;
 mod class_order;
+mod digests;
 mod error;
 mod event;
 mod gate;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::ep::ExecutionProvider as _;
 use ort::logging::LogLevel;
 
+use crate::digests;
 use crate::error::TeacherError;
 use crate::provider::{Device, ExecutionProvider};
 
@@ -32,7 +33,8 @@ impl Runtime {
 
     /// Loads the shared library at `explicit`, or the first one found: `.runtime/<cpu|cuda>/` in the working folder or a
     /// parent of it, the same seen from the executable, then beside the executable. The CUDA library also serves the
-    /// CPU provider, but not the other way round.
+    /// CPU provider, but not the other way round. One that is found has to have the digest that was noted when it was fetched;
+    /// one that is named is taken as it is.
     ///
     /// A second call returns the same runtime; asking for a different file is an error, because a process can hold
     /// only one.
@@ -60,7 +62,11 @@ impl Runtime {
                     provider,
                 });
             }
-            None => find(provider)?,
+            None => {
+                let path = find(provider)?;
+                digests::check(&path)?;
+                path
+            }
         };
         let runtime = initialise(path)?;
         *loaded = Some(runtime.clone());

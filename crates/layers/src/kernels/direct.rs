@@ -27,7 +27,7 @@ pub(crate) fn forward(level: Level, shape: &ConvShape, x: &[f32], weight: &[f32]
     let rows = taps.len() * depth;
     let lanes = level.lanes();
     let group_len = tile::packed_len(lanes, rows, outputs);
-    let mut packed = Buffer::for_overwrite(group_len * shape.groups);
+    let mut packed = Buffer::brief(group_len * shape.groups);
     packed
         .par_chunks_mut(group_len)
         .enumerate()
@@ -99,7 +99,7 @@ pub(crate) fn backward_input(
         .map(|part| {
             let rows = part.taps.len() * outputs;
             let group_len = tile::packed_len(lanes, rows, inputs);
-            let mut packed = Buffer::for_overwrite(group_len * shape.groups);
+            let mut packed = Buffer::brief(group_len * shape.groups);
             for group in 0..shape.groups {
                 // Row (tap, o) of this panel are the weights from every input to output o.
                 let row = |k: usize| {
@@ -282,7 +282,7 @@ pub(crate) fn backward_weight(
         .par_chunks(images * x_image)
         .zip(dy.par_chunks(images * y_image))
         .map(|(x, dy)| {
-            let mut part = Buffer::for_overwrite(dw.len());
+            let mut part = Buffer::brief(dw.len());
             part.fill(0.0);
             let mut margin = None;
             for (x, dy) in x.chunks_exact(x_image).zip(dy.chunks_exact(y_image)) {
@@ -469,7 +469,7 @@ fn with_margin<'a>(
         return image;
     }
     let line = (left + w + right) * channels;
-    let padded = buffer.get_or_insert_with(|| Buffer::for_overwrite((top + h + bottom) * line));
+    let padded = buffer.get_or_insert_with(|| Buffer::brief((top + h + bottom) * line));
     padded[..top * line].fill(0.0);
     padded[(top + h) * line..].fill(0.0);
     let lines = padded[top * line..].chunks_exact_mut(line);

@@ -4,6 +4,7 @@ use logitcask_layers::{
     Activation, BatchNorm, Conv2d, ConvSpec, FeatureMap, Init, Mode, Result, Scope,
 };
 
+/// Its methods take the map that they work on: where nobody else holds it, its memory serves the map after next.
 pub(super) struct ConvBn {
     conv: Conv2d,
     bn: BatchNorm,
@@ -35,37 +36,45 @@ impl ConvBn {
     }
 
     /// `relu(bn(conv(x)))`
-    pub(super) fn relu(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
-        let y = self.conv.forward(x)?;
-        self.bn.forward(&y, mode, Activation::Relu, None)
+    pub(super) fn relu(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
+        self.forward(x, mode, Activation::Relu, None)
     }
 
     /// `bn(conv(x))`
-    pub(super) fn linear(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
-        let y = self.conv.forward(x)?;
-        self.bn.forward(&y, mode, Activation::None, None)
+    pub(super) fn linear(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
+        self.forward(x, mode, Activation::None, None)
     }
 
     /// `bn(conv(x)) + residual`
     pub(super) fn add(
         &self,
-        x: &FeatureMap,
+        x: FeatureMap,
         residual: &FeatureMap,
         mode: Mode,
     ) -> Result<FeatureMap> {
-        let y = self.conv.forward(x)?;
-        self.bn.forward(&y, mode, Activation::None, Some(residual))
+        self.forward(x, mode, Activation::None, Some(residual))
     }
 
     /// `relu(bn(conv(x)) + residual)`
     pub(super) fn add_relu(
         &self,
-        x: &FeatureMap,
+        x: FeatureMap,
         residual: &FeatureMap,
         mode: Mode,
     ) -> Result<FeatureMap> {
-        let y = self.conv.forward(x)?;
-        self.bn.forward(&y, mode, Activation::Relu, Some(residual))
+        self.forward(x, mode, Activation::Relu, Some(residual))
+    }
+
+    fn forward(
+        &self,
+        x: FeatureMap,
+        mode: Mode,
+        activation: Activation,
+        residual: Option<&FeatureMap>,
+    ) -> Result<FeatureMap> {
+        let y = self.conv.forward(&x)?;
+        drop(x);
+        self.bn.forward(&y, mode, activation, residual)
     }
 }
 

@@ -70,24 +70,32 @@ struct DeitTiny {
 
 impl Student for DeitTiny {
     fn features(&self, pixels: &FeatureMap, _: Mode) -> Result<Tensor> {
+        let keep = pixels.keeps();
         let patches = self.patch_embed.forward(pixels)?;
         let [batch, rows, columns, _] = patches.dims();
         let patches = reshape(&patches.to_tensor()?, &[batch, rows * columns, WIDTH])?;
-        let cls_token = self.cls_token.broadcast_as((batch, 1, WIDTH))?;
+        let cls_token = parameter(&self.cls_token, keep).broadcast_as((batch, 1, WIDTH))?;
         let tokens = Tensor::cat(&[&cls_token, &patches], 1)?;
         let tokens = noted(Op::Concat { dim: 1 }, &[&self.cls_token, &patches], tokens);
-        let mut tokens = add(&tokens, &self.pos_embed)?;
+        let placed = tokens.broadcast_add(&parameter(&self.pos_embed, keep))?;
+        let mut tokens = noted(Op::Add, &[&tokens, &self.pos_embed], placed);
         for block in &self.blocks {
-            tokens = block.forward(&tokens)?;
+            tokens = block.forward(&tokens, keep)?;
         }
-        // Each token is normalised by itself, so one is enough.
-        let class = tokens.narrow(1, 0, 1)?.squeeze(1)?;
+        // Each token is normalised by itself, so one is enough. Out of a larger tensor Candle would add it up in another
+        // order, though not where the batch is of one image: the same image is to have the same logits in both.
+        let class = tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let class = noted(Op::Select { dim: 1, index: 0 }, &[&tokens], class);
-        self.norm.forward(&class)
+        self.norm.forward(&class, keep)
     }
 
     fn head(&self) -> &Linear {
         &self.head
+    }
+
+    /// Measured: Candle's operations copy more than ours.
+    fn maps_at_once(&self) -> usize {
+        13
     }
 }
 
@@ -114,36 +122,55 @@ impl Block {
     }
 
     /// (B, tokens, width) to the same.
-    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
-        let tokens = add(tokens, &self.attention(&self.norm1.forward(tokens)?)?)?;
-        let hidden = each_token(&self.fc1, &self.norm2.forward(&tokens)?)?;
-        let hidden = noted(Op::Gelu, &[&hidden], hidden.gelu_erf()?); // the exact one, as timm's
-        add(&tokens, &each_token(&self.fc2, &hidden)?)
+    fn forward(&self, tokens: &Tensor, keep: bool) -> Result<Tensor> {
+        let attended = self.attention(&self.norm1.forward(tokens, keep)?, keep)?;
+        let tokens = add(tokens, &attended)?;
+        add(&tokens, &self.perceptron(&tokens, keep)?)
     }
 
-    fn attention(&self, tokens: &Tensor) -> Result<Tensor> {
+    fn perceptron(&self, tokens: &Tensor, keep: bool) -> Result<Tensor> {
+        let mut hidden = each_token(&self.fc1, &self.norm2.forward(tokens, keep)?, keep)?;
+        hidden = noted(Op::Gelu, &[&hidden], hidden.gelu_erf()?); // the exact one, as timm's
+        each_token(&self.fc2, &hidden, keep)
+    }
+
+    fn attention(&self, tokens: &Tensor, keep: bool) -> Result<Tensor> {
         let (batch, n_tokens, _) = tokens.dims3()?;
         let per_head = WIDTH / HEADS;
-        let qkv = each_token(&self.qkv, tokens)?;
-        let qkv = reshape(&qkv, &[batch, n_tokens, 3, HEADS, per_head])?;
-        let qkv = permute(&qkv, &[2, 0, 3, 1, 4])?;
+        // What is assigned again is free in evaluation; what is shadowed would stay until the end.
+        let mut qkv = each_token(&self.qkv, tokens, keep)?;
+        qkv = reshape(&qkv, &[batch, n_tokens, 3, HEADS, per_head])?;
+        qkv = permute(&qkv, &[2, 0, 3, 1, 4])?;
         let part = |index| {
             let part = qkv.get(index)?;
             Ok(noted(Op::Select { dim: 0, index }, &[&qkv], part))
         };
         let [query, key, value]: [Result<Tensor>; 3] = [part(0), part(1), part(2)];
-        let scores = matmul(&query?, &permute(&key?, &[0, 1, 3, 2])?)?;
+        let mut scores = matmul(&query?, &permute(&key?, &[0, 1, 3, 2])?)?;
         let root = (per_head as f64).sqrt();
-        let scores = noted(Op::Scale(1.0 / root), &[&scores], (&scores / root)?);
-        let mixed = matmul(&softmax(&scores)?, &value?)?;
-        let mixed = permute(&mixed, &[0, 2, 1, 3])?;
-        each_token(&self.proj, &reshape(&mixed, &[batch, n_tokens, WIDTH])?)
+        scores = noted(Op::Scale(1.0 / root), &[&scores], (&scores / root)?);
+        let mut mixed = matmul(&softmax(&scores)?, &value?)?;
+        mixed = permute(&mixed, &[0, 2, 1, 3])?;
+        mixed = reshape(&mixed, &[batch, n_tokens, WIDTH])?;
+        each_token(&self.proj, &mixed, keep)
     }
 }
 
-fn each_token(linear: &Linear, tokens: &Tensor) -> Result<Tensor> {
+/// A parameter as Candle's operations see it: tracked only in a pass that will be walked back.
+fn parameter(var: &Var, keep: bool) -> Tensor {
+    match keep {
+        true => var.as_tensor().clone(),
+        false => var.as_detached_tensor(),
+    }
+}
+
+fn each_token(linear: &Linear, tokens: &Tensor, keep: bool) -> Result<Tensor> {
     let (batch, n_tokens, width) = tokens.dims3()?;
-    let made = linear.forward(&reshape(tokens, &[batch * n_tokens, width])?)?;
+    let rows = reshape(tokens, &[batch * n_tokens, width])?;
+    let made = match keep {
+        true => linear.forward(&rows)?,
+        false => linear.without_gradient(&rows)?,
+    };
     reshape(&made, &[batch, n_tokens, made.dims()[1]])
 }
 
@@ -191,13 +218,13 @@ impl LayerNorm {
         })
     }
 
-    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
+    fn forward(&self, tokens: &Tensor, keep: bool) -> Result<Tensor> {
         let centred = tokens.broadcast_sub(&tokens.mean_keepdim(D::Minus1)?)?;
         let var = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normed = centred.broadcast_div(&(var + EPS)?.sqrt()?)?;
         let made = normed
-            .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)?;
+            .broadcast_mul(&parameter(&self.weight, keep))?
+            .broadcast_add(&parameter(&self.bias, keep))?;
         let inputs: [&Tensor; 3] = [tokens, &self.weight, &self.bias];
         Ok(noted(Op::LayerNorm { eps: EPS }, &inputs, made))
     }

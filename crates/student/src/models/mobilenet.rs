@@ -77,11 +77,11 @@ struct MobileNetV2 {
 
 impl Student for MobileNetV2 {
     fn features(&self, pixels: &FeatureMap, mode: Mode) -> Result<Tensor> {
-        let mut x = self.stem.relu(pixels, mode)?;
+        let mut x = self.stem.relu(pixels.clone(), mode)?;
         for block in &self.blocks {
-            x = block.forward(&x, mode)?;
+            x = block.forward(x, mode)?;
         }
-        global_avg_pool(&self.last.relu(&x, mode)?)
+        global_avg_pool(&self.last.relu(x, mode)?)
     }
 
     fn head(&self) -> &Linear {
@@ -115,13 +115,13 @@ impl InvertedResidual {
         })
     }
 
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
-        let y = self.expand.relu(x, mode)?;
-        let y = self.filter.relu(&y, mode)?;
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
+        let mut y = self.expand.relu(x.clone(), mode)?;
+        y = self.filter.relu(y, mode)?;
         if self.has_skip {
-            self.project.add(&y, x, mode)
+            self.project.add(y, &x, mode)
         } else {
-            self.project.linear(&y, mode)
+            self.project.linear(y, mode)
         }
     }
 }
@@ -172,7 +172,7 @@ impl Student for MobileNetV1 {
     fn features(&self, pixels: &FeatureMap, mode: Mode) -> Result<Tensor> {
         let mut x = pixels.clone();
         for layer in &self.layers {
-            x = layer.relu(&x, mode)?;
+            x = layer.relu(x, mode)?;
         }
         global_avg_pool(&x)
     }

@@ -39,12 +39,21 @@ pub trait Student: Send + Sync {
     /// The last layer, from features to logits.
     fn head(&self) -> &Linear;
 
+    /// What an evaluation holds at its peak, in multiples of the largest map: block in, block out, and what lies between.
+    fn maps_at_once(&self) -> usize {
+        4
+    }
+
     /// Logits (B, classes) for pixels (B, height, width, channels).
     ///
     /// # Errors
     /// As [`Student::features`].
     fn forward(&self, pixels: &FeatureMap, mode: Mode) -> Result<Tensor> {
-        self.head().forward(&self.features(pixels, mode)?)
+        let features = self.features(pixels, mode)?;
+        match pixels.keeps() {
+            true => self.head().forward(&features),
+            false => self.head().without_gradient(&features),
+        }
     }
 }
 

@@ -211,12 +211,12 @@ struct ResNet {
 
 impl Student for ResNet {
     fn features(&self, pixels: &FeatureMap, mode: Mode) -> Result<Tensor> {
-        let mut x = self.stem.relu(pixels, mode)?;
+        let mut x = self.stem.relu(pixels.clone(), mode)?;
         if self.has_max_pool {
             x = max_pool2d(&x, 3, 2, 1)?;
         }
         for block in &self.blocks {
-            x = block.forward(&x, mode)?;
+            x = block.forward(x, mode)?;
         }
         global_avg_pool(&x)
     }
@@ -233,15 +233,15 @@ struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
         let shortcut = match &self.shortcut {
-            Some(shortcut) => shortcut.linear(x, mode)?,
+            Some(shortcut) => shortcut.linear(x.clone(), mode)?,
             None => x.clone(),
         };
-        let mut y = x.clone();
+        let mut y = x;
         for conv in &self.first {
-            y = conv.relu(&y, mode)?;
+            y = conv.relu(y, mode)?;
         }
-        self.last.add_relu(&y, &shortcut, mode)
+        self.last.add_relu(y, &shortcut, mode)
     }
 }

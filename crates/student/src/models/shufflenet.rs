@@ -87,17 +87,17 @@ struct ShuffleNet {
 }
 
 trait Block: Send + Sync {
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap>;
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap>;
 }
 
 impl Student for ShuffleNet {
     fn features(&self, pixels: &FeatureMap, mode: Mode) -> Result<Tensor> {
-        let mut x = self.stem.relu(pixels, mode)?;
+        let mut x = self.stem.relu(pixels.clone(), mode)?;
         for block in &self.blocks {
-            x = block.forward(&x, mode)?;
+            x = block.forward(x, mode)?;
         }
         if let Some(last) = &self.last {
-            x = last.relu(&x, mode)?;
+            x = last.relu(x, mode)?;
         }
         global_avg_pool(&x)
     }
@@ -136,18 +136,18 @@ impl V1Block {
 }
 
 impl Block for V1Block {
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
-        let mut y = self.squeeze.relu(x, mode)?;
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
+        let mut y = self.squeeze.relu(x.clone(), mode)?;
         if self.groups > 1 {
             y = y.shuffle_channels(self.groups)?;
         }
-        let y = self.filter.relu(&y, mode)?;
+        y = self.filter.relu(y, mode)?;
         if self.stride == 1 {
-            return self.expand.add_relu(&y, x, mode);
+            return self.expand.add_relu(y, &x, mode);
         }
         // The paper activates what is put together. The input is a ReLU's output, so its means need none.
-        let made = self.expand.relu(&y, mode)?;
-        FeatureMap::concat(&[&made, &avg_pool2d(x, 3, 2, 1)?])
+        let made = self.expand.relu(y, mode)?;
+        FeatureMap::concat(&[&made, &avg_pool2d(&x, 3, 2, 1)?])
     }
 }
 
@@ -175,12 +175,12 @@ impl V2Down {
 }
 
 impl Block for V2Down {
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
-        let left = self.left_filter.linear(x, mode)?;
-        let left = self.left.relu(&left, mode)?;
-        let right = self.right_in.relu(x, mode)?;
-        let right = self.right_filter.linear(&right, mode)?;
-        let right = self.right.relu(&right, mode)?;
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
+        let mut left = self.left_filter.linear(x.clone(), mode)?;
+        left = self.left.relu(left, mode)?;
+        let mut right = self.right_in.relu(x, mode)?;
+        right = self.right_filter.linear(right, mode)?;
+        right = self.right.relu(right, mode)?;
         FeatureMap::concat(&[&left, &right])?.shuffle_channels(2)
     }
 }
@@ -207,11 +207,13 @@ impl V2Block {
 }
 
 impl Block for V2Block {
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
         let kept = x.channels(0, self.half)?;
-        let y = self.first.relu(&x.channels(self.half, self.half)?, mode)?;
-        let y = self.filter.linear(&y, mode)?;
-        let y = self.last.relu(&y, mode)?;
+        let mut y = x.channels(self.half, self.half)?;
+        drop(x);
+        y = self.first.relu(y, mode)?;
+        y = self.filter.linear(y, mode)?;
+        y = self.last.relu(y, mode)?;
         FeatureMap::concat(&[&kept, &y])?.shuffle_channels(2)
     }
 }

@@ -80,7 +80,7 @@ impl Student for Vgg {
         let mut x = pixels.clone();
         for (index, block) in self.blocks.iter().enumerate() {
             for conv in block {
-                x = conv.relu(&x, mode)?;
+                x = conv.relu(x, mode)?;
             }
             if index < self.n_pools {
                 x = max_pool2d(&x, 2, 2, 0)?;

@@ -64,9 +64,10 @@ impl Student for WideResNet {
     fn features(&self, pixels: &FeatureMap, mode: Mode) -> Result<Tensor> {
         let mut x = self.conv1.forward(pixels)?;
         for block in &self.blocks {
-            x = block.forward(&x, mode)?;
+            x = block.forward(x, mode)?;
         }
-        global_avg_pool(&self.bn1.forward(&x, mode, Activation::Relu, None)?)
+        x = self.bn1.forward(&x, mode, Activation::Relu, None)?;
+        global_avg_pool(&x)
     }
 
     fn head(&self) -> &Linear {
@@ -101,14 +102,15 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &FeatureMap, mode: Mode) -> Result<FeatureMap> {
-        let activated = self.bn1.forward(x, mode, Activation::Relu, None)?;
-        let y = self.conv1.forward(&activated)?;
-        let y = self.bn2.forward(&y, mode, Activation::Relu, None)?;
-        let y = self.conv2.forward(&y)?;
-        match &self.shortcut {
-            Some(shortcut) => y.add(&shortcut.forward(&activated)?),
-            None => y.add(x),
-        }
+    fn forward(&self, x: FeatureMap, mode: Mode) -> Result<FeatureMap> {
+        let mut y = self.bn1.forward(&x, mode, Activation::Relu, None)?;
+        let shortcut = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(&y)?,
+            None => x,
+        };
+        y = self.conv1.forward(&y)?;
+        y = self.bn2.forward(&y, mode, Activation::Relu, None)?;
+        y = self.conv2.forward(&y)?;
+        y.add(&shortcut)
     }
 }

@@ -40,7 +40,7 @@ impl Digest {
 
     pub(super) fn published(checksum: Checksum) -> Option<Self> {
         match checksum {
-            Checksum::Md5(digits) | Checksum::Sha256(digits) => Self::parse(digits),
+            Checksum::Sha256(digits) => Self::parse(digits),
             Checksum::Unpublished => None,
         }
     }
@@ -105,18 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn every_published_checksum_is_one() {
+    fn every_download_has_a_digest_that_cannot_be_forged() {
         let files = logitcask_dataset::PUBLICATIONS
             .iter()
             .flat_map(|publication| publication.files);
         for file in files {
-            let is_given = file.checksum != Checksum::Unpublished;
-            assert_eq!(
-                Digest::published(file.checksum).is_some(),
-                is_given,
-                "{}",
-                file.url
-            );
+            let digest = Digest::published(file.checksum);
+            let algorithm = digest.map(|digest| digest.algorithm);
+            assert_eq!(algorithm, Some(Algorithm::Sha256), "{}", file.url);
         }
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn backward_input(
     weight: &[f32],
     dx: &mut [f32],
 ) {
-    let mut turned = Buffer::for_overwrite(weight.len());
+    let mut turned = Buffer::brief(weight.len());
     let tap_len = shape.ci * shape.co;
     turned
         .par_chunks_mut(tap_len)
@@ -130,10 +130,7 @@ fn correlate(
         .par_chunks_mut(images * oh * ow * co)
         .zip(x.par_chunks(images * tiling.image_len()));
     pieces.for_each(|(y, x)| {
-        let (mut v_values, mut m_values) = (
-            Buffer::for_overwrite(v.len()),
-            Buffer::for_overwrite(m.len()),
-        );
+        let (mut v_values, mut m_values) = (Buffer::brief(v.len()), Buffer::brief(m.len()));
         let tiles = x.len() / tiling.image_len() * per_image;
         let mut first = 0;
         while first < tiles {

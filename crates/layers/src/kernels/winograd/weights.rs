@@ -19,7 +19,7 @@ pub(super) fn transform_kernels(
     outputs: usize,
 ) -> Buffer {
     let lanes = level.lanes();
-    let mut kernels = Buffer::for_overwrite(POINTS * tile::packed_len(lanes, inputs, outputs));
+    let mut kernels = Buffer::brief(POINTS * tile::packed_len(lanes, inputs, outputs));
     let panel_len = POINTS * inputs * tile::PANEL * lanes;
     kernels
         .par_chunks_mut(panel_len)

@@ -245,14 +245,19 @@ fn position(run: &Path, recipe: &Recipe, history: &[EpochRecord]) -> Finding {
 /// Why it stopped, if it did.
 fn stopped(run: &Path) -> Option<Finding> {
     let path = run.join(LAST_WORDS);
-    let words = logitcask_durable::read_to_string(&path).ok()?;
+    let damaged = |why: String| {
+        let damaged = format!("`{}` is damaged: {why}", path.display());
+        let remedy = "run the same command again: it goes on from the last checkpoint";
+        Some(Finding::bad("stopped", damaged, remedy))
+    };
+    let words = match logitcask_durable::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => return damaged(error.to_string()),
+        Ok(words) => words,
+    };
     let words = match logitcask_durable::unseal_comment(&words) {
         Ok(unsealed) => unsealed.unwrap_or(&words),
-        Err(seal) => {
-            let damaged = format!("`{}` is damaged: {seal}", path.display());
-            let remedy = "run the same command again: it goes on from the last checkpoint";
-            return Some(Finding::bad("stopped", damaged, remedy));
-        }
+        Err(seal) => return damaged(seal.to_string()),
     };
     let (error, remedy) = words.split_once('\n')?;
     Some(Finding::bad("stopped", error, remedy.trim_end()))

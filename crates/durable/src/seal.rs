@@ -80,6 +80,13 @@ pub fn seal_comment(text: &str) -> String {
 pub fn unseal_comment(text: &str) -> Result<Option<&str>, BrokenSeal> {
     let line = last_line(text);
     let head = &text[..text.trim_end_matches('\n').len() - line.len()];
+    // With the end of the line before it lost, the digest stands behind other words.
+    let digits = line
+        .rsplit_once(COMMENT)
+        .filter(|(_, digits)| digits.len() == 64);
+    if digits.is_some_and(|(before, _)| !before.is_empty()) {
+        return Err(broken(text, line));
+    }
     if line.starts_with('#') && line.len() == COMMENT.len() + 64 {
         let found = line.strip_prefix(COMMENT).unwrap_or(line);
         return checked(head, found).map(Some);
@@ -200,7 +207,7 @@ mod tests {
                 // In the digest's own line a flip may hide the digest, but then the text is what it was, or the comment's
                 // `#` is gone and with it what its reader would accept.
                 if unseal_comment(&flipped).is_ok() {
-                    assert!(at >= text.len() - 1, "bit {bit} of byte {at}: {flipped}");
+                    assert!(at >= text.len(), "bit {bit} of byte {at}: {flipped}");
                 }
             }
         }

@@ -247,17 +247,19 @@ fn position(run: &Path, recipe: &Recipe, history: &[EpochRecord]) -> Finding {
 /// Why it stopped, if it did.
 fn stopped(run: &Path) -> Outcome<Option<Finding>> {
     let path = run.join(LAST_WORDS);
-    let words = logitcask_durable::absent_is_none(logitcask_durable::read_to_string(&path));
-    let Some(words) = words.map_err(Failure::io("read", &path))? else {
-        return Ok(None);
+    let damaged = |why: String| {
+        let damaged = format!("`{}` is damaged: {why}", path.display());
+        let remedy = "run the same command again: it goes on from the last checkpoint";
+        Ok(Some(Finding::bad("stopped", damaged, remedy)))
+    };
+    let words = match logitcask_durable::absent_is_none(logitcask_durable::read_to_string(&path)) {
+        Ok(None) => return Ok(None),
+        Ok(Some(words)) => words,
+        Err(error) => return damaged(error.to_string()),
     };
     let words = match logitcask_durable::unseal_comment(&words) {
         Ok(unsealed) => unsealed.unwrap_or(&words),
-        Err(seal) => {
-            let damaged = format!("`{}` is damaged: {seal}", path.display());
-            let remedy = "run the same command again: it goes on from the last checkpoint";
-            return Ok(Some(Finding::bad("stopped", damaged, remedy)));
-        }
+        Err(seal) => return damaged(seal.to_string()),
     };
     let told = words.split_once('\n');
     Ok(told.map(|(error, remedy)| Finding::bad("stopped", error, remedy.trim_end())))

@@ -28,7 +28,7 @@ impl TeacherMachine {
     /// How many threads compute, and how many decode.
     pub(crate) fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or(cores).max(1)
+        self.threads.unwrap_or(cores)
     }
 
     /// Loads the library and the teacher. TensorRT keeps the engines that it builds below the caches.

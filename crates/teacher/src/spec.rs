@@ -35,7 +35,7 @@ pub struct TeacherSpec {
     /// Images in one run of the teacher; found by a short trial if absent.
     pub batch_size: Option<usize>,
     /// Samples in one chunk of the cache; the cache's own choice if absent.
-    pub chunk_rows: Option<usize>,
+    pub chunk_rows: Option<u32>,
 }
 
 impl TeacherSpec {
@@ -95,7 +95,7 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch_size: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    chunk_rows: Option<usize>,
+    chunk_rows: Option<u32>,
 }
 
 impl From<Written> for TeacherSpec {

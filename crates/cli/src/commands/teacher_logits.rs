@@ -149,7 +149,7 @@ impl Stage<'_> {
         if teacher.feature_len() > 0 {
             manifest = manifest.with_features(teacher.feature_len());
             if let Some(chunk_rows) = chunk_rows {
-                manifest.chunk_rows = chunk_rows as u32;
+                manifest.chunk_rows = chunk_rows;
             }
         }
         if let Some(at_once) = teacher.input().at_once.filter(|_| chunk_rows.is_none()) {

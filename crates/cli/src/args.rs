@@ -101,9 +101,6 @@ pub(crate) struct TeacherMachine {
     /// Which GPUs, one session each (repeatable); the first where absent
     #[arg(long = "gpu", value_name = "INDEX", value_parser = value_parser!(u32).range(0..1024))]
     pub(crate) gpus: Vec<u32>,
-    /// Let CUDA round f32 products to TensorFloat-32: faster, three decimal digits
-    #[arg(long)]
-    pub(crate) tf32: bool,
 }
 
 #[derive(Debug, Args)]

@@ -714,11 +714,13 @@ fn a_batch_that_decides_its_rows_is_part_of_the_key() {
 fn what_only_a_gpu_knows_is_refused_on_the_cpu() {
     let bench = Bench::new("gpu");
     let recipe = synthetic(&bench, &plain(), IMAGES, VIEWS, "");
-    for flags in [&["--tf32"][..], &["--gpu", "1"]] {
-        let run = bench.run(&[&["teacher-logits", &recipe], flags].concat());
-        assert_eq!(run.code, 2, "{}", run.stderr);
-        assert!(run.stderr.contains(flags[0]) && run.stderr.contains("--provider cuda"));
-    }
+    let run = bench.run(&["teacher-logits", &recipe, "--gpu", "1"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.stderr.contains("--gpu") && run.stderr.contains("--provider cuda"));
+    // TensorFloat-32 was a flag of the machine, and its rows lay under the key of f32.
+    let rounded = ["--set", "teacher.0.precision=tf32"];
+    let run = bench.run(&[&["teacher-logits", &recipe], &rounded[..]].concat());
+    check_failed(&run, &["`tf32`", "--provider cuda"]);
     let run = bench.run(&["teacher-logits", &recipe, "--provider", "metal"]);
     assert_eq!(run.code, 2, "{}", run.stderr);
     assert!(
@@ -806,5 +808,34 @@ struct Mounted<'a>(&'a Path);
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+/// A thousand of the evaluation images passed the bar and all four thousand did not: the refusal left the cache behind, which
+/// the next command found.
+#[test]
+fn a_split_below_the_bar_leaves_no_cache() {
+    let bench = Bench::new("bar");
+    let data = "eval = \"test\"\nsynthetic = { n_train = 8, n_eval = 4000, height = 8, width = 8 }";
+    let recipe = synthetic(&bench, &plain(), data, "count = 1", "min_accuracy = 0.0");
+    let (bar, seed) = (1..20)
+        .find_map(|seed| {
+            let seed = format!("data.synthetic.seed={seed}");
+            let run = bench.run(&["teacher-logits", &recipe, "--set", &seed]).ok();
+            let shares = run.stderr.split("teacher accuracy ").skip(1);
+            let shares: Vec<f64> = shares
+                .map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
+                .collect();
+            let (some, all) = (shares[0], shares[1]);
+            (some > all + 0.1).then(|| ((some + all) / 200.0, seed))
+        })
+        .unwrap();
+    fs::remove_dir_all(bench.cache_dir()).unwrap();
+    let bar = format!("teacher.0.min_accuracy={bar}");
+    for _ in 0..2 {
+        let run = bench.run(&["teacher-logits", &recipe, "--set", &seed, "--set", &bar]);
+        check_failed(&run, &["on 4000 samples, the recipe asks for"]);
+        assert_eq!(run.stdout, "", "a folder is printed");
+        bench.assert_no_cache();
     }
 }

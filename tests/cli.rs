@@ -260,5 +260,5 @@ fn a_measurement_of_what_there_is_not_is_refused() {
     refused(&["--student", "resnet8_4"], &["`resnet8x4`"]);
     refused(&["--loss", "kdd"], &["`kd`"]);
     refused(&["--loss", "{ name = 3 }"], &["hint"]);
-    refused(&["--batch-size", "1"], &["2 images"]);
+    refused(&["--batch-size", "1"], &["--batch-size", "2..=65536"]);
 }

@@ -1,8 +1,13 @@
 //! What can be typed.
 
+use std::fmt;
+use std::num::ParseFloatError;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use logitcask_student::Checkpoint;
 
 /// Distil image classifiers from cached teacher logits.
@@ -91,14 +96,11 @@ pub(crate) struct TeacherMachine {
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) provider: String,
     /// Teacher sessions, each on one thread, and as many threads that decode; all cores where absent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=THREADS))]
     pub(crate) threads: Option<usize>,
     /// Which GPUs, one session each (repeatable); the first where absent
-    #[arg(long = "gpu", value_name = "INDEX")]
+    #[arg(long = "gpu", value_name = "INDEX", value_parser = value_parser!(u32).range(0..1024))]
     pub(crate) gpus: Vec<u32>,
-    /// Let CUDA round f32 products to TensorFloat-32: faster, three decimal digits
-    #[arg(long)]
-    pub(crate) tf32: bool,
 }
 
 #[derive(Debug, Args)]
@@ -128,7 +130,7 @@ pub(crate) struct Student {
     #[arg(long)]
     pub(crate) tf32: bool,
     /// Compute threads; all cores where absent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=THREADS))]
     pub(crate) threads: Option<usize>,
     /// Write what the first steps see, and what comes of it, for another framework to repeat
     #[arg(long, value_name = "DIR", requires = "fresh")]
@@ -138,7 +140,8 @@ pub(crate) struct Student {
         long,
         value_name = "N",
         default_value_t = 20,
-        requires = "dump_batches"
+        requires = "dump_batches",
+        value_parser = whole(1..=1_000_000)
     )]
     pub(crate) dump_steps: usize,
 }
@@ -158,13 +161,13 @@ pub(crate) struct Sweep {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Runs side by side on each device, which share its threads
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=1024))]
     pub(crate) jobs: usize,
     /// Where students compute: a queue for each (repeatable)
     #[arg(long = "device", value_name = "NAME", default_value = "cpu")]
     pub(crate) devices: Vec<String>,
     /// Compute threads of all runs together; all cores where absent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=THREADS))]
     pub(crate) threads: Option<usize>,
     /// What runs the teacher, where something is to be captured
     #[arg(long, value_name = "NAME", default_value = "cpu")]
@@ -392,7 +395,7 @@ pub(crate) struct CachePlan {
     #[command(flatten)]
     pub(crate) machine: TeacherMachine,
     /// Images that the teacher is tried on, to estimate its time; 0 leaves it alone
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole(0..=1_000_000))]
     pub(crate) images: usize,
 }
 
@@ -410,14 +413,14 @@ pub(crate) struct CacheVerify {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Ask the teacher again about so many random rows of each cache of the recipe
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole(0..=SAMPLES))]
     pub(crate) recompute: usize,
     /// What runs the teacher
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) provider: String,
     /// What the computation may be off by, as a share of the largest logit, beside the encoding's rounding; 1e-4, or 5e-3
     /// where the teacher computes in f16 or bf16
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = number(0.0..=1.0))]
     pub(crate) tolerance: Option<f32>,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
@@ -434,7 +437,7 @@ pub(crate) struct CacheDiff {
     /// What is held against it
     pub(crate) second: String,
     /// How many of the worst samples to show
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole(0..=SAMPLES))]
     pub(crate) worst: usize,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
@@ -449,7 +452,7 @@ pub(crate) struct CacheStats {
     /// A folder, or a name that `cache ls` shows
     pub(crate) cache: String,
     /// How many contradicted labels to show
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole(0..=SAMPLES))]
     pub(crate) top: usize,
     /// Write a list of the samples whose labels the teacher contradicts, for a recipe's `data.exclude`
     #[arg(long, value_name = "FILE")]
@@ -458,7 +461,7 @@ pub(crate) struct CacheStats {
     #[arg(long, value_name = "FILE")]
     pub(crate) weight_list: Option<PathBuf>,
     /// How sure the teacher must be of a sample on the list of contradicted labels
-    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9)]
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9, value_parser = number(0.0..=1.0))]
     pub(crate) confidence: f32,
     /// Also write `samples.parquet` (one row a sample) and `stats.svg` into this folder
     #[arg(long, value_name = "DIR")]
@@ -527,10 +530,10 @@ pub(crate) struct CacheExport {
 #[derive(Debug, Args)]
 pub(crate) struct CacheGc {
     /// Caches to which nothing was written for so many days
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = number(0.0..=1e6))]
     pub(crate) older_than_days: Option<f64>,
     /// The oldest, until the others fit into so many gigabytes
-    #[arg(long, value_name = "GB")]
+    #[arg(long, value_name = "GB", value_parser = number(0.0..=1e9))]
     pub(crate) max_gb: Option<f64>,
     /// Really remove them
     #[arg(long)]
@@ -623,10 +626,10 @@ pub(crate) struct BenchCapture {
     #[command(flatten)]
     pub(crate) machine: TeacherMachine,
     /// How often each is measured, in turns
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole(1..=1000))]
     pub(crate) rounds: usize,
     /// About how long each measurement takes
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = number(0.01..=86_400.0))]
     pub(crate) seconds: f64,
 }
 
@@ -639,19 +642,19 @@ pub(crate) struct BenchStep {
     #[arg(long, value_name = "NAME", default_value = "resnet8x4")]
     pub(crate) student: String,
     /// Images per step
-    #[arg(long, value_name = "B", default_value_t = 64)]
+    #[arg(long, value_name = "B", default_value_t = 64, value_parser = whole(2..=65_536))]
     pub(crate) batch_size: usize,
     /// Classes; those of the published student where absent
-    #[arg(long, value_name = "C")]
+    #[arg(long, value_name = "C", value_parser = whole(1..=1_000_000))]
     pub(crate) classes: Option<usize>,
     /// Height and width of the images; those of the published student where absent
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = whole(1..=16_384))]
     pub(crate) image_size: Option<usize>,
     /// `logitcask list losses`, or an entry as a recipe has it: `{ name = "kd", temperature = 2 }` (repeatable: the sum)
     #[arg(long = "loss", value_name = "LOSS", default_value = "ce")]
     pub(crate) losses: Vec<String>,
     /// Compute threads; all cores where absent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=THREADS))]
     pub(crate) threads: Option<usize>,
     /// What the student computes in
     #[arg(long, value_name = "NAME", default_value = "f32")]
@@ -666,10 +669,10 @@ pub(crate) struct BenchStep {
     #[arg(long, value_name = "SET")]
     pub(crate) instructions: Option<InstructionSet>,
     /// Steps that are measured
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole(1..=1_000_000))]
     pub(crate) steps: usize,
     /// Steps before them
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole(0..=1_000_000))]
     pub(crate) warmup: usize,
     /// Begin each measured step when a line arrives on stdin, and answer it with one: to take turns with other programs
     #[arg(long)]
@@ -677,6 +680,32 @@ pub(crate) struct BenchStep {
     /// As one JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The most threads and GPU sessions that are started for anybody.
+const THREADS: u64 = 4096;
+/// Samples are numbered in 32 bits.
+const SAMPLES: u64 = u32::MAX as u64;
+
+/// A whole number within a range, which the refusal names.
+fn whole(range: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(range)
+}
+
+/// A number within a range, likewise; neither infinity nor what is no number lies in one.
+fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr<Err = ParseFloatError> + PartialOrd + fmt::Display + Clone,
+{
+    move |text| match text.parse::<T>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(number) => Err(format!(
+            "{number} is not in {}..={}",
+            range.start(),
+            range.end()
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A student's arithmetic.
@@ -712,4 +741,58 @@ pub(crate) struct Doctor {
     /// Also check a recipe (its files, its cache), or say what ails a run
     #[arg(value_name = "RECIPE|RUN")]
     pub(crate) patient: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::TypeId;
+
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// A million threads were started, and a count of 2^64 - 1 made room for.
+    #[test]
+    fn each_number_of_the_command_line_has_a_range() {
+        let n_flags = check(&Cli::command(), &["logitcask".to_owned()]);
+        assert!(n_flags > 25, "{n_flags}");
+    }
+
+    fn check(command: &clap::Command, words: &[String]) -> usize {
+        let numbers = [
+            TypeId::of::<usize>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<f32>(),
+            TypeId::of::<f64>(),
+        ];
+        let mut n_flags = 0;
+        for argument in command.get_arguments() {
+            let parsed = argument.get_value_parser().type_id();
+            let is_number = numbers.iter().any(|number| parsed == *number);
+            let Some(flag) = argument.get_long().filter(|_| is_number) else {
+                continue;
+            };
+            n_flags += 1;
+            for absurd in ["-1", "nan", "4294967552", "9223372036854775807"] {
+                let typed = format!("--{flag}={absurd}");
+                let error = Cli::try_parse_from(words.iter().chain([&typed])).unwrap_err();
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ValueValidation,
+                    "{words:?} {typed}"
+                );
+                assert!(error.to_string().contains(flag), "{error}");
+            }
+        }
+        let below = command.get_subcommands().map(|command| {
+            let words: Vec<String> = words
+                .iter()
+                .cloned()
+                .chain([command.get_name().to_owned()])
+                .collect();
+            check(command, &words)
+        });
+        n_flags + below.sum::<usize>()
+    }
 }

@@ -378,7 +378,7 @@ impl<'a> CacheWant<'a> {
             dataset.n_classes(),
         );
         if let Some(chunk_rows) = self.teacher.chunk_rows {
-            manifest.chunk_rows = chunk_rows as u32;
+            manifest.chunk_rows = chunk_rows;
         }
         manifest.class_names = dataset.class_names().to_vec();
         manifest.labels = self.split.fingerprint.labels;

@@ -23,6 +23,7 @@ mod exit;
 mod experiment;
 mod machine;
 mod progress;
+mod ranges;
 mod recipe;
 mod report;
 mod runtime;

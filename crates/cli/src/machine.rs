@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use logitcask_teacher::{Device, ExecutionProvider, Runtime, Teacher, TeacherSpec};
+use logitcask_teacher::{Device, ExecutionProvider, Precision, Runtime, Teacher, TeacherSpec};
 
 use crate::args::TeacherMachine;
 use crate::exit::{Failure, Outcome};
+use crate::progress::say;
 use crate::runtime::library_path;
 
 impl TeacherMachine {
@@ -15,12 +16,9 @@ impl TeacherMachine {
             .provider
             .parse()
             .map_err(|error| Failure::from(error).as_asked())?;
-        if provider == ExecutionProvider::Cpu && (!self.gpus.is_empty() || self.tf32) {
-            let flag = if self.tf32 { "--tf32" } else { "--gpu" };
-            return Err(
-                Failure::asked(format!("`{flag}` says nothing to the `cpu` provider"))
-                    .hint("add `--provider cuda` or `--provider tensorrt`"),
-            );
+        if provider == ExecutionProvider::Cpu && !self.gpus.is_empty() {
+            return Err(Failure::asked("`--gpu` says nothing to the `cpu` provider")
+                .hint("add `--provider cuda` or `--provider tensorrt`"));
         }
         Ok(provider)
     }
@@ -28,13 +26,20 @@ impl TeacherMachine {
     /// How many threads compute, and how many decode.
     pub(crate) fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or(cores).max(1)
+        self.threads.unwrap_or(cores)
     }
 
     /// Loads the library and the teacher. TensorRT keeps the engines that it builds below the caches.
     pub(crate) fn load(&self, spec: &TeacherSpec, cache_dir: &Path) -> Outcome<Teacher> {
         let provider = self.provider()?;
-        let runtime = Runtime::load(library_path().as_deref(), provider)?;
+        let library = library_path();
+        if let Some(path) = &library {
+            say(format!(
+                "ONNX Runtime is `{}`, named by ORT_DYLIB_PATH: its digest is nobody's to check",
+                path.display()
+            ));
+        }
+        let runtime = Runtime::load(library.as_deref(), provider)?;
         let engines = cache_dir.join(".tensorrt");
         let engine_cache = (provider == ExecutionProvider::TensorRt).then_some(engines);
         if let Some(folder) = &engine_cache {
@@ -43,7 +48,7 @@ impl TeacherMachine {
         let device = Device {
             provider,
             gpus: self.gpus.clone(),
-            tf32: self.tf32,
+            tf32: spec.precision == Precision::Tf32,
             engine_cache,
         };
         Ok(Teacher::load(&runtime, spec, &device, self.threads())?)

@@ -11,6 +11,7 @@ use logitcask_teacher::TeacherSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, Outcome};
+use crate::ranges;
 
 /// The whole experiment. Device and provider are flags: they describe the machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,8 +50,8 @@ impl Recipe {
     /// Reads a recipe and applies overrides of the form `train.epochs=2` or `loss.0.temperature=2`.
     ///
     /// # Errors
-    /// If the file cannot be read, a key is unknown, or a value does not fit; if it is the recipe of a run and is not as the
-    /// run wrote it.
+    /// If the file cannot be read, a key is unknown, or a value does not fit (`docs/ranges.md`); if it is the recipe of a run
+    /// and is not as the run wrote it.
     pub fn load(path: &Path, overrides: &[String]) -> Outcome<Self> {
         let text = Self::text(path)?;
         Self::parse(&text, overrides).map_err(|problem| problem.in_file(path))
@@ -80,14 +81,15 @@ impl Recipe {
 
     /// The same from text.
     pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self, Problem> {
-        // Parsing the text itself first gives errors that point at a line.
-        let recipe: Recipe = toml::from_str(text).map_err(Problem::toml)?;
-        if overrides.is_empty() {
-            return Ok(recipe);
-        }
         let mut merged: toml::Value = toml::from_str(text).map_err(Problem::toml)?;
         for assignment in overrides {
             apply(&mut merged, assignment)?;
+        }
+        ranges::check(&merged)?;
+        // Parsing the text itself gives errors that point at a line.
+        let recipe: Recipe = toml::from_str(text).map_err(Problem::toml)?;
+        if overrides.is_empty() {
+            return Ok(recipe);
         }
         merged.try_into().map_err(|error: toml::de::Error| {
             let mut problem = Problem::toml(error);
@@ -98,6 +100,7 @@ impl Recipe {
 
     /// The same from a tree of values: what a sweep makes of its file.
     pub(crate) fn from_value(value: toml::Value) -> Result<Self, Problem> {
+        ranges::check(&value)?;
         value.try_into().map_err(Problem::toml)
     }
 

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use crate::board::Entry;
 use crate::exit::{Failure, Outcome};
+use crate::ranges::MOST_RUNS;
 use crate::recipe::{Problem, Recipe, collect_leaves, set};
 
 /// A sweep's file, expanded.
@@ -251,7 +252,20 @@ fn expand(text: &str) -> Result<Vec<Planned>, Problem> {
     }
     // Seeds vary fastest: they are the repetitions of a configuration.
     axes.sort_by_key(|axis| axis.path == SEED);
-    let n_runs = axes.iter().map(|axis| axis.values.len()).product();
+    let n_runs = axes
+        .iter()
+        .try_fold(1, |n: usize, axis| n.checked_mul(axis.values.len()))
+        .filter(|n| *n <= MOST_RUNS)
+        .ok_or_else(|| {
+            let lengths: Vec<String> = axes
+                .iter()
+                .map(|axis| axis.values.len().to_string())
+                .collect();
+            wrong(format!(
+                "its lists have {} combinations, expected at most {MOST_RUNS}",
+                lengths.join(" x ")
+            ))
+        })?;
     let mut runs: Vec<Planned> = Vec::with_capacity(n_runs);
     for index in 0..n_runs {
         let mut value = Value::Table(base.clone());

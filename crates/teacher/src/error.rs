@@ -245,6 +245,9 @@ impl TeacherError {
             Self::ModelRefused { .. } => "`python -m onnx.checker FILE` says whether the file is sound; a newer operator set or operators of one's own need another library".into(),
             Self::ExternalDataClimbsOut { .. } => "move the weights beside the model and save it again".into(),
             Self::PrecisionDiffers { found, wanted, provider, .. } => match (wanted, provider) {
+                (Precision::Tf32, ExecutionProvider::Cpu) => {
+                    "write `precision = \"f32\"`, or add `--provider cuda`: only GPUs round so".into()
+                }
                 (Precision::F16, ExecutionProvider::Cuda | ExecutionProvider::Cpu) => {
                     format!("write `precision = \"{found}\"`, convert the model to f16 first, or let `--provider tensorrt` build an f16 engine")
                 }

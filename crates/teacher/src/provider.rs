@@ -74,8 +74,8 @@ pub struct Device {
     pub provider: ExecutionProvider,
     /// Which GPUs, by index; one session each. Empty means the first. Without meaning on the CPU.
     pub gpus: Vec<u32>,
-    /// Let CUDA round the inputs of f32 products to TensorFloat-32: faster, with about three decimal digits. Off unless
-    /// asked for, so that `precision = "f32"` means what it says.
+    /// Let CUDA round the inputs of f32 products to TensorFloat-32. It goes by the teacher's precision, which is keyed: on for
+    /// `precision = "tf32"` alone, so that "f32" means what it says.
     pub tf32: bool,
     /// Where TensorRT keeps its engines between runs; `None` builds them anew each time.
     pub engine_cache: Option<PathBuf>,

@@ -35,7 +35,7 @@ pub struct TeacherSpec {
     /// Images in one run of the teacher; found by a short trial if absent.
     pub batch_size: Option<usize>,
     /// Samples in one chunk of the cache; the cache's own choice if absent.
-    pub chunk_rows: Option<usize>,
+    pub chunk_rows: Option<u32>,
 }
 
 impl TeacherSpec {
@@ -95,7 +95,7 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch_size: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    chunk_rows: Option<usize>,
+    chunk_rows: Option<u32>,
 }
 
 impl From<Written> for TeacherSpec {
@@ -191,6 +191,8 @@ pub enum Precision {
     /// 32-bit floating point.
     #[default]
     F32,
+    /// 32-bit floating point whose products a GPU rounds to TensorFloat-32: faster, with about three decimal digits.
+    Tf32,
     /// 16-bit floating point: a model whose weights are f16, or an f16 engine that TensorRT builds from f32 weights.
     F16,
 }
@@ -199,6 +201,7 @@ impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::Tf32 => "tf32",
             Self::F16 => "f16",
         })
     }

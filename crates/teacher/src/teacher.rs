@@ -300,7 +300,12 @@ fn check_precision(
     };
     // TensorRT builds an engine of either precision from f32 weights; the others run a model as it was saved.
     let can_convert = provider == ExecutionProvider::TensorRt && found == Precision::F32;
-    if found == spec.precision || can_convert {
+    let can_round = provider != ExecutionProvider::Cpu && found == Precision::F32;
+    let is_had = match spec.precision {
+        Precision::Tf32 => can_round,
+        wanted => found == wanted || can_convert,
+    };
+    if is_had {
         return Ok(());
     }
     Err(TeacherError::PrecisionDiffers {

@@ -234,9 +234,6 @@ fn asked_or_failed(error: StudentError) -> Failure {
 /// each of the hundreds in a step would wait for a thread to wake up. Threads that prepare pixels never enter the pool,
 /// so none can wait for this one.
 fn compute_on(threads: Option<usize>) -> Outcome {
-    if threads == Some(0) {
-        return Err(Failure::asked("`--threads 0` leaves nobody to compute"));
-    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
     let made = pool.use_current_thread().build_global();
     made.map_err(|error| Failure::work(format!("cannot start the compute threads: {error}")))

@@ -29,8 +29,11 @@ use queue::Queue;
 
 pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
     let sweep = Sweep::load(&args.sweep)?;
-    if args.jobs == 0 {
-        return Err(Failure::asked("`--jobs 0` would run nothing"));
+    let at_once = args.jobs * args.devices.len();
+    if let Some(threads) = args.threads.filter(|threads| *threads < at_once) {
+        return Err(Failure::asked(format!(
+            "`--threads {threads}` is fewer than one for each of the {at_once} runs at a time"
+        )));
     }
     for device in &args.devices {
         device::open(device, false)?;

@@ -159,7 +159,7 @@ impl Stage<'_> {
         if teacher.feature_len() > 0 {
             manifest = manifest.with_features(teacher.feature_len());
             if let Some(chunk_rows) = chunk_rows {
-                manifest.chunk_rows = chunk_rows as u32;
+                manifest.chunk_rows = chunk_rows;
             }
         }
         if let Some(at_once) = teacher.input().at_once.filter(|_| chunk_rows.is_none()) {
@@ -211,11 +211,16 @@ impl Stage<'_> {
             return Err(stopped(report.images));
         }
         let cache = LogitCache::open(&path, OpenOptions::default())?;
-        say(self.summary(want, &cache, &report)?);
         // The parts have all judged by the same images, before the work.
-        if self.part.is_whole() {
-            self.gate_by_eval(want, &cache)?;
+        if self.part.is_whole()
+            && let Err(refused) = self.gate_by_eval(want, &cache)
+        {
+            // The whole split was just captured, and is below a bar that a part of it had passed.
+            drop(cache);
+            logitcask_cache::remove(&path)?;
+            return Err(refused);
         }
+        say(self.summary(want, &cache, &report)?);
         self.print(want, &cache, Some(&report));
         Ok(())
     }

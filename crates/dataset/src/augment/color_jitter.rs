@@ -23,9 +23,14 @@ struct ColorJitter {
 
 pub(super) fn build(options: Map<String, Value>) -> Built {
     let jitter: ColorJitter = parse(options)?;
-    let strengths = [jitter.brightness, jitter.contrast, jitter.saturation];
-    if let Some(strength) = strengths.iter().find(|s| !(s.is_finite() && **s >= 0.0)) {
-        return refuse(format!("a strength is {strength}: expected at least 0"));
+    for (key, strength) in [
+        ("brightness", jitter.brightness),
+        ("contrast", jitter.contrast),
+        ("saturation", jitter.saturation),
+    ] {
+        if !(strength.is_finite() && strength >= 0.0) {
+            return refuse(format!("`{key}` is {strength}: expected at least 0"));
+        }
     }
     if !(0.0..=0.5).contains(&jitter.hue) {
         return refuse(format!("`hue` is {}: expected 0 to 0.5", jitter.hue));

@@ -37,7 +37,7 @@ impl Teacher {
         let largest = together
             .iter()
             .fold(0f32, |largest, z| largest.max(z.abs()));
-        let is_half = self.spec.precision == Precision::F16 || self.file.bfloat;
+        let is_half = self.spec.precision == Precision::F16 || self.file.bfloat || self.device.tf32;
         let share = if is_half {
             TOLERANCE_OF_HALF
         } else {

@@ -45,7 +45,9 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
     // The first measurement of the sessions also says how many images fill the time.
     let (rate, _) = bare_rate(&mut teacher, images, batch_size.rows, args.seconds / 4.0)?;
     let mut manifest = want.manifest()?.with_features(teacher.feature_len());
-    let extent = Extent::filling(rate * args.seconds, &mut manifest, want.split.n_views);
+    let at_once = teacher.input().at_once.unwrap_or(1);
+    manifest.chunk_rows = chunk_rows(manifest.chunk_rows, at_once);
+    let extent = Extent::filling(rate * args.seconds, &manifest, want.split.n_views);
     let job = Job {
         pixels,
         views: &extent.views,
@@ -75,6 +77,12 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
     Ok(())
 }
 
+/// Chunks small enough that a round can be cut to length, which is to the capture's disadvantage, and of whole batches where
+/// a batch decides its rows.
+fn chunk_rows(chunk_rows: u32, at_once: usize) -> u32 {
+    chunk_rows.min(1024).next_multiple_of(at_once as u32)
+}
+
 /// What is captured in a round: some chunks of the first view, or several whole views.
 struct Extent {
     views: Vec<u32>,
@@ -82,10 +90,8 @@ struct Extent {
 }
 
 impl Extent {
-    /// About `images` images of what the recipe asks for. Chunks are made small enough that a round can be cut to length,
-    /// which is to the capture's disadvantage.
-    fn filling(images: f64, manifest: &mut Manifest, n_views: u32) -> Extent {
-        manifest.chunk_rows = manifest.chunk_rows.min(1024);
+    /// About `images` images of what the recipe asks for.
+    fn filling(images: f64, manifest: &Manifest, n_views: u32) -> Extent {
         let n_samples = f64::from(manifest.n_samples);
         let whole_views = (images / n_samples).round();
         if whole_views >= 1.0 {
@@ -213,5 +219,18 @@ fn print(args: &BenchCapture, teacher: &Teacher, batch_size: &BatchSize, rounds:
     );
     if let Some(peak) = peak_rss_bytes() {
         println!("memory at most {}", bytes(peak));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chunk_rows;
+
+    /// A batch of 7 was cut by chunks of 1024, which capture refuses.
+    #[test]
+    fn chunks_hold_whole_batches() {
+        assert_eq!(chunk_rows(8192, 1), 1024);
+        assert_eq!(chunk_rows(8192, 7), 1029);
+        assert_eq!(chunk_rows(256, 16), 256);
     }
 }

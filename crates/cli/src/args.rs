@@ -420,7 +420,7 @@ pub(crate) struct CacheVerify {
     pub(crate) provider: String,
     /// What the computation may be off by, as a share of the largest logit, beside the encoding's rounding; 1e-4, or 5e-3
     /// where the teacher computes in f16 or bf16
-    #[arg(long, value_name = "SHARE", value_parser = number(0.0..=1.0))]
+    #[arg(long, value_name = "SHARE", value_parser = number::<f32>(0.0..=1.0))]
     pub(crate) tolerance: Option<f32>,
     /// Where caches are
     #[arg(long, value_name = "DIR", default_value = "data/cache")]
@@ -461,7 +461,7 @@ pub(crate) struct CacheStats {
     #[arg(long, value_name = "FILE")]
     pub(crate) weight_list: Option<PathBuf>,
     /// How sure the teacher must be of a sample on the list of contradicted labels
-    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9, value_parser = number(0.0..=1.0))]
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9, value_parser = number::<f32>(0.0..=1.0))]
     pub(crate) confidence: f32,
     /// Also write `samples.parquet` (one row a sample) and `stats.svg` into this folder
     #[arg(long, value_name = "DIR")]
@@ -757,6 +757,30 @@ mod tests {
     fn each_number_of_the_command_line_has_a_range() {
         let n_flags = check(&Cli::command(), &["logitcask".to_owned()]);
         assert!(n_flags > 25, "{n_flags}");
+    }
+
+    /// Clap panics where a flag is parsed as another type than its field has, and only once it is used.
+    #[test]
+    fn each_number_is_parsed_as_what_it_is() {
+        for words in [
+            "student x --threads 2 --fresh --dump-batches y --dump-steps 3",
+            "sweep x --jobs 2 --threads 2",
+            "teacher-logits x --threads 2 --gpu 1",
+            "cache plan x --images 0",
+            "cache verify x --recompute 1 --tolerance 0.5",
+            "cache diff x y --worst 3",
+            "cache stats x --top 3 --confidence 0.5",
+            "cache gc --older-than-days 1.5 --max-gb 0.5",
+            "dataset show x --index 3",
+            "bench capture x --rounds 1 --seconds 0.5",
+            "bench step --batch-size 2 --classes 3 --image-size 8 --threads 1 --steps 1 --warmup 0",
+        ] {
+            let words = words.split(' ');
+            let typed = std::iter::once("logitcask").chain(words);
+            if let Err(error) = Cli::try_parse_from(typed) {
+                panic!("{error}");
+            }
+        }
     }
 
     fn check(command: &clap::Command, words: &[String]) -> usize {

@@ -524,7 +524,7 @@ fn out_of_memory_halves_the_batch_and_is_told() {
         let program = command.get_program().to_owned();
         command = Command::new("sh");
         command
-            .args(["-c", "ulimit -v 2500000; exec \"$@\"", "sh"])
+            .args(["-c", "ulimit -v 3500000; exec \"$@\"", "sh"])
             .arg(program)
             .args(args)
             .current_dir(bench::ROOT);

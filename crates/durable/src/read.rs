@@ -1,6 +1,8 @@
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+
+use crate::look::metadata;
 
 /// Opens a file for reading. A folder, a pipe or a device under its name is an error, and one at once: to open a pipe would
 /// wait for somebody to write into it, and a device may have no end.
@@ -8,11 +10,13 @@ use std::path::Path;
 /// # Errors
 /// Whatever the file system reports; [`io::ErrorKind::InvalidInput`] for what is no file.
 pub fn open(path: &Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
-        let why = "it is no file but a folder, a pipe or a device";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    match metadata(path)? {
+        Some(found) if !found.is_file() => {
+            let why = "it is no file but a folder, a pipe or a device";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+        }
+        _ => File::open(path),
     }
-    File::open(path)
 }
 
 /// All bytes of a file, by way of [`open`].
@@ -39,6 +43,8 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -141,7 +141,7 @@ def losses(method, pair, imagenet=None):
             "One temperature, alpha 1 and beta 4 are the paper's; what each pair was given is not known.\n"
             "The published figure is a mean of three runs.")
     if method == "ldrld":
-        return ce + "\n" + table("ldrld"), "Its depth, temperature and weights are not known here: they are our defaults."
+        return ce + "\n" + table("ldrld"), "Depth, temperature and weights are the authors' for ResNet32x4 to ResNet8x4; they published none for other pairs."
     if method == "dist":
         return ce + "\n" + table("dist", temperature=t), (
             "" if imagenet else "The learning rate falls as in mdistiller, not as in DIST's own code base.")

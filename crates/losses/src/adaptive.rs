@@ -3,9 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::Need;
-use crate::ops::real::Real;
-use crate::ops::softmax;
-use crate::{LossError, Options, PreparedBatch, fused};
+use crate::{LossError, Options, PreparedBatch, ops};
 
 /// How the losses of the samples of a batch become one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,15 +41,14 @@ impl Adaptive {
             ("correctness", SampleWeight::Correctness),
         ];
         let weight = options.choice(&format!("{prefix}sample_weight"), &choices)?;
-        let trim = options.number(
+        let trim = options.optional_number(
             &format!("{prefix}trim"),
-            default.trim,
             "a share from 0 to below 1",
             |x| (0.0..1.0).contains(&x),
         )?;
         Ok(Self {
             weight: weight.unwrap_or(default.weight),
-            trim,
+            trim: trim.unwrap_or(default.trim),
         })
     }
 
@@ -74,61 +71,47 @@ impl Adaptive {
         batch: &PreparedBatch,
         name: &str,
     ) -> Result<Tensor, LossError> {
-        let losses: Vec<f64> = per_sample.to_dtype(DType::F64)?.to_vec1()?;
+        let losses = per_sample.detach();
+        let (n, dtype) = (losses.dim(0)?, losses.dtype());
         let mut factors = match self.weight {
-            SampleWeight::Uniform => vec![1.0; losses.len()],
+            SampleWeight::Uniform => losses.ones_like()?,
             _ => self.trust(batch, name)?,
         };
-        for (factor, weight) in factors
-            .iter_mut()
-            .zip(batch.sample_weights.iter().flatten())
-        {
-            *factor *= weight;
+        if let Some(weights) = batch.sample_weights() {
+            factors = (factors * weights)?;
         }
-        let mut by_loss: Vec<usize> = (0..losses.len()).collect();
-        by_loss.sort_by(|&a, &b| losses[a].total_cmp(&losses[b]));
-        let n_kept = losses.len() - (self.trim * losses.len() as f64) as usize;
-        for &left_out in &by_loss[n_kept..] {
-            factors[left_out] = 0.0;
+        let n_kept = n - (self.trim * n as f64) as usize;
+        if n_kept < n {
+            factors = (factors * rank(&losses)?.lt(n_kept as f64)?.to_dtype(dtype)?)?;
         }
-        let factors: Vec<f64> = factors
-            .iter()
-            .map(|factor| factor / n_kept as f64)
-            .collect();
-        let factors = Tensor::new(factors, per_sample.device())?.to_dtype(per_sample.dtype())?;
-        Ok((per_sample * factors)?.sum_all()?)
+        Ok(((per_sample * factors)?.sum_all()? / n_kept as f64)?)
     }
 
-    fn trust(&self, batch: &PreparedBatch, name: &str) -> Result<Vec<f64>, LossError> {
+    /// (B,): how far the teacher is trusted on each sample.
+    fn trust(&self, batch: &PreparedBatch, name: &str) -> Result<Tensor, LossError> {
         let labels = batch.single_labels(name)?;
-        let teacher = batch.teacher.as_ref().ok_or_else(|| LossError::Unserved {
+        let teacher = batch.teacher(name).map_err(|_| LossError::Unserved {
             loss: name.to_owned(),
             needs: Need::Teacher,
             supplied: "its `sample_weight` has no teacher to ask",
         })?;
-        let correctness = self.weight == SampleWeight::Correctness;
-        match teacher.dtype() {
-            DType::F64 => trust_of_rows::<f64>(teacher, labels, correctness),
-            _ => trust_of_rows::<f32>(teacher, labels, correctness),
-        }
+        Ok(match self.weight {
+            SampleWeight::Correctness => {
+                let is_right = ops::largest(teacher)?.eq(labels)?;
+                is_right.to_dtype(teacher.dtype())?
+            }
+            _ => ops::pick(&ops::softmax(teacher)?, labels)?.squeeze(1)?,
+        })
     }
 }
 
-fn trust_of_rows<F: Real>(
-    teacher: &Tensor,
-    labels: &[u32],
-    correctness: bool,
-) -> Result<Vec<f64>, LossError> {
-    fused::with_view::<F, _>(teacher, |teacher| {
-        let mut probabilities = vec![F::zero(); teacher.n_cols];
-        let rows = teacher.rows().zip(labels);
-        rows.map(|(row, &label)| {
-            softmax::softmax(&mut probabilities, row, 1.0);
-            match correctness {
-                true => f64::from(u8::from(crate::ops::first_largest(row) == label as usize)),
-                false => probabilities[label as usize].to_f64(),
-            }
-        })
-        .collect()
-    })
+/// How many come before each of `values`, (n,): smaller ones, and equal ones of earlier rows.
+fn rank(values: &Tensor) -> Result<Tensor, LossError> {
+    let n = values.dim(0)?;
+    let (own, other) = (values.unsqueeze(1)?, values.unsqueeze(0)?);
+    let smaller = other.broadcast_lt(&own)?.to_dtype(DType::F64)?;
+    let equal = other.broadcast_eq(&own)?.to_dtype(DType::F64)?;
+    let earlier = (Tensor::tril2(n, DType::F64, values.device())?
+        - Tensor::eye(n, DType::F64, values.device())?)?;
+    Ok((smaller + (equal * earlier)?)?.sum(1)?)
 }

@@ -4,10 +4,9 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::LossError;
 use crate::error::Need;
-use crate::ops::real;
 
-/// One batch as the training loop holds it. Tensors may lie on any device; losses are computed on the host (see
-/// [`Objective::forward`](crate::Objective::forward)).
+/// One batch as the training loop holds it. Losses are computed where the student's logits lie; other tensors are
+/// brought there.
 ///
 /// `B` is the number of samples, `C` the number of classes.
 #[derive(Clone, Copy, Debug)]
@@ -91,52 +90,43 @@ impl<'a> LogitBatch<'a> {
         }
     }
 
-    /// Checks shapes, labels and finiteness, and brings everything to the host.
+    /// Checks shapes, labels and finiteness, and brings everything to the student's device and type.
+    ///
+    /// What must be looked at (are all logits finite, all labels classes) is reduced to one number a tensor on the
+    /// device, and read back once.
     ///
     /// # Errors
     /// Names the tensor and the first offending row.
     pub fn prepare(&self, n_classes: usize) -> Result<PreparedBatch, LossError> {
-        let student = on_host(self.student_logits)?;
+        let student = floating(self.student_logits)?;
         let (n_rows, found) = student.dims2()?;
-        let wide = |rows: usize| format!("({rows}, {n_classes})");
         if found != n_classes || n_rows == 0 {
-            return Err(shape(
-                "student logits",
-                format!("(B, {n_classes}) with B > 0"),
-                &student,
-            ));
+            let expected = format!("(B, {n_classes}) with B > 0");
+            return Err(shape("student logits", expected, &student));
         }
-        finite("student logits", &student)?;
-        let constant = |what, tensor: &Tensor, n_rows: usize| {
-            let tensor = on_host(tensor)?.detach().to_dtype(student.dtype())?;
-            if tensor.dims() != [n_rows, n_classes] {
-                return Err(shape(what, wide(n_rows), &tensor));
-            }
-            finite(what, &tensor)?;
-            Ok(tensor)
+        let mut checks = Checks::default();
+        checks.finite("student logits", &student)?;
+        let constant = |checks: &mut Checks, what, logits: &Tensor, n_rows: usize| {
+            let logits = like(logits, &student)?.contiguous()?;
+            rows_of(what, &logits, n_rows, n_classes)?;
+            checks.finite(what, &logits)?;
+            Ok::<_, LossError>(logits)
         };
         let teacher = match self.teacher_logits {
-            Some(teacher) => Some(constant("teacher logits", teacher, n_rows)?),
+            Some(teacher) => Some(constant(&mut checks, "teacher logits", teacher, n_rows)?),
             None => None,
         };
         let strong = match &self.strong {
             Some(view) => {
-                let strong = on_host(view.student_logits)?.to_dtype(student.dtype())?;
-                if strong.dims() != [n_rows, n_classes] {
-                    return Err(shape(
-                        "student logits of the strong view",
-                        wide(n_rows),
-                        &strong,
-                    ));
-                }
-                finite("student logits of the strong view", &strong)?;
+                let what = "student logits of the strong view";
+                let strong = view.student_logits.to_device(student.device())?;
+                let strong = strong.to_dtype(student.dtype())?.contiguous()?;
+                rows_of(what, &strong, n_rows, n_classes)?;
+                checks.finite(what, &strong)?;
+                let what = "teacher logits of the strong view";
                 Some((
                     strong,
-                    constant(
-                        "teacher logits of the strong view",
-                        view.teacher_logits,
-                        n_rows,
-                    )?,
+                    constant(&mut checks, what, view.teacher_logits, n_rows)?,
                 ))
             }
             None => None,
@@ -144,32 +134,40 @@ impl<'a> LogitBatch<'a> {
         let bank = match &self.bank {
             Some(bank) => {
                 let n_rows = bank.teacher_logits.dim(0)?;
-                let labels = class_labels("bank label", bank.labels, n_rows, n_classes)?;
-                Some((
-                    constant("teacher logits of the bank", bank.teacher_logits, n_rows)?,
-                    labels,
-                ))
+                let what = "teacher logits of the bank";
+                let rows = constant(&mut checks, what, bank.teacher_logits, n_rows)?;
+                let labels = on(student.device(), bank.labels)?;
+                checks.labels("bank label", &labels, n_rows, n_classes)?;
+                Some((rows, labels))
             }
             None => None,
         };
         let mixed = match &self.mixed {
             Some(mixed) => {
-                let partner = class_labels("partner label", mixed.partner, n_rows, n_classes)?;
-                let lambda = mixed.lambda.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+                let partner = on(student.device(), mixed.partner)?;
+                checks.labels("partner label", &partner, n_rows, n_classes)?;
+                let lambda = like(mixed.lambda, &student)?;
                 if lambda.dims() != [n_rows] {
                     return Err(shape("lambda", format!("({n_rows},)"), &lambda));
                 }
-                Some((partner, lambda.to_vec1()?))
+                Some((partner, lambda))
             }
             None => None,
         };
         let sample_weights = match self.sample_weights {
-            Some(weights) => Some(weights_of_samples(weights, n_rows)?),
+            Some(weights) => {
+                let weights = like(weights, &student)?;
+                checks.weights(&weights, n_rows)?;
+                Some(weights)
+            }
             None => None,
         };
+        let labels = on(student.device(), self.labels)?;
+        checks.labels("label", &labels, n_rows, n_classes)?;
+        checks.pass()?;
         Ok(PreparedBatch {
             sample_weights,
-            labels: class_labels("label", self.labels, n_rows, n_classes)?,
+            labels,
             student,
             teacher,
             mixed,
@@ -181,17 +179,6 @@ impl<'a> LogitBatch<'a> {
             },
         })
     }
-}
-
-fn weights_of_samples(weights: &Tensor, n_rows: usize) -> Result<Vec<f64>, LossError> {
-    let weights = weights.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-    let values: Vec<f64> = weights.flatten_all()?.to_vec1()?;
-    let is_weight = |value: &f64| value.is_finite() && *value >= 0.0;
-    if weights.dims() != [n_rows] || !values.iter().all(is_weight) {
-        let expected = format!("({n_rows},), each 0 or more");
-        return Err(shape("sample weights", expected, &weights));
-    }
-    Ok(values)
 }
 
 impl TopKLogits {
@@ -243,28 +230,20 @@ impl TopKLogits {
         }
         Ok(self.clone())
     }
-
-    /// The classes and logits of a row.
-    pub(crate) fn listed(&self, row: usize) -> impl Iterator<Item = (usize, f64)> + Clone {
-        let span = row * self.k..(row + 1) * self.k;
-        let classes = self.classes[span.clone()].iter();
-        classes
-            .zip(&self.logits[span])
-            .map(|(class, z)| (*class as usize, f64::from(*z)))
-    }
 }
 
-/// A batch that has been checked and lies on the host: what a [`LogitLoss`](crate::LogitLoss) is given.
+/// A batch that has been checked, on the student's device and in its type: what a [`LogitLoss`](crate::LogitLoss) is
+/// given.
 #[derive(Clone, Debug)]
 pub struct PreparedBatch {
-    pub(crate) student: Tensor,
-    pub(crate) teacher: Option<Tensor>,
-    pub(crate) labels: Vec<u32>,
-    pub(crate) mixed: Option<(Vec<u32>, Vec<f64>)>,
-    pub(crate) strong: Option<(Tensor, Tensor)>,
-    pub(crate) bank: Option<(Tensor, Vec<u32>)>,
-    pub(crate) top_k: Option<TopKLogits>,
-    pub(crate) sample_weights: Option<Vec<f64>>,
+    student: Tensor,
+    teacher: Option<Tensor>,
+    labels: Tensor,
+    mixed: Option<(Tensor, Tensor)>,
+    strong: Option<(Tensor, Tensor)>,
+    bank: Option<(Tensor, Tensor)>,
+    top_k: Option<TopKLogits>,
+    sample_weights: Option<Tensor>,
 }
 
 impl PreparedBatch {
@@ -285,11 +264,11 @@ impl PreparedBatch {
         })
     }
 
-    /// One label per sample.
+    /// One label per sample, (B,), u32.
     ///
     /// # Errors
     /// [`LossError::Unserved`] where samples are mixed.
-    pub fn single_labels(&self, loss: &str) -> Result<&[u32], LossError> {
+    pub fn single_labels(&self, loss: &str) -> Result<&Tensor, LossError> {
         match self.mixed {
             None => Ok(&self.labels),
             Some(_) => Err(LossError::Unserved {
@@ -314,16 +293,76 @@ impl PreparedBatch {
             }),
         }
     }
+
+    /// Labels (B,) and, where views are mixed, the partners' (B,) and the share of the first (B,).
+    pub fn labels(&self) -> (&Tensor, Option<(&Tensor, &Tensor)>) {
+        let mixed = self.mixed.as_ref();
+        (
+            &self.labels,
+            mixed.map(|(partner, lambda)| (partner, lambda)),
+        )
+    }
+
+    /// The first `wanted` rows of the bank, (wanted, C), and their labels.
+    ///
+    /// # Errors
+    /// [`LossError::Unserved`] where the batch has fewer.
+    pub fn bank(&self, loss: &str, wanted: usize) -> Result<(Tensor, Tensor), LossError> {
+        match &self.bank {
+            Some((rows, labels)) if rows.dim(0)? >= wanted => {
+                Ok((rows.narrow(0, 0, wanted)?, labels.narrow(0, 0, wanted)?))
+            }
+            _ => Err(LossError::Unserved {
+                loss: loss.to_owned(),
+                needs: Need::Bank(wanted),
+                supplied: "the batch brings fewer",
+            }),
+        }
+    }
+
+    /// The teacher's largest logits, where that is what the cache holds.
+    pub fn top_k(&self) -> Option<&TopKLogits> {
+        self.top_k.as_ref()
+    }
+
+    /// How much each sample counts, (B,).
+    pub fn sample_weights(&self) -> Option<&Tensor> {
+        self.sample_weights.as_ref()
+    }
 }
 
-/// The tensor on the host, contiguous, f32 or f64. `to_device` and `to_dtype` pass gradients back.
-fn on_host(tensor: &Tensor) -> Result<Tensor, LossError> {
-    let tensor = tensor.to_device(&Device::Cpu)?;
-    let tensor = match tensor.dtype() {
-        DType::F32 | DType::F64 => tensor,
-        _ => tensor.to_dtype(DType::F32)?,
-    };
-    Ok(tensor.contiguous()?)
+/// f32 or f64, contiguous. `to_dtype` passes gradients back.
+fn floating(tensor: &Tensor) -> Result<Tensor, LossError> {
+    Ok(match tensor.dtype() {
+        DType::F32 | DType::F64 => tensor.contiguous()?,
+        _ => tensor.to_dtype(DType::F32)?.contiguous()?,
+    })
+}
+
+/// A constant, on the device and in the type of `other`.
+fn like(tensor: &Tensor, other: &Tensor) -> Result<Tensor, LossError> {
+    let tensor = tensor.detach().to_device(other.device())?;
+    Ok(tensor.to_dtype(other.dtype())?)
+}
+
+/// Labels on a device.
+fn on(device: &Device, labels: &Tensor) -> Result<Tensor, LossError> {
+    Ok(labels
+        .to_device(device)?
+        .to_dtype(DType::U32)?
+        .contiguous()?)
+}
+
+fn rows_of(
+    what: &'static str,
+    found: &Tensor,
+    n_rows: usize,
+    n_classes: usize,
+) -> Result<(), LossError> {
+    match found.dims() == [n_rows, n_classes] {
+        true => Ok(()),
+        false => Err(shape(what, format!("({n_rows}, {n_classes})"), found)),
+    }
 }
 
 fn shape(what: &'static str, expected: String, found: &Tensor) -> LossError {
@@ -334,40 +373,104 @@ fn shape(what: &'static str, expected: String, found: &Tensor) -> LossError {
     }
 }
 
+/// What must hold of the values of a batch. Each check is one number on the device; all are read back together, and
+/// only a failed one looks at its rows.
+#[derive(Default)]
+struct Checks {
+    what: Vec<(&'static str, Tensor, Rule)>,
+    /// f32 scalars.
+    numbers: Vec<Tensor>,
+}
+
+#[derive(Clone, Copy)]
+enum Rule {
+    Finite,
+    BelowClasses(usize),
+    NotNegative,
+}
+
+impl Checks {
+    /// The sum of finite logits is finite, but for an overflow, which the rows then tell from the real thing.
+    fn finite(&mut self, what: &'static str, logits: &Tensor) -> Result<(), LossError> {
+        let logits = logits.detach();
+        self.numbers.push(logits.sum_all()?.to_dtype(DType::F32)?);
+        self.what.push((what, logits, Rule::Finite));
+        Ok(())
+    }
+
+    /// The largest label; as an f32 it is exact to 16 million classes.
+    fn labels(
+        &mut self,
+        what: &'static str,
+        labels: &Tensor,
+        n_rows: usize,
+        n_classes: usize,
+    ) -> Result<(), LossError> {
+        if labels.dims() != [n_rows] {
+            return Err(shape(what, format!("({n_rows},)"), labels));
+        }
+        if n_rows > 0 {
+            self.numbers.push(labels.max(0)?.to_dtype(DType::F32)?);
+            self.what
+                .push((what, labels.clone(), Rule::BelowClasses(n_classes)));
+        }
+        Ok(())
+    }
+
+    /// A negative weight makes the sum of their negative parts negative; one that is not finite makes it so.
+    fn weights(&mut self, weights: &Tensor, n_rows: usize) -> Result<(), LossError> {
+        if weights.dims() != [n_rows] {
+            return Err(negative(weights));
+        }
+        let negative_part = (weights - weights.abs()?)?;
+        self.numbers
+            .push(negative_part.sum_all()?.to_dtype(DType::F32)?);
+        self.what
+            .push(("sample weights", weights.clone(), Rule::NotNegative));
+        Ok(())
+    }
+
+    fn pass(&self) -> Result<(), LossError> {
+        let numbers: Vec<f32> = Tensor::stack(&self.numbers, 0)?.to_vec1()?;
+        for (number, (what, tensor, rule)) in numbers.into_iter().zip(&self.what) {
+            match *rule {
+                Rule::Finite if !number.is_finite() => finite(what, tensor)?,
+                Rule::BelowClasses(n_classes) if number >= n_classes as f32 => {
+                    return Err(first_beyond(what, tensor, n_classes)?);
+                }
+                Rule::NotNegative if number != 0.0 => return Err(negative(tensor)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn negative(weights: &Tensor) -> LossError {
+    let expected = "(B,), each 0 or more".to_owned();
+    shape("sample weights", expected, weights)
+}
+
 fn finite(what: &'static str, logits: &Tensor) -> Result<(), LossError> {
-    let row = match logits.dtype() {
-        DType::F64 => first_bad_row::<f64>(logits)?,
-        _ => first_bad_row::<f32>(logits)?,
-    };
-    row.map_or(Ok(()), |row| Err(LossError::NotFinite { what, row }))
+    let rows: Vec<Vec<f64>> = logits.to_dtype(DType::F64)?.to_vec2()?;
+    let bad = rows
+        .iter()
+        .position(|row| !row.iter().all(|z| z.is_finite()));
+    bad.map_or(Ok(()), |row| Err(LossError::NotFinite { what, row }))
 }
 
-fn first_bad_row<F: real::Real>(logits: &Tensor) -> Result<Option<usize>, LossError> {
-    crate::fused::with_view(logits, |view| {
-        view.rows().position(|row| !real::all_finite::<F>(row))
-    })
-}
-
-fn class_labels(
+fn first_beyond(
     what: &'static str,
     labels: &Tensor,
-    n_rows: usize,
     n_classes: usize,
-) -> Result<Vec<u32>, LossError> {
-    if labels.dims() != [n_rows] {
-        return Err(shape(what, format!("({n_rows},)"), labels));
-    }
-    let labels: Vec<u32> = labels
-        .to_device(&Device::Cpu)?
-        .to_dtype(DType::U32)?
-        .to_vec1()?;
-    match labels.iter().position(|&label| label as usize >= n_classes) {
-        Some(row) => Err(LossError::Label {
-            what,
-            label: labels[row],
-            row,
-            n_classes,
-        }),
-        None => Ok(labels),
-    }
+) -> Result<LossError, LossError> {
+    let labels: Vec<u32> = labels.to_vec1()?;
+    let row = labels.iter().position(|&label| label as usize >= n_classes);
+    let row = row.unwrap_or_default();
+    Ok(LossError::Label {
+        what,
+        label: labels[row],
+        row,
+        n_classes,
+    })
 }

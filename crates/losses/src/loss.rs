@@ -1,9 +1,9 @@
 //! What a logit loss is to the rest of the program.
 
 use candle_core::{DType, Device, Tensor, Var};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::{LossError, Options, PreparedBatch};
+use crate::{LossError, Options, PreparedBatch, Spec};
 
 /// One method: a function from a batch to its named, unweighted components.
 ///
@@ -27,30 +27,23 @@ pub trait LogitLoss: Send + Sync {
 /// The value of one component on one batch.
 #[derive(Clone, Debug)]
 pub struct Component {
-    /// Unweighted; a scalar on the host, differentiable.
+    /// Unweighted; a scalar on the student's device, differentiable.
     pub value: Tensor,
     /// (B,): the losses whose mean `value` is, where the mathematics has them.
     pub per_sample: Option<Tensor>,
 }
 
 impl Component {
-    /// A component that is the mean of B losses.
-    pub(crate) fn mean_of(per_sample: Tensor) -> Result<Self, LossError> {
+    /// (B,): a component that is the mean of B losses; rank 0: one that the batch has as a whole.
+    ///
+    /// # Errors
+    /// Where the tensor library fails.
+    pub fn new(values: Tensor) -> Result<Self, LossError> {
+        let is_per_sample = values.rank() == 1;
         Ok(Self {
-            value: per_sample.mean_all()?,
-            per_sample: Some(per_sample),
+            value: values.mean_all()?,
+            per_sample: is_per_sample.then_some(values),
         })
-    }
-
-    /// A component that the batch has as a whole: a tensor of rank 0. One of rank 1 is a mean of B losses.
-    pub(crate) fn from_values(values: Tensor) -> Result<Self, LossError> {
-        match values.rank() {
-            0 => Ok(Self {
-                value: values,
-                per_sample: None,
-            }),
-            _ => Self::mean_of(values),
-        }
     }
 }
 
@@ -65,11 +58,29 @@ pub struct MethodRow {
     pub paper: &'static str,
     /// The components, in the order in which they are returned.
     pub components: &'static [ComponentSpec],
-    /// The options of the method itself; weight, warm-up and the like are common to all.
-    pub options: &'static [OptionRow],
+    /// The options of the method itself, from its [`Spec`]; weight, warm-up and the like are common to all.
+    #[serde(serialize_with = "called")]
+    pub options: fn() -> Vec<OptionRow>,
     /// Makes the method from its options, leaving the keys it does not know.
     #[serde(skip)]
     pub build: Build,
+}
+
+fn called<S: Serializer>(rows: &fn() -> Vec<OptionRow>, out: S) -> Result<S::Ok, S::Error> {
+    rows().serialize(out)
+}
+
+/// The rows of a method that is described by its spec alone.
+pub(crate) fn rows<S: Spec>() -> Vec<OptionRow> {
+    S::rows("")
+}
+
+/// Makes a method that is its spec and nothing else.
+pub(crate) fn build<S: Spec + LogitLoss + 'static>(
+    options: &mut Options,
+    _: &Setup<'_>,
+) -> Result<Box<dyn LogitLoss>, LossError> {
+    Ok(Box::new(S::read(options, "")?))
 }
 
 /// Makes a method from its options.
@@ -82,7 +93,7 @@ pub struct ComponentSpec {
     pub name: &'static str,
     /// What it compares.
     pub meaning: &'static str,
-    /// Its weight where the recipe gives none.
+    /// Its weight where the recipe gives none; an entry's `weight` multiplies it.
     pub default_weight: f64,
     /// The paper's letter for the weight, accepted beside the table (`alpha`, `beta`).
     pub weight_key: Option<&'static str>,
@@ -127,28 +138,14 @@ impl ComponentSpec {
 }
 
 /// An option as the registry describes it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct OptionRow {
     /// The key; `part.key` stands in the table of a component.
-    pub key: &'static str,
-    /// The default, as one would type it.
-    pub default: &'static str,
+    pub key: String,
+    /// The default, as one would type it; `null` where leaving it out means something of its own.
+    pub default: String,
     /// Unit or choices, and where the default comes from.
-    pub meaning: &'static str,
-}
-
-impl OptionRow {
-    pub(crate) const fn new(
-        key: &'static str,
-        default: &'static str,
-        meaning: &'static str,
-    ) -> Self {
-        Self {
-            key,
-            default,
-            meaning,
-        }
-    }
+    pub meaning: String,
 }
 
 /// How a component's weight grows: `min(epoch / length, 1)`, with epochs counted from 1.

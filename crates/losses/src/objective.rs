@@ -79,7 +79,7 @@ struct Weighted {
 /// The objective on one batch.
 #[derive(Clone, Debug)]
 pub struct ObjectiveValue {
-    /// What to call `backward` on: a scalar on the host, whatever device the logits came from.
+    /// What to call `backward` on: a scalar on the student's device.
     pub total: Tensor,
     /// Its parts, in the order of the recipe.
     pub terms: Vec<Term>,
@@ -92,7 +92,7 @@ pub struct Term {
     pub name: String,
     /// Its weight in this epoch, after warm-up. A component of weight 0 is measured but not trained on.
     pub weight: f64,
-    /// Its unweighted value (after `sample_weight` and `trim`): a scalar on the host.
+    /// Its unweighted value (after `sample_weight` and `trim`): a scalar on the student's device.
     pub value: Tensor,
 }
 
@@ -152,9 +152,7 @@ impl Objective {
 
     /// The objective on `batch` in `epoch`, counted from 1.
     ///
-    /// The losses are computed on the host in f32 (f64 for f64 logits). Logits on another device are copied over, and
-    /// their gradient is copied back by autograd: a (B, C) matrix is small beside the student's step, and one
-    /// implementation means one set of numbers.
+    /// The losses are computed where the student's logits lie, in f32 (f64 for f64 logits).
     ///
     /// # Errors
     /// A batch of the wrong shape, with a label out of range or a logit that is not finite, or one that lacks what a
@@ -169,7 +167,7 @@ impl Objective {
                 let Component { value, per_sample } = component;
                 let is_plain = weighted.adaptive.is_plain();
                 let value = match &per_sample {
-                    Some(losses) if !is_plain || batch.sample_weights.is_some() => {
+                    Some(losses) if !is_plain || batch.sample_weights().is_some() => {
                         weighted.adaptive.mean(losses, &batch, &weighted.name)?
                     }
                     None if !is_plain => return Err(no_loss_per_sample(&weighted.name)),
@@ -330,7 +328,8 @@ impl Entry {
         let row = methods::find(&spec.name)?;
         let mut options = Options::new(&spec.name, spec.options.clone());
         let method = (row.build)(&mut options, setup)?;
-        let common = Common::read(&mut options)?;
+        let mut common = Common::read(&mut options)?;
+        common.read_letters(&mut options, row.components)?;
         let weighted: Result<Vec<Weighted>, LossError> = row
             .components
             .iter()
@@ -349,7 +348,10 @@ impl Entry {
 
 /// Keys beside `name` that hold for all components of an entry.
 struct Common {
-    weight: Option<f64>,
+    /// Multiplies the weight of every component.
+    weight: f64,
+    /// Weights by the paper's letter, which several components may share.
+    letters: Vec<(&'static str, f64)>,
     warmup: Option<Warmup>,
     adaptive: Adaptive,
     accept_shift: bool,
@@ -358,13 +360,31 @@ struct Common {
 impl Common {
     fn read(options: &mut Options) -> Result<Self, LossError> {
         Ok(Self {
-            weight: options.optional_number("weight", "a number, 0 or more", |x| x >= 0.0)?,
+            weight: options
+                .optional_number("weight", WEIGHT, |x| x >= 0.0)?
+                .unwrap_or(1.0),
+            letters: Vec::new(),
             warmup: warmup(options, "")?,
             adaptive: Adaptive::read(options, "", Adaptive::PLAIN)?,
             accept_shift: options.flag("accept_shift", false)?,
         })
     }
+
+    fn read_letters(
+        &mut self,
+        options: &mut Options,
+        components: &[ComponentSpec],
+    ) -> Result<(), LossError> {
+        for letter in components.iter().filter_map(|part| part.weight_key) {
+            if let Some(weight) = options.optional_number(letter, WEIGHT, |x| x >= 0.0)? {
+                self.letters.push((letter, weight));
+            }
+        }
+        Ok(())
+    }
 }
+
+const WEIGHT: &str = "a number, 0 or more";
 
 impl Weighted {
     /// A component's own table first, then the keys beside the name, then the method's defaults.
@@ -380,7 +400,7 @@ impl Weighted {
             refuse_adaptive_whole(component, &common.adaptive, label)?;
             return Ok(Self {
                 name: label.to_owned(),
-                weight: common.weight.unwrap_or(component.default_weight),
+                weight: component.default_weight * common.weight,
                 warmup: common.warmup.unwrap_or(component.default_warmup),
                 adaptive: common.adaptive,
                 is_per_sample: component.whole_batch_because.is_none(),
@@ -388,11 +408,10 @@ impl Weighted {
         }
         let prefix = format!("{}.", component.name);
         let weight_key = format!("{prefix}weight");
-        let in_table = options.optional_number(&weight_key, "a number, 0 or more", |x| x >= 0.0)?;
-        let by_letter = match component.weight_key {
-            Some(letter) => options.optional_number(letter, "a number, 0 or more", |x| x >= 0.0)?,
-            None => None,
-        };
+        let in_table = options.optional_number(&weight_key, WEIGHT, |x| x >= 0.0)?;
+        let mut letters = common.letters.iter();
+        let by_letter = letters.find(|(letter, _)| Some(*letter) == component.weight_key);
+        let by_letter = by_letter.map(|(_, weight)| *weight);
         if let (Some(_), Some(letter), Some(twice)) = (in_table, component.weight_key, by_letter) {
             return Err(options.bad(
                 &weight_key,
@@ -408,8 +427,7 @@ impl Weighted {
         let name = format!("{label}.{}", component.name);
         refuse_adaptive_whole(component, &adaptive, &name)?;
         Ok(Self {
-            weight: in_table.or(by_letter).unwrap_or(component.default_weight)
-                * common.weight.unwrap_or(1.0),
+            weight: in_table.or(by_letter).unwrap_or(component.default_weight) * common.weight,
             warmup: warmup(options, &prefix)?
                 .or(common.warmup)
                 .unwrap_or(component.default_warmup),

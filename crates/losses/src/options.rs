@@ -1,8 +1,11 @@
 //! Reading the options of one `[[loss]]` entry, and refusing what nobody has asked for.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::LossError;
+use crate::spec::Allowed;
 
 /// The options of one entry. Every read names a key, and reading ends with a refusal of keys
 /// that were never named. `part.key` reads `key` in the table `part`.
@@ -22,30 +25,29 @@ impl Options {
         }
     }
 
-    /// A finite number above 0.
-    pub(crate) fn positive(&mut self, key: &str, default: f64) -> Result<f64, LossError> {
-        self.number(key, default, "a number above 0", |x| x > 0.0)
-    }
-
-    /// A finite number, 0 or more.
-    pub(crate) fn not_negative(&mut self, key: &str, default: f64) -> Result<f64, LossError> {
-        self.number(key, default, "a number, 0 or more", |x| x >= 0.0)
+    /// The field of a [`Spec`](crate::Spec).
+    pub(crate) fn field<T: Serialize + DeserializeOwned>(
+        &mut self,
+        key: &str,
+        default: T,
+        allowed: &Allowed<T>,
+    ) -> Result<T, LossError> {
+        let Some(value) = self.given_at(key) else {
+            return Ok(default);
+        };
+        match serde_json::from_value(value.clone()) {
+            Ok(read) if allowed.accepts(&read) => Ok(read),
+            // An enum's own words: "unknown variant `x`, expected one of `a`, `b`".
+            Err(error) if allowed.expected.is_empty() => {
+                let error = error.to_string();
+                let expected = error.split("expected ").last().unwrap_or("another word");
+                Err(self.bad(key, expected, value))
+            }
+            _ => Err(self.bad(key, allowed.expected, value)),
+        }
     }
 
     /// A finite number within limits that `expected` puts in words.
-    pub(crate) fn number(
-        &mut self,
-        key: &str,
-        default: f64,
-        expected: &str,
-        accept: impl Fn(f64) -> bool,
-    ) -> Result<f64, LossError> {
-        Ok(self
-            .optional_number(key, expected, accept)?
-            .unwrap_or(default))
-    }
-
-    /// Like [`number`](Self::number), None where the key is not given.
     pub(crate) fn optional_number(
         &mut self,
         key: &str,
@@ -57,37 +59,11 @@ impl Options {
         })
     }
 
-    /// A whole number, 0 or more.
-    pub(crate) fn count(&mut self, key: &str, default: usize) -> Result<usize, LossError> {
-        let read = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
-        Ok(self
-            .take(key, "a whole number, 0 or more", read)?
-            .unwrap_or(default))
-    }
-
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, LossError> {
-        Ok(self.optional_flag(key)?.unwrap_or(default))
-    }
-
-    /// Like [`flag`](Self::flag), None where the key is not given.
-    pub(crate) fn optional_flag(&mut self, key: &str) -> Result<Option<bool>, LossError> {
-        self.take(key, "true or false", Value::as_bool)
-    }
-
-    /// A list of finite numbers above 0.
-    pub(crate) fn positive_list(
-        &mut self,
-        key: &str,
-        default: &[f64],
-    ) -> Result<Vec<f64>, LossError> {
-        let read = |value: &Value| {
-            let numbers: Option<Vec<f64>> = value.as_array()?.iter().map(Value::as_f64).collect();
-            numbers.filter(|numbers| numbers.iter().all(|x| x.is_finite() && *x > 0.0))
-        };
         Ok(self
-            .take(key, "a list of numbers above 0", read)?
-            .unwrap_or_else(|| default.to_vec()))
+            .take(key, "true or false", Value::as_bool)?
+            .unwrap_or(default))
     }
 
     /// One of several words.
@@ -110,6 +86,11 @@ impl Options {
         self.take(key, &format!("one of {}", words.join(", ")), find)
     }
 
+    /// Whether the entry has this key beside its name.
+    pub(crate) fn gives(&self, key: &str) -> bool {
+        self.given.contains_key(key)
+    }
+
     /// Refuses keys that nobody has read.
     pub(crate) fn finish(&self) -> Result<(), LossError> {
         for (key, value) in &self.given {
@@ -130,12 +111,6 @@ impl Options {
         Ok(())
     }
 
-    /// The keys that have been read, given or not.
-    #[cfg(test)]
-    pub(crate) fn known(&self) -> &[String] {
-        &self.known
-    }
-
     /// An error about `key`.
     pub(crate) fn bad(&self, key: &str, expected: &str, found: impl ToString) -> LossError {
         LossError::BadOption {
@@ -152,23 +127,28 @@ impl Options {
         expected: &str,
         read: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<T>, LossError> {
-        if !self.known.iter().any(|known| known == key) {
-            self.known.push(key.to_owned());
-        }
-        let value = match key.split_once('.') {
-            None => self.given.remove(key),
-            Some((table, inner)) => self
-                .given
-                .get_mut(table)
-                .and_then(Value::as_object_mut)
-                .and_then(|table| table.remove(inner)),
-        };
+        let value = self.given_at(key);
         match value {
             None => Ok(None),
             Some(value) => match read(&value) {
                 Some(read) => Ok(Some(read)),
                 None => Err(self.bad(key, expected, value)),
             },
+        }
+    }
+
+    /// Takes what is given under `key`, and remembers that the key exists.
+    fn given_at(&mut self, key: &str) -> Option<Value> {
+        if !self.known.iter().any(|known| known == key) {
+            self.known.push(key.to_owned());
+        }
+        match key.split_once('.') {
+            None => self.given.remove(key),
+            Some((table, inner)) => self
+                .given
+                .get_mut(table)
+                .and_then(Value::as_object_mut)
+                .and_then(|table| table.remove(inner)),
         }
     }
 

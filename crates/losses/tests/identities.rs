@@ -165,9 +165,16 @@ proptest! {
         let agreed = Batch { student: batch.teacher.clone(), ..batch };
         for name in ["kd", "dkd", "jsd", "reverse_kl", "mse", "ldrld", "clkd", "rkd", "mlkd"] {
             for dtype in [DType::F64, DType::F32] {
-                let outcome = agreed.evaluate(&json!({ "name": name }), dtype);
+                // In units of the weights and of T^2, which weigh the rounding as well.
+                let weight = match name {
+                    "ldrld" => 10.5 * 16.0,
+                    "dkd" => 8.0 * 16.0,
+                    _ => 16.0,
+                };
+                let entry = json!({ "name": name });
+                let outcome = agreed.evaluate(&entry, dtype);
                 prop_assert!(outcome.total.abs() < 1e-12, "{}: {}", name, outcome.total);
-                prop_assert!(outcome.gradient.iter().all(|g| g.abs() < 1e-6), "{}: {:?}", name, outcome.gradient);
+                prop_assert!(outcome.gradient.iter().all(|g| g.abs() < 1e-7 * weight), "{}: {:?}", name, outcome.gradient);
             }
         }
     }

@@ -119,7 +119,7 @@ fn warm_up_is_given_in_epochs_or_as_a_share() {
 #[test]
 fn entries_of_one_name_are_told_apart() {
     let entries = json!([{ "name": "ce", "weight": 0.1 }, { "name": "kd" }, { "name": "kd", "temperature": 1, "weight": 0 }]);
-    check(entries, 1, &[("ce", 0.1), ("kd", 0.9), ("kd#2", 0.0)]);
+    check(entries, 1, &[("ce", 0.1), ("kd", 1.0), ("kd#2", 0.0)]);
 }
 
 #[test]

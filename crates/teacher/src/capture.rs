@@ -61,7 +61,9 @@ pub fn prepare(teacher: &mut Teacher, pixels: Pixels<'_>) -> Result<ImageSize, T
 pub fn check_chunks(teacher: &Teacher, manifest: &Manifest) -> Result<(), TeacherError> {
     let chunk_rows = manifest.chunk_rows;
     match teacher.input().at_once {
-        Some(at_once) if manifest.n_chunks() > 1 && chunk_rows as usize % at_once != 0 => {
+        Some(at_once)
+            if manifest.n_chunks() > 1 && !(chunk_rows as usize).is_multiple_of(at_once) =>
+        {
             Err(TeacherError::ChunkCutsBatch {
                 at_once,
                 chunk_rows,

@@ -114,21 +114,18 @@ fn print_losses(rows: &[Value]) {
             );
         }
         for option in list(&row["options"]) {
-            println!(
-                "    {} = {}: {}",
-                text(&option["key"]),
-                text(&option["default"]),
-                text(&option["meaning"])
-            );
+            let (key, meaning) = (text(&option["key"]), text(&option["meaning"]));
+            match option["default"].as_str() {
+                // What leaving it out means is in the meaning.
+                Some("null") | None => println!("    {key}: {meaning}"),
+                Some(default) => println!("    {key} = {default}: {meaning}"),
+            }
         }
         println!("    needs: {}\n", needs(&row["needs"]));
     }
     println!("every loss also takes:");
-    for option in COMMON_OPTIONS {
-        println!(
-            "    {} = {}: {}",
-            option.key, option.default, option.meaning
-        );
+    for [key, default, meaning] in COMMON_OPTIONS {
+        println!("    {key} = {default}: {meaning}");
     }
 }
 

@@ -15,13 +15,13 @@
 //! batch of one cxc has no meaning (0/0), and is 0. Total there: `0.1 ce + 0.5 (instance + 2 class) + 0.4
 //! correlation`.
 
-use crate::fused::{Closed, Outcome, Rows, Values, fused, per_sample};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::ops::gram::GramDifference;
-use crate::ops::real::{self, Real};
-use crate::ops::rows::{Matrix, View};
-use crate::ops::unit::UnitRows;
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
+use crate::ops::Gram;
+use crate::spec::{spec, word};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "clkd",
@@ -37,33 +37,86 @@ pub(crate) const METHOD: MethodRow = MethodRow {
             .weight_key("nu")
             .whole_batch("it compares all pairs of the batch"),
     ],
-    options: &[OptionRow::new(
-        "correlation.reading",
-        "nxn",
-        "`nxn`: samples with samples, or `cxc`: classes with classes; a public reimplementation, whose weights these are",
-    )],
-    build,
+    options: loss::rows::<ClkdSpec>,
+    build: loss::build::<ClkdSpec>,
 };
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Correlation {
-    Samples,
-    Classes,
+spec! {
+    /// Options of [`clkd`].
+    ClkdSpec of "clkd" {
+        in /// The correlation's own.
+        correlation: CorrelationSpec;
+    }
 }
 
-struct Clkd {
-    correlation: Correlation,
+spec! {
+    /// Options of the correlation of [`clkd`].
+    CorrelationSpec of "clkd" {
+        /// `nxn`: samples with samples, or `cxc`: classes with classes; a public reimplementation, whose weights these are
+        reading: CorrelationReading = CorrelationReading::Nxn, word();
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    let readings = [("nxn", Correlation::Samples), ("cxc", Correlation::Classes)];
-    let correlation = options
-        .choice("correlation.reading", &readings)?
-        .unwrap_or(Correlation::Samples);
-    Ok(Box::new(Clkd { correlation }))
+/// What the correlation of [`clkd`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CorrelationReading {
+    /// Samples with samples, (B, B).
+    Nxn,
+    /// Classes with classes, (C, C).
+    Cxc,
 }
 
-impl LogitLoss for Clkd {
+/// What [`clkd`] returns, unweighted.
+#[derive(Clone, Debug)]
+pub struct ClkdParts {
+    /// (B,): unit rows; the loss is their mean.
+    pub instance: Tensor,
+    /// A scalar: unit columns.
+    pub class: Tensor,
+    /// A scalar: inner products of centred logits.
+    pub correlation: Tensor,
+}
+
+/// Class-aware logit distillation, on raw logits.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn clkd(student: &Tensor, teacher: &Tensor, spec: &ClkdSpec) -> Result<ClkdParts, LossError> {
+    let teacher = teacher.detach();
+    let apart = |s: &Tensor, t: &Tensor| (ops::unit(s)? - ops::unit(t)?)?.sqr();
+    let (columns, of_teacher) = (ops::turned(student)?, ops::turned(&teacher)?);
+    Ok(ClkdParts {
+        instance: apart(student, &teacher)?.mean(1)?,
+        class: apart(&columns, &of_teacher)?.mean_all()?,
+        correlation: correlation(&columns, &of_teacher, spec.correlation.reading)?,
+    })
+}
+
+/// From columns as rows, (C, B).
+fn correlation(
+    student: &Tensor,
+    teacher: &Tensor,
+    reading: CorrelationReading,
+) -> candle_core::Result<Tensor> {
+    let centred = |z: &Tensor| z.broadcast_sub(&z.mean_keepdim(1)?);
+    let (s, t) = (centred(student)?, centred(teacher)?);
+    let (n_cols, n_rows) = (s.dim(0)? as f64, s.dim(1)? as f64);
+    let (distance, divisor) = match reading {
+        CorrelationReading::Nxn => (ops::gram_distance(&s, &t, Gram::OfColumns)?, n_cols - 1.0),
+        // Centred, a batch of one is 0: any divisor gives the 0 that we define.
+        CorrelationReading::Cxc => (
+            ops::gram_distance(&s, &t, Gram::OfRows)?,
+            (n_rows - 1.0).max(1.0),
+        ),
+    };
+    distance / (divisor * n_cols).powi(2)
+}
+
+impl LogitLoss for ClkdSpec {
     fn needs(&self) -> Needs {
         Needs {
             absolute_logits: true,
@@ -72,99 +125,8 @@ impl LogitLoss for Clkd {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let values = fused(self, batch.student(), batch.teacher("clkd")?, &batch.labels)?;
-        values.into_iter().map(Component::from_values).collect()
+        let parts = clkd(batch.student(), batch.teacher("clkd")?, self)?;
+        let parts = [parts.instance, parts.class, parts.correlation];
+        parts.into_iter().map(Component::new).collect()
     }
-}
-
-impl Closed for Clkd {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        Ok(instance(rows)
-            .join(class(rows))
-            .join(correlation(rows, self.correlation)))
-    }
-}
-
-fn instance<F: Real>(rows: Rows<'_, F>) -> Outcome<F> {
-    let Rows {
-        student, teacher, ..
-    } = rows;
-    let (a, b) = (UnitRows::new(student), UnitRows::new(teacher));
-    let n_classes = student.n_cols as f64;
-    per_sample(student.n_rows, student.n_cols, |i, [gradient]| {
-        let (unit_s, unit_t) = (a.rows.row(i), b.rows.row(i));
-        let twice = F::of(2.0 / n_classes);
-        real::zip_into(gradient, unit_s, unit_t, |s, t| twice * (s - t));
-        a.pull_back_row(i, gradient);
-        [real::squared_distance(unit_s, unit_t).to_f64() / n_classes]
-    })
-}
-
-fn class<F: Real>(rows: Rows<'_, F>) -> Outcome<F> {
-    let a = UnitRows::new(rows.student.transposed().view());
-    let b = UnitRows::new(rows.teacher.transposed().view());
-    let mut difference = a.rows.clone();
-    real::update(&mut difference.data, &b.rows.data, |s, t| s - t);
-    let n = difference.data.len() as f64;
-    let squares = difference
-        .view()
-        .rows()
-        .map(|row| real::dot(row, row).to_f64());
-    let value = squares.sum::<f64>() / n;
-    Outcome {
-        components: vec![Values::Whole(F::of(value))],
-        pullback: Box::new(move |upstream, gradient| {
-            let mut by_columns = difference.clone();
-            a.pull_back(&mut by_columns);
-            real::add_scaled(
-                &mut gradient.data,
-                upstream[0][0] * F::of(2.0 / n),
-                &by_columns.transposed().data,
-            );
-        }),
-    }
-}
-
-fn correlation<F: Real>(rows: Rows<'_, F>, reading: Correlation) -> Outcome<F> {
-    let (student, teacher) = (centred_columns(rows.student), centred_columns(rows.teacher));
-    let (n_rows, n_cols) = (student.n_rows as f64, student.n_cols as f64);
-    let (gram, divisor) = match reading {
-        Correlation::Samples => (
-            GramDifference::of_rows(student.view(), teacher.view()),
-            n_cols - 1.0,
-        ),
-        // Centred, a batch of one is 0: any divisor gives the 0 that we define.
-        Correlation::Classes => (
-            GramDifference::of_columns(student.view(), teacher.view()),
-            (n_rows - 1.0).max(1.0),
-        ),
-    };
-    let factor = 1.0 / (divisor * n_cols).powi(2);
-    Outcome {
-        components: vec![Values::Whole(F::of(factor * gram.squared_norm()))],
-        pullback: Box::new(move |upstream, gradient| {
-            let mut by_centred = Matrix::zeros(student.n_rows, student.n_cols);
-            gram.add_gradient(
-                student.view(),
-                factor * upstream[0][0].to_f64(),
-                &mut by_centred,
-            );
-            let by_logits = centred_columns(by_centred.view());
-            real::add_scaled(&mut gradient.data, F::one(), &by_logits.data);
-        }),
-    }
-}
-
-/// `z - column mean`; also the way back, as the projection is its own adjoint.
-fn centred_columns<F: Real>(z: View<'_, F>) -> Matrix<F> {
-    let mut means = vec![F::zero(); z.n_cols];
-    for row in z.rows() {
-        real::add_scaled(&mut means, F::one(), row);
-    }
-    real::scale(&mut means, F::of(1.0 / z.n_rows as f64));
-    let mut centred = z.to_matrix();
-    for i in 0..z.n_rows {
-        real::add_scaled(centred.row_mut(i), -F::one(), &means);
-    }
-    centred
 }

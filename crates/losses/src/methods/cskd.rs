@@ -15,13 +15,9 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::fused::{Closed, Outcome, Rows, Values, fused, with_view};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::ops::real::{self, Real};
-use crate::ops::rows::{Matrix, View, for_each_row};
-use crate::ops::similarity::{cosine, cosine_only};
-use crate::ops::softmax::{softmax_pull_back, softmax_rows};
-use crate::{LossError, Options, PreparedBatch};
+use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, Setup};
+use crate::spec::{ABOVE_0, FROM_0, Spec, spec};
+use crate::{LossError, Options, PreparedBatch, loss, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "cskd",
@@ -36,145 +32,130 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         )
         .whole_batch("a class is compared over the whole batch"),
     ],
-    options: &[
-        OptionRow::new("temperature", "4", "of `fixed`; third party's code"),
-        OptionRow::new(
-            "low_temperature",
-            "2",
-            "of the row most like the teacher's; third party's code",
-        ),
-        OptionRow::new(
-            "high_temperature",
-            "6",
-            "of the row least like the teacher's; third party's code",
-        ),
-        OptionRow::new(
-            "inner_alpha",
-            "2",
-            "factor in front of T^2; third party's code",
-        ),
-    ],
+    options: loss::rows::<CskdSpec>,
     build,
 };
 
-struct Cskd {
-    temperature: f64,
-    low: f64,
-    high: f64,
-    inner_alpha: f64,
+spec! {
+    /// Options of [`cskd`].
+    CskdSpec of "cskd" {
+        /// T: of `fixed`; third party's code
+        temperature: f64 = 4.0, ABOVE_0;
+        /// of the row most like the teacher's; third party's code
+        low_temperature: f64 = 2.0, ABOVE_0;
+        /// of the row least like the teacher's, at least `low_temperature`; third party's code
+        high_temperature: f64 = 6.0, ABOVE_0;
+        /// factor in front of T^2; third party's code
+        inner_alpha: f64 = 2.0, FROM_0;
+    }
 }
 
 fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    let low = options.positive("low_temperature", 2.0)?;
-    Ok(Box::new(Cskd {
-        temperature: options.positive("temperature", 4.0)?,
-        low,
-        high: options.number(
-            "high_temperature",
-            6.0,
-            "at least `low_temperature`",
-            |high| high >= low,
-        )?,
-        inner_alpha: options.not_negative("inner_alpha", 2.0)?,
-    }))
+    let spec = CskdSpec::read(options, "")?;
+    spec.ordered()?;
+    Ok(Box::new(spec))
 }
 
-impl LogitLoss for Cskd {
+impl CskdSpec {
+    fn ordered(&self) -> Result<(), LossError> {
+        match self.high_temperature >= self.low_temperature {
+            true => Ok(()),
+            false => Err(LossError::BadOption {
+                loss: "cskd".to_owned(),
+                key: "high_temperature".to_owned(),
+                expected: "at least `low_temperature`".to_owned(),
+                found: self.high_temperature.to_string(),
+            }),
+        }
+    }
+}
+
+/// What [`cskd`] returns: scalars, unweighted.
+#[derive(Clone, Debug)]
+pub struct CskdParts {
+    /// Columns of probabilities at one temperature.
+    pub fixed: Tensor,
+    /// Columns of probabilities, each row at its own temperature.
+    pub cswt: Tensor,
+}
+
+/// Cosine similarity distillation.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn cskd(student: &Tensor, teacher: &Tensor, spec: &CskdSpec) -> Result<CskdParts, LossError> {
+    spec.check("")?;
+    spec.ordered()?;
+    let teacher = teacher.detach();
+    let own = cswt_temperatures(
+        student,
+        &teacher,
+        spec.low_temperature,
+        spec.high_temperature,
+    )?;
+    let fixed = Tensor::full(spec.temperature, own.shape(), own.device())?;
+    let part =
+        |temperatures: &Tensor| class_cosine(student, &teacher, temperatures)? * spec.inner_alpha;
+    Ok(CskdParts {
+        fixed: part(&fixed)?,
+        cswt: part(&own)?,
+    })
+}
+
+/// The temperature of each row by CSWT: (B, C) logits of both networks in, (B,) from `low` to `high` out, f64, constants
+/// for the gradient.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn cswt_temperatures(
+    student: &Tensor,
+    teacher: &Tensor,
+    low: f64,
+    high: f64,
+) -> Result<Tensor, LossError> {
+    // In f64 from here on, as the differences of these are divided by each other.
+    let in_f64 = |z: &Tensor| ops::softmax(&z.detach())?.to_dtype(DType::F64);
+    let (p, q) = (in_f64(student)?, in_f64(teacher)?);
+    // The deficit 1 - cos is the distance from the teacher: least in the row most like it.
+    let apart = ops::cosine_deficit(&p, &q)?;
+    let least = apart.min_keepdim(0)?;
+    let above = apart.broadcast_sub(&least)?;
+    let span = above.max_keepdim(0)?;
+    // Where all rows are equally alike the numerator is 0, and so is the share.
+    let span = (&span + span.eq(0.0)?.to_dtype(DType::F64)?)?;
+    Ok(((above.broadcast_div(&span)? * (high - low))? + low)?)
+}
+
+/// `(mean over B of T_i)^2 * (1 - mean over classes of cos)`, each row of both networks at its temperature.
+fn class_cosine(
+    student: &Tensor,
+    teacher: &Tensor,
+    temperatures: &Tensor,
+) -> candle_core::Result<Tensor> {
+    let each = temperatures
+        .recip()?
+        .unsqueeze(1)?
+        .to_dtype(student.dtype())?;
+    let p = ops::softmax(&student.broadcast_mul(&each)?)?;
+    let q = ops::softmax(&teacher.broadcast_mul(&each)?)?;
+    let deficit = ops::cosine_deficit(&ops::turned(&p)?, &ops::turned(&q)?)?.mean_all()?;
+    let squared = temperatures.mean_all()?.sqr()?;
+    deficit * squared.to_dtype(student.dtype())?
+}
+
+impl LogitLoss for CskdSpec {
     fn needs(&self) -> Needs {
         Needs::DENSE
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let (student, teacher) = (batch.student(), batch.teacher("cskd")?);
-        let fixed = vec![self.temperature; batch.labels.len()];
-        let own = cswt_temperatures(student, teacher, self.low, self.high)?;
-        [fixed, own]
-            .into_iter()
-            .map(|temperatures| {
-                let value = class_cosine(student, teacher, &temperatures)?;
-                Component::from_values((value * self.inner_alpha)?)
-            })
-            .collect()
-    }
-}
-
-/// The temperature of each row by CSWT: (B, C) logits of both networks in, B temperatures from `low` to `high` out.
-///
-/// # Errors
-/// Logits that are not contiguous f32 or f64 tensors on the host.
-pub fn cswt_temperatures(
-    student_logits: &Tensor,
-    teacher_logits: &Tensor,
-    low: f64,
-    high: f64,
-) -> Result<Vec<f64>, LossError> {
-    let cosines = match student_logits.dtype() {
-        DType::F64 => row_cosines::<f64>(student_logits, teacher_logits)?,
-        _ => row_cosines::<f32>(student_logits, teacher_logits)?,
-    };
-    let least = cosines.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if least == most {
-        return Ok(vec![low; cosines.len()]);
-    }
-    let temperature = |cosine: &f64| low + (high - low) * (most - cosine) / (most - least);
-    Ok(cosines.iter().map(temperature).collect())
-}
-
-fn row_cosines<F: Real>(student: &Tensor, teacher: &Tensor) -> Result<Vec<f64>, LossError> {
-    with_view::<F, _>(student, |student| {
-        with_view::<F, _>(teacher, |teacher: View<'_, F>| {
-            let (p, q) = (
-                softmax_rows(student, |_| 1.0),
-                softmax_rows(teacher, |_| 1.0),
-            );
-            let rows = p.view().rows().zip(q.view().rows());
-            rows.map(|(p, q)| cosine_only(p, q)).collect()
-        })
-    })?
-}
-
-/// `(mean over B of T_i)^2 * (1 - mean over classes of cos)`, each row of both networks at its temperature.
-fn class_cosine(
-    student_logits: &Tensor,
-    teacher_logits: &Tensor,
-    temperatures: &[f64],
-) -> Result<Tensor, LossError> {
-    let method = ClassCosine { temperatures };
-    Ok(fused(&method, student_logits, teacher_logits, &[])?.swap_remove(0))
-}
-
-struct ClassCosine<'a> {
-    temperatures: &'a [f64],
-}
-
-impl Closed for ClassCosine<'_> {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let temperatures = self.temperatures.to_vec();
-        let p = softmax_rows(rows.student, |i| temperatures[i]);
-        let q_columns = softmax_rows(rows.teacher, |i| temperatures[i]).transposed();
-        let p_columns = p.transposed();
-        let mut by_columns = Matrix::zeros(p.n_cols, p.n_rows);
-        let cosines = for_each_row(&mut by_columns.data, p.n_rows, |class, gradient| {
-            cosine(p_columns.row(class), q_columns.row(class), gradient)
-        });
-        let mean = temperatures.iter().sum::<f64>() / temperatures.len() as f64;
-        let n_classes = cosines.len() as f64;
-        let factor = mean * mean / n_classes;
-        let value = mean * mean * (1.0 - cosines.iter().sum::<f64>() / n_classes);
-        Ok(Outcome {
-            components: vec![Values::Whole(F::of(value))],
-            pullback: Box::new(move |upstream, gradient| {
-                let mut by_logits = by_columns.transposed();
-                for_each_row(&mut by_logits.data, p.n_cols, |i, row| {
-                    softmax_pull_back(row, p.row(i), temperatures[i]);
-                });
-                real::add_scaled(
-                    &mut gradient.data,
-                    upstream[0][0] * F::of(factor),
-                    &by_logits.data,
-                );
-            }),
-        })
+        let parts = cskd(batch.student(), batch.teacher("cskd")?, self)?;
+        Ok(vec![
+            Component::new(parts.fixed)?,
+            Component::new(parts.cswt)?,
+        ])
     }
 }

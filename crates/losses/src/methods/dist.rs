@@ -12,13 +12,11 @@
 //! ImageNet), and a weight of 2 for both beside `ce` 1. On a batch of one, `intra` is tau^2 with gradient 0, as in
 //! the code.
 
-use crate::fused::{Closed, Outcome, Rows, Values, fused, per_sample};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::ops::real::{self, Real};
-use crate::ops::rows::{Matrix, for_each_row};
-use crate::ops::similarity::correlation;
-use crate::ops::softmax::{softmax, softmax_pull_back, softmax_rows};
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
+use crate::spec::{ABOVE_0, Spec, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "dist",
@@ -39,83 +37,57 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         .weight_key("gamma")
         .whole_batch("a class is compared over the whole batch"),
     ],
-    options: &[OptionRow::new(
-        "temperature",
-        "4",
-        "tau: divides both networks' logits; authors' code, CIFAR",
-    )],
-    build,
+    options: loss::rows::<DistSpec>,
+    build: loss::build::<DistSpec>,
 };
 
-struct Dist {
-    temperature: f64,
+spec! {
+    /// Options of [`dist`].
+    DistSpec of "dist" {
+        /// tau: divides both networks' logits; authors' code, CIFAR
+        temperature: f64 = 4.0, ABOVE_0;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Dist {
-        temperature: options.positive("temperature", 4.0)?,
-    }))
+/// What [`dist`] returns, unweighted, with the factor tau^2.
+#[derive(Clone, Debug)]
+pub struct DistParts {
+    /// (B,), from 0 to 2 tau^2: correlation of one sample's probabilities; the loss is their mean.
+    pub inter: Tensor,
+    /// A scalar: correlation of one class's probabilities over the batch.
+    pub intra: Tensor,
 }
 
-impl LogitLoss for Dist {
+/// Distillation by correlation. At C = 2 all rows correlate fully: the gradient of `inter` is rounding, in PyTorch too.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn dist(student: &Tensor, teacher: &Tensor, spec: &DistSpec) -> Result<DistParts, LossError> {
+    spec.check("")?;
+    let tau = spec.temperature;
+    let p = ops::softmax(&(student / tau)?)?;
+    let q = ops::softmax(&(teacher.detach() / tau)?)?;
+    let inter = ops::correlation_deficit(&p, &q)?;
+    let intra = ops::correlation_deficit(&ops::turned(&p)?, &ops::turned(&q)?)?;
+    Ok(DistParts {
+        inter: (inter * (tau * tau))?,
+        intra: (intra.mean_all()? * (tau * tau))?,
+    })
+}
+
+impl LogitLoss for DistSpec {
     fn needs(&self) -> Needs {
         Needs::DENSE
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let values = fused(self, batch.student(), batch.teacher("dist")?, &batch.labels)?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for Dist {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        Ok(inter(rows, self.temperature).join(intra(rows, self.temperature)))
-    }
-}
-
-fn inter<F: Real>(rows: Rows<'_, F>, tau: f64) -> Outcome<F> {
-    let Rows {
-        student, teacher, ..
-    } = rows;
-    per_sample(student.n_rows, student.n_cols, |i, [gradient]| {
-        let mut a = vec![F::zero(); student.n_cols];
-        let mut b = a.clone();
-        softmax(&mut a, student.row(i), tau);
-        softmax(&mut b, teacher.row(i), tau);
-        let p = a.clone();
-        let rho = correlation(&mut a, &mut b, gradient);
-        softmax_pull_back(gradient, &p, tau);
-        real::scale(gradient, F::of(tau * tau));
-        [tau * tau * (1.0 - rho)]
-    })
-}
-
-fn intra<F: Real>(rows: Rows<'_, F>, tau: f64) -> Outcome<F> {
-    let a = softmax_rows(rows.student, |_| tau);
-    let b = softmax_rows(rows.teacher, |_| tau).transposed();
-    let a_columns = a.transposed();
-    let n_samples = a.n_rows;
-    let mut by_columns = Matrix::zeros(a.n_cols, n_samples);
-    let correlations = for_each_row(&mut by_columns.data, n_samples, |class, gradient| {
-        let (mut a, mut b) = (a_columns.row(class).to_vec(), b.row(class).to_vec());
-        correlation(&mut a, &mut b, gradient)
-    });
-    let n_classes = correlations.len() as f64;
-    let value = tau * tau * (1.0 - correlations.iter().sum::<f64>() / n_classes);
-    let factor = tau * tau / n_classes;
-    Outcome {
-        components: vec![Values::Whole(F::of(value))],
-        pullback: Box::new(move |upstream, gradient| {
-            let mut by_logits = by_columns.transposed();
-            for_each_row(&mut by_logits.data, a.n_cols, |i, row| {
-                softmax_pull_back(row, a.row(i), tau)
-            });
-            real::add_scaled(
-                &mut gradient.data,
-                upstream[0][0] * F::of(factor),
-                &by_logits.data,
-            );
-        }),
+        let parts = dist(batch.student(), batch.teacher("dist")?, self)?;
+        Ok(vec![
+            Component::new(parts.inter)?,
+            Component::new(parts.intra)?,
+        ])
     }
 }

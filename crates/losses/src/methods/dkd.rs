@@ -14,15 +14,11 @@
 //! ResNet-20), a warm-up of 20 epochs; ImageNet T 1, beta 0.5, no warm-up. The LSKD setting is `standardize =
 //! true`, T 2, alpha 9, beta 72.
 
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{
-    Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup, Warmup,
-};
-use crate::methods::STANDARDIZE;
-use crate::ops::real::{self, Real};
-use crate::ops::softmax::{against_rest, binary_divergence, divergence};
-use crate::ops::standardize::standardize_if;
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, Warmup};
+use crate::spec::{ABOVE_0, FLAG, Spec, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "dkd",
@@ -37,30 +33,55 @@ pub(crate) const METHOD: MethodRow = MethodRow {
             .weight_key("beta")
             .warmup(Warmup::Epochs(20.0)),
     ],
-    options: &[
-        OptionRow::new(
-            "temperature",
-            "4",
-            "divides both networks' logits; mdistiller, CIFAR-100",
-        ),
-        STANDARDIZE,
-    ],
-    build,
+    options: loss::rows::<DkdSpec>,
+    build: loss::build::<DkdSpec>,
 };
 
-struct Dkd {
-    temperature: f64,
-    standardize: bool,
+spec! {
+    /// Options of [`dkd`].
+    DkdSpec of "dkd" {
+        /// T: divides both networks' logits; mdistiller, CIFAR-100
+        temperature: f64 = 4.0, ABOVE_0;
+        /// LSKD (arXiv:2403.01427): both networks' rows are brought to mean 0 and standard deviation 1 first
+        standardize: bool = false, FLAG;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Dkd {
-        temperature: options.positive("temperature", 4.0)?,
-        standardize: options.flag("standardize", false)?,
-    }))
+/// What [`dkd`] returns: both (B,), with the factor T^2, unweighted; a loss is their mean.
+#[derive(Clone, Debug)]
+pub struct DkdParts {
+    /// KL of the target against the non-target classes.
+    pub tckd: Tensor,
+    /// KL among the non-target classes.
+    pub nckd: Tensor,
 }
 
-impl LogitLoss for Dkd {
+/// Decoupled knowledge distillation: the two parts of KL, each to be weighed on its own.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type; `labels` (B,), u32, below C. With C = 2 `nckd` is 0.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn dkd(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    spec: &DkdSpec,
+) -> Result<DkdParts, LossError> {
+    spec.check("")?;
+    let (student, teacher) = ops::standardize_if(spec.standardize, student, teacher)?;
+    let split = |z: &Tensor| ops::one_against_rest(&(z / spec.temperature)?, labels);
+    let (two_s, others_s) = split(&student)?;
+    let (two_t, others_t) = split(&teacher)?;
+    let squared = spec.temperature * spec.temperature;
+    Ok(DkdParts {
+        tckd: (ops::divergence(&two_t, &two_s)? * squared)?,
+        nckd: (ops::divergence(&others_t, &others_s)? * squared)?,
+    })
+}
+
+impl LogitLoss for DkdSpec {
     fn needs(&self) -> Needs {
         Needs {
             labels: LabelNeed::Single,
@@ -69,44 +90,11 @@ impl LogitLoss for Dkd {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let (student, teacher) =
-            standardize_if(self.standardize, batch.student(), batch.teacher("dkd")?)?;
-        let values = fused(self, &student, &teacher, batch.single_labels("dkd")?)?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for Dkd {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student,
-            teacher,
-            labels,
-        } = rows;
-        let temperature = self.temperature;
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [by_tckd, by_nckd]| {
-                let (s, t, label) = (student.row(i), teacher.row(i), labels[i] as usize);
-                let of_student = against_rest(s, label, temperature);
-                let of_teacher = against_rest(t, label, temperature);
-
-                let (tckd, slope) = binary_divergence(of_teacher.log_odds, of_student.log_odds);
-                of_student.gradient_of_log_odds(by_tckd, temperature * slope);
-
-                let (p, q) = (&of_student.rest, &of_teacher.rest);
-                let nckd = divergence(
-                    q,
-                    (t, of_teacher.log_sum_rest),
-                    (s, of_student.log_sum_rest),
-                    temperature,
-                );
-                real::zip_into(by_nckd, p, q, |p, q| F::of(temperature) * (p - q));
-
-                let squared = temperature * temperature;
-                [squared * tckd, squared * nckd]
-            },
-        ))
+        let (student, teacher) = (batch.student(), batch.teacher("dkd")?);
+        let parts = dkd(student, teacher, batch.single_labels("dkd")?, self)?;
+        Ok(vec![
+            Component::new(parts.tckd)?,
+            Component::new(parts.nckd)?,
+        ])
     }
 }

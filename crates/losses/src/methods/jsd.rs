@@ -8,11 +8,11 @@
 //!
 //! Never above `T^2 log 2`, however far apart the networks are. T^2 and T 4 as in `kd`.
 
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::ops::real::{self, Real};
-use crate::ops::softmax::{softmax, softmax_pull_back, softplus};
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
+use crate::spec::{ABOVE_0, Spec, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "jsd",
@@ -22,63 +22,47 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         "jsd",
         "Jensen-Shannon divergence over all classes",
     )],
-    options: &[OptionRow::new(
-        "temperature",
-        "4",
-        "divides both networks' logits; as kd",
-    )],
-    build,
+    options: loss::rows::<JsdSpec>,
+    build: loss::build::<JsdSpec>,
 };
 
-struct Jsd {
-    temperature: f64,
+spec! {
+    /// Options of [`jsd`].
+    JsdSpec of "jsd" {
+        /// T: divides both networks' logits; as kd
+        temperature: f64 = 4.0, ABOVE_0;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Jsd {
-        temperature: options.positive("temperature", 4.0)?,
-    }))
+/// `T^2 (KL(p || m) + KL(q || m)) / 2` of each sample, p and q the networks' softmaxes at T and m their mean.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type. Out: (B,), from 0 to T^2 log 2; the loss is their mean.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn jsd(student: &Tensor, teacher: &Tensor, spec: &JsdSpec) -> Result<Tensor, LossError> {
+    spec.check("")?;
+    let log_p = ops::log_softmax(&(student / spec.temperature)?)?;
+    let log_q = ops::log_softmax(&(teacher.detach() / spec.temperature)?)?;
+    let highest = log_p.detach().maximum(&log_q)?;
+    let (p, q) = (
+        ops::exp(&(&log_p - &highest)?)?,
+        ops::exp(&(&log_q - &highest)?)?,
+    );
+    // The mean inside the logarithm, so that equal networks leave exactly log 1.
+    let log_m = (highest + ((p + q)? * 0.5)?.log()?)?;
+    let both = (ops::kl(&log_p, &log_m)? + ops::kl(&log_q, &log_m)?)?;
+    Ok((both * (spec.temperature * spec.temperature / 2.0))?)
 }
 
-impl LogitLoss for Jsd {
+impl LogitLoss for JsdSpec {
     fn needs(&self) -> Needs {
         Needs::DENSE
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let values = fused(self, batch.student(), batch.teacher("jsd")?, &batch.labels)?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for Jsd {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student, teacher, ..
-        } = rows;
-        let temperature = self.temperature;
-        let squared = temperature * temperature;
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [gradient]| {
-                let (s, t) = (student.row(i), teacher.row(i));
-                let (mut p, mut q) = (vec![F::zero(); s.len()], vec![F::zero(); s.len()]);
-                let lse_s = softmax(&mut p, s, temperature);
-                let lse_t = softmax(&mut q, t, temperature);
-                let mut value = 0.0;
-                for class in 0..s.len() {
-                    // log(p / m) = log 2 - log(1 + q / p), and likewise for q.
-                    let log_ratio = (t[class] - s[class]).to_f64() / temperature - (lse_t - lse_s);
-                    let log_p_over_m = std::f64::consts::LN_2 - softplus(log_ratio);
-                    let log_q_over_m = log_p_over_m + log_ratio;
-                    value += p[class].to_f64() * log_p_over_m + q[class].to_f64() * log_q_over_m;
-                    gradient[class] = F::of(log_p_over_m / 2.0);
-                }
-                softmax_pull_back(gradient, &p, temperature);
-                real::scale(gradient, F::of(squared));
-                [squared * value / 2.0]
-            },
-        ))
+        let losses = jsd(batch.student(), batch.teacher("jsd")?, self)?;
+        Ok(vec![Component::new(losses)?])
     }
 }

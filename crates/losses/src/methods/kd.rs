@@ -4,55 +4,126 @@
 //!
 //! `kd = T^2 * mean over B of KL(softmax(t/T) || softmax(s/T))`
 //!
-//! As the authors of mdistiller compute it (`distillers/KD.py`). Defaults are mdistiller's for CIFAR-100 (T 4, and
-//! weight 0.9 beside 0.1 of `ce`); for ImageNet they take T 1 and weights 0.5. With `standardize = true` this is LSKD
-//! (arXiv:2403.01427), whose own defaults are T 2 and weight 9. Labels are ignored.
+//! As the authors of mdistiller compute it (`distillers/KD.py`), at their T 4 for CIFAR-100; they weigh it 0.9 beside 0.1
+//! of `ce`, and for ImageNet take T 1 and weights 0.5. With `standardize = true` this is LSKD
+//! (arXiv:2403.01427), whose own setting is T 2 and weight 9. Labels are ignored.
 //!
 //! From a top-k cache the divergence runs over k + 1 outcomes: the teacher's k largest classes, and all others as one.
 //! Their shares follow exactly from the listed logits and the stored log-sum-exp of the others; the cache keeps that at
 //! three temperatures, and another one is refused. By the log-sum inequality it is never more than the loss over all
 //! classes. `standardize` divides each row by a number of its own, for which no log-sum-exp is kept: it wants all classes.
 
+use candle_core::{DType, Tensor};
+
 use crate::error::Need;
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{
-    Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup, TeacherNeed,
-};
-use crate::methods::STANDARDIZE;
-use crate::ops::real::{self, Real};
-use crate::ops::softmax::{divergence, softmax, softmax_where};
-use crate::ops::standardize::standardize_if;
-use crate::{LossError, Options, PreparedBatch, TopKLogits};
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs, TeacherNeed};
+use crate::spec::{ABOVE_0, FLAG, Spec, spec};
+use crate::{LossError, PreparedBatch, TopKLogits, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "kd",
     title: "Distilling the Knowledge in a Neural Network",
     paper: "arXiv:1503.02531",
-    components: &[ComponentSpec::new("kd", "KL(teacher || student) over all classes").weight(0.9)],
-    options: &[
-        OptionRow::new(
-            "temperature",
-            "4",
-            "both networks' logits are divided by it; mdistiller, CIFAR-100",
-        ),
-        STANDARDIZE,
-    ],
-    build,
+    components: &[ComponentSpec::new(
+        "kd",
+        "KL(teacher || student) over all classes",
+    )],
+    options: loss::rows::<KdSpec>,
+    build: loss::build::<KdSpec>,
 };
 
-struct Kd {
-    temperature: f64,
-    standardize: bool,
+spec! {
+    /// Options of [`kd`].
+    KdSpec of "kd" {
+        /// T: both networks' logits are divided by it; mdistiller, CIFAR-100
+        temperature: f64 = 4.0, ABOVE_0;
+        /// LSKD (arXiv:2403.01427): both networks' rows are brought to mean 0 and standard deviation 1 first
+        standardize: bool = false, FLAG;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Kd {
-        temperature: options.positive("temperature", 4.0)?,
-        standardize: options.flag("standardize", false)?,
-    }))
+/// `T^2 KL(softmax(teacher/T) || softmax(student/T))` of each sample, in nats times T^2.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type. Out: (B,), each 0 or more; the loss is their mean.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use logitcask_losses::{KdSpec, kd};
+///
+/// let student = Tensor::new(&[[1f32, 2., 3.], [0., 0., 0.]], &Device::Cpu)?;
+/// let teacher = Tensor::new(&[[3f32, 0., 1.], [0., 0., 0.]], &Device::Cpu)?;
+/// let losses: Vec<f32> = kd(&student, &teacher, &KdSpec { temperature: 2.0, ..KdSpec::default() })?.to_vec1()?;
+/// assert!(losses[0] > 0.0 && losses[1] == 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn kd(student: &Tensor, teacher: &Tensor, spec: &KdSpec) -> Result<Tensor, LossError> {
+    spec.check("")?;
+    let (student, teacher) = ops::standardize_if(spec.standardize, student, teacher)?;
+    let divergence = ops::divergence(
+        &(teacher / spec.temperature)?,
+        &(student / spec.temperature)?,
+    )?;
+    Ok((divergence * (spec.temperature * spec.temperature))?)
 }
 
-impl LogitLoss for Kd {
+/// KD over k + 1 outcomes: the listed classes, and all others as one.
+///
+/// # Shapes
+/// `student` (B, C); the teacher's rows on the host, k below C. Out: (B,), as [`kd`] and never above it.
+///
+/// # Errors
+/// [`LossError::Unserved`] where the rest is not kept at `temperature`, or rows are to be standardised, which the k
+/// largest do not tell.
+pub fn kd_top_k(
+    student: &Tensor,
+    teacher: &TopKLogits,
+    spec: &KdSpec,
+) -> Result<Tensor, LossError> {
+    spec.check("")?;
+    let unserved = |needs, supplied| LossError::Unserved {
+        loss: "kd".to_owned(),
+        needs,
+        supplied,
+    };
+    if spec.standardize {
+        return Err(unserved(Need::DenseLogits, "the batch holds the top k"));
+    }
+    let is_ours = |kept: &f32| f64::from(*kept) == spec.temperature;
+    let at = teacher.temperatures.iter().position(is_ours);
+    let at = at.ok_or_else(|| {
+        let supplied = "the batch holds the rest at other temperatures";
+        unserved(Need::RestAt(spec.temperature), supplied)
+    })?;
+
+    let (device, n_rows) = (student.device(), student.dim(0)?);
+    let matrix = |values: &[f32], width: usize| -> candle_core::Result<Tensor> {
+        let values = Tensor::from_slice(values, (n_rows, width), &candle_core::Device::Cpu)?;
+        // On the host first: a GPU may not have the types in between.
+        values
+            .to_dtype(DType::F64)?
+            .to_dtype(student.dtype())?
+            .to_device(device)
+    };
+    let classes = Tensor::from_slice(&teacher.classes, (n_rows, teacher.k), device)?;
+    let rest = matrix(&teacher.rest, teacher.temperatures.len())?.narrow(1, at, 1)?;
+    let listed = (matrix(&teacher.logits, teacher.k)? / spec.temperature)?;
+    let of_teacher = Tensor::cat(&[listed, rest], 1)?;
+
+    let student = (student / spec.temperature)?;
+    let others = (&student + ops::removal(&student, &classes)?)?;
+    let of_student = Tensor::cat(
+        &[student.gather(&classes, 1)?, ops::log_sum_exp(&others)?],
+        1,
+    )?;
+    let squared = spec.temperature * spec.temperature;
+    Ok((ops::divergence(&of_teacher, &of_student)? * squared)?)
+}
+
+impl LogitLoss for KdSpec {
     fn needs(&self) -> Needs {
         let temperature = self.temperature;
         Needs {
@@ -65,120 +136,10 @@ impl LogitLoss for Kd {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        if let Some(top_k) = &batch.top_k {
-            return self.over_buckets(top_k, batch);
-        }
-        let (student, teacher) =
-            standardize_if(self.standardize, batch.student(), batch.teacher("kd")?)?;
-        let losses = fused(self, &student, &teacher, &batch.labels)?;
-        losses.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Kd {
-    fn over_buckets(
-        &self,
-        top_k: &TopKLogits,
-        batch: &PreparedBatch,
-    ) -> Result<Vec<Component>, LossError> {
-        let unserved = |needs, supplied| LossError::Unserved {
-            loss: "kd".to_owned(),
-            needs,
-            supplied,
+        let losses = match batch.top_k() {
+            Some(top_k) => kd_top_k(batch.student(), top_k, self)?,
+            None => kd(batch.student(), batch.teacher("kd")?, self)?,
         };
-        if self.standardize {
-            return Err(unserved(Need::DenseLogits, "the batch holds the top k"));
-        }
-        let is_ours = |kept: &f32| f64::from(*kept) == self.temperature;
-        let at = top_k.temperatures.iter().position(is_ours);
-        let at = at.ok_or_else(|| {
-            let supplied = "the batch holds the rest at other temperatures";
-            unserved(Need::RestAt(self.temperature), supplied)
-        })?;
-        let buckets = Buckets {
-            temperature: self.temperature,
-            top_k,
-            at,
-        };
-        // The method reads the teacher from the buckets; the student stands in for the matrix that there is none of.
-        let student = batch.student();
-        let losses = fused(&buckets, student, &student.detach(), &batch.labels)?;
-        losses.into_iter().map(Component::from_values).collect()
+        Ok(vec![Component::new(losses)?])
     }
-}
-
-/// KD over the listed classes and the rest as one.
-struct Buckets<'a> {
-    temperature: f64,
-    top_k: &'a TopKLogits,
-    /// Which of the kept temperatures is ours.
-    at: usize,
-}
-
-impl Closed for Buckets<'_> {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let (temperature, student) = (self.temperature, rows.student);
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [gradient]| {
-                let s = student.row(i);
-                let listed = self.top_k.listed(i);
-                let rest_t =
-                    f64::from(self.top_k.rest[i * self.top_k.temperatures.len() + self.at]);
-                let lse_t =
-                    log_sum_exp(listed.clone().map(|(_, t)| t / temperature).chain([rest_t]));
-                let mut is_listed = vec![false; s.len()];
-                listed
-                    .clone()
-                    .for_each(|(class, _)| is_listed[class] = true);
-                let mut within_rest = vec![F::zero(); s.len()];
-                let rest_s =
-                    softmax_where(&mut within_rest, s, temperature, |class| !is_listed[class]);
-                let lse_s = softmax(gradient, s, temperature);
-                // `gradient` holds p. Of the rest, each class gets the share of the bucket that the student gives it.
-                let q_rest = (rest_t - lse_t).exp();
-                real::update(gradient, &within_rest, |p, share| {
-                    F::of(temperature) * (p - F::of(q_rest) * share)
-                });
-                let mut value = lse_s - lse_t;
-                if q_rest > 0.0 {
-                    value += q_rest * (rest_t - rest_s);
-                }
-                for (class, t) in listed {
-                    let q = (t / temperature - lse_t).exp();
-                    value += q * (t - s[class].to_f64()) / temperature;
-                    gradient[class] -= F::of(temperature * q);
-                }
-                [temperature * temperature * value]
-            },
-        ))
-    }
-}
-
-fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let max = values.clone().fold(f64::NEG_INFINITY, f64::max);
-    max + values.map(|z| (z - max).exp()).sum::<f64>().ln()
-}
-
-impl Closed for Kd {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        Ok(kd(rows, self.temperature))
-    }
-}
-
-/// The loss of each sample, with the factor T^2.
-pub(crate) fn kd<F: Real>(rows: Rows<'_, F>, temperature: f64) -> Outcome<F> {
-    let Rows {
-        student, teacher, ..
-    } = rows;
-    per_sample(student.n_rows, student.n_cols, |i, [gradient]| {
-        let (s, t) = (student.row(i), teacher.row(i));
-        let mut q = vec![F::zero(); t.len()];
-        let lse_t = softmax(&mut q, t, temperature);
-        let lse_s = softmax(gradient, s, temperature);
-        // d KL / d s = (p - q) / T, and `gradient` holds p.
-        real::update(gradient, &q, |p, q| F::of(temperature) * (p - q));
-        [temperature * temperature * divergence(&q, (t, lse_t), (s, lse_s), temperature)]
-    })
 }

@@ -26,17 +26,14 @@
 //!
 //! On a batch of one, `instance` and `sample` are 0 with gradient 0. Logits are absolute: a shift changes every loss.
 
-mod contrast;
-mod normalize;
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
-use crate::error::Need;
-use crate::fused::fused;
 use crate::loss::{
-    Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup, Warmup,
+    Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, Setup, Warmup,
 };
-use crate::{LossError, Options, PreparedBatch};
-use contrast::Evaluation;
-use normalize::Normalize;
+use crate::spec::{ABOVE_0, ABOVE_0_IF_ANY, COUNT, FLAG_IF_ANY, Spec, spec, word};
+use crate::{LossError, Options, PreparedBatch, loss, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "mcld",
@@ -57,167 +54,360 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         )
         .warmup(Warmup::Share(1.0 / 3.0)),
     ],
-    options: &[
-        OptionRow::new(
-            "temperature",
-            "0.3",
-            "divides similarities, in all parts that name none; chosen by measurement",
-        ),
-        OptionRow::new(
-            "normalize",
-            "l2",
-            "`l2` (unit rows), `none` (raw), `softmax` (unit rows of probabilities), `teacher` (student raw, teacher unit)",
-        ),
-        OptionRow::new(
-            "softmax_temperature",
-            "4",
-            "of the probabilities of `normalize = \"softmax\"`; as in kd",
-        ),
-        OptionRow::new(
-            "target_mask",
-            "true",
-            "samples of the anchor's class are no negatives of the instance part",
-        ),
-        OptionRow::new(
-            "bank",
-            "0",
-            "further teacher rows from the whole cache per step, as negatives",
-        ),
-        OptionRow::new(
-            "instance.reading",
-            "icld_masked",
-            "`icld_masked` with the target mask, `icld` without",
-        ),
-        OptionRow::new("instance.temperature", "0.3", "see `temperature`"),
-        OptionRow::new(
-            "sample.reading",
-            "scld_teacher_anchor",
-            "`scld_teacher_anchor` or `scld_within`",
-        ),
-        OptionRow::new("sample.temperature", "0.3", "see `temperature`"),
-        OptionRow::new(
-            "category.reading",
-            "ccld_label_in",
-            "`ccld_label_in`, `ccld_label_out` or `ccld_column` (no loss per sample)",
-        ),
-        OptionRow::new("category.temperature", "0.3", "see `temperature`"),
-    ],
+    options: loss::rows::<McldSpec>,
     build,
 };
 
-/// One part: which comparison, at which temperature.
-#[derive(Clone, Copy, Debug)]
-struct Part<R> {
-    reading: R,
-    temperature: f64,
+spec! {
+    /// Options of [`mcld`].
+    McldSpec of "mcld" {
+        /// divides similarities, in all parts that name none; chosen by measurement
+        temperature: f64 = 0.3, ABOVE_0;
+        /// `l2` (unit rows), `none` (raw), `softmax` (unit rows of probabilities), `teacher` (student raw, teacher unit)
+        normalize: Normalize = Normalize::L2, word();
+        /// of the probabilities of `normalize = "softmax"`; as in kd
+        softmax_temperature: f64 = 4.0, ABOVE_0;
+        /// whether samples of the anchor's class are no negatives of the instance part; left out: as `instance.reading` says, else they are none
+        target_mask: Option<bool> = None, FLAG_IF_ANY;
+        /// further teacher rows from the whole cache per step, as negatives
+        bank: usize = 0, COUNT;
+        in /// The instance part's own.
+        instance: InstanceSpec;
+        in /// The sample part's own.
+        sample: SampleSpec;
+        in /// The category part's own.
+        category: CategorySpec;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instance {
-    Plain,
-    Masked,
+spec! {
+    /// Options of the instance part of [`mcld`].
+    InstanceSpec of "mcld" {
+        /// `icld_masked` with the target mask, `icld` without; left out: as `target_mask` says
+        reading: Option<InstanceReading> = None, word();
+        /// left out: `temperature`
+        temperature: Option<f64> = None, ABOVE_0_IF_ANY;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sample {
-    TeacherAnchor,
-    Within,
+spec! {
+    /// Options of the sample part of [`mcld`].
+    SampleSpec of "mcld" {
+        /// `scld_teacher_anchor` or `scld_within`
+        reading: SampleReading = SampleReading::ScldTeacherAnchor, word();
+        /// left out: `temperature`
+        temperature: Option<f64> = None, ABOVE_0_IF_ANY;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Category {
-    LabelOut,
-    LabelIn,
-    Column,
+spec! {
+    /// Options of the category part of [`mcld`].
+    CategorySpec of "mcld" {
+        /// `ccld_label_in`, `ccld_label_out` or `ccld_column` (no loss per sample)
+        reading: CategoryReading = CategoryReading::CcldLabelIn, word();
+        /// left out: `temperature`
+        temperature: Option<f64> = None, ABOVE_0_IF_ANY;
+    }
 }
 
-#[derive(Debug)]
-struct Mcld {
-    instance: Part<Instance>,
-    sample: Part<Sample>,
-    category: Part<Category>,
-    normalize: Normalize,
-    bank: usize,
+/// What [`mcld`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// Both networks' vectors have unit length.
+    L2,
+    /// Raw logits: temperatures must be of the order of their squared length.
+    None,
+    /// Unit length after a softmax over the classes.
+    Softmax,
+    /// The teacher's vectors have unit length, the student's are raw.
+    Teacher,
+}
+
+/// Readings of the instance part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceReading {
+    /// All other samples are negatives.
+    Icld,
+    /// Those of the anchor's class are not.
+    IcldMasked,
+}
+
+/// Readings of the sample part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleReading {
+    /// The teacher's row picks among the student's.
+    ScldTeacherAnchor,
+    /// A sample's classes against each other.
+    ScldWithin,
+}
+
+/// Readings of the category part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CategoryReading {
+    /// One loss of all positives together.
+    CcldLabelIn,
+    /// The mean over positives of a loss each.
+    CcldLabelOut,
+    /// Classes as vectors over the batch.
+    CcldColumn,
 }
 
 fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    let temperature = options.positive("temperature", 0.3)?;
-    let softmax_temperature = options.positive("softmax_temperature", 4.0)?;
-    let normalize = options
-        .choice(
-            "normalize",
-            &[
-                ("l2", Normalize::Unit),
-                ("none", Normalize::Raw),
-                (
-                    "softmax",
-                    Normalize::Softmax {
-                        temperature: softmax_temperature,
-                    },
-                ),
-                ("teacher", Normalize::TeacherOnly),
-            ],
-        )?
-        .unwrap_or(Normalize::Unit);
-    let mask = options.optional_flag("target_mask")?;
-    let readings = [("icld", Instance::Plain), ("icld_masked", Instance::Masked)];
-    let instance = match (options.choice("instance.reading", &readings)?, mask) {
-        (Some(Instance::Plain), Some(true)) => {
-            return Err(options.bad(
-                "target_mask",
-                "false or left out with `instance.reading = \"icld\"`",
-                true,
-            ));
-        }
-        (Some(Instance::Masked), Some(false)) => {
-            return Err(options.bad(
-                "target_mask",
-                "true or left out with `instance.reading = \"icld_masked\"`",
-                false,
-            ));
-        }
-        (Some(reading), _) => reading,
-        (None, Some(false)) => Instance::Plain,
-        (None, _) => Instance::Masked,
-    };
-    let readings = [
-        ("scld_teacher_anchor", Sample::TeacherAnchor),
-        ("scld_within", Sample::Within),
-    ];
-    let sample = options
-        .choice("sample.reading", &readings)?
-        .unwrap_or(Sample::TeacherAnchor);
-    let readings = [
-        ("ccld_label_in", Category::LabelIn),
-        ("ccld_label_out", Category::LabelOut),
-        ("ccld_column", Category::Column),
-    ];
-    let category = options
-        .choice("category.reading", &readings)?
-        .unwrap_or(Category::LabelIn);
-    Ok(Box::new(Mcld {
-        instance: Part {
-            reading: instance,
-            temperature: options.positive("instance.temperature", temperature)?,
-        },
-        sample: Part {
-            reading: sample,
-            temperature: options.positive("sample.temperature", temperature)?,
-        },
-        category: Part {
-            reading: category,
-            temperature: options.positive("category.temperature", temperature)?,
-        },
-        normalize,
-        bank: options.count("bank", 0)?,
-    }))
+    let spec = McldSpec::read(options, "")?;
+    spec.is_masked()?;
+    Ok(Box::new(spec))
 }
 
-impl LogitLoss for Mcld {
+impl McldSpec {
+    /// Whether the target mask is on, as either of two options may say.
+    fn is_masked(&self) -> Result<bool, LossError> {
+        let (word, opposite, masked) = match (self.instance.reading, self.target_mask) {
+            (None, mask) => return Ok(mask.unwrap_or(true)),
+            (Some(InstanceReading::Icld), Some(true)) => ("icld", "false", false),
+            (Some(InstanceReading::IcldMasked), Some(false)) => ("icld_masked", "true", true),
+            (Some(reading), _) => return Ok(reading == InstanceReading::IcldMasked),
+        };
+        Err(LossError::BadOption {
+            loss: "mcld".to_owned(),
+            key: "target_mask".to_owned(),
+            expected: format!("{opposite} or left out with `instance.reading = \"{word}\"`"),
+            found: (!masked).to_string(),
+        })
+    }
+}
+
+/// What [`mcld`] returns, unweighted: losses of the samples, (B,), whose mean is the loss; `category` is a scalar by its
+/// reading `ccld_column`.
+#[derive(Clone, Debug)]
+pub struct McldParts {
+    /// A sample's student row against the teacher's rows of all samples.
+    pub instance: Tensor,
+    /// A sample's teacher row against the student's rows (or its classes against each other).
+    pub sample: Tensor,
+    /// A sample's student row against the teacher's rows of its class.
+    pub category: Tensor,
+}
+
+/// Multi-perspective contrastive logit distillation.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type; `labels` (B,), u32, below C. For `spec.bank` rows more see
+/// [`mcld_with_bank`].
+///
+/// # Errors
+/// An option out of range, two that contradict each other, or shapes that do not fit.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor, Var};
+/// use logitcask_losses::{McldSpec, mcld};
+///
+/// let student = Var::new(&[[1f32, 2., 3.], [2., 0., 0.]], &Device::Cpu)?;
+/// let teacher = Tensor::new(&[[3f32, 0., 1.], [0., 2., 0.]], &Device::Cpu)?;
+/// let labels = Tensor::new(&[0u32, 1], &Device::Cpu)?;
+/// let parts = mcld(&student, &teacher, &labels, &McldSpec::default())?;
+/// let total = (parts.instance.mean_all()? + parts.sample.mean_all()?)?;
+/// assert!(total.backward()?.get(&student).is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn mcld(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    spec: &McldSpec,
+) -> Result<McldParts, LossError> {
+    contrast(student, teacher, labels, None, spec)
+}
+
+/// [`mcld`] with K further teacher rows as negatives of `instance` and of `ccld_label_*`.
+///
+/// # Shapes
+/// As [`mcld`]; `bank` (K, C) and its labels (K,), u32.
+///
+/// # Errors
+/// As [`mcld`].
+pub fn mcld_with_bank(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    bank: (&Tensor, &Tensor),
+    spec: &McldSpec,
+) -> Result<McldParts, LossError> {
+    contrast(student, teacher, labels, Some(bank), spec)
+}
+
+fn contrast(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    bank: Option<(&Tensor, &Tensor)>,
+    spec: &McldSpec,
+) -> Result<McldParts, LossError> {
+    spec.check("")?;
+    let is_masked = spec.is_masked()?;
+    let teacher = teacher.detach();
+    let (candidates, candidate_labels) = match bank {
+        None => (teacher.clone(), labels.clone()),
+        Some((rows, of_rows)) => (
+            Tensor::cat(&[&teacher, &rows.detach()], 0)?,
+            Tensor::cat(&[labels, of_rows], 0)?,
+        ),
+    };
+    let a = vectors(student, spec, true)?;
+    let b = vectors(&candidates, spec, false)?;
+    let similarity = Similarity::new(a.matmul(&b.t()?)?, labels, &candidate_labels)?;
+    let of_part = |own: Option<f64>| own.unwrap_or(spec.temperature);
+    let tau = of_part(spec.sample.temperature);
+    let sample = match spec.sample.reading {
+        SampleReading::ScldTeacherAnchor => similarity.teacher_anchor(tau)?,
+        SampleReading::ScldWithin => {
+            let own = b.narrow(0, 0, a.dim(0)?)?;
+            let log_p = ops::log_softmax(&((&a * own)? / tau)?)?;
+            ops::pick(&log_p, labels)?.squeeze(1)?.neg()?
+        }
+    };
+    let tau = of_part(spec.category.temperature);
+    let category = match spec.category.reading {
+        CategoryReading::CcldLabelIn => similarity.label_in(tau)?,
+        CategoryReading::CcldLabelOut => similarity.label_out(tau)?,
+        CategoryReading::CcldColumn => columns(student, &teacher, spec, tau)?,
+    };
+    Ok(McldParts {
+        instance: similarity.instance(of_part(spec.instance.temperature), is_masked)?,
+        sample,
+        category,
+    })
+}
+
+/// Rows as they are compared.
+fn vectors(rows: &Tensor, spec: &McldSpec, of_student: bool) -> candle_core::Result<Tensor> {
+    let rows = probabilities_if(rows, spec)?;
+    lengths_as(&rows, spec, of_student)
+}
+
+fn probabilities_if(rows: &Tensor, spec: &McldSpec) -> candle_core::Result<Tensor> {
+    match spec.normalize {
+        Normalize::Softmax => ops::softmax(&(rows / spec.softmax_temperature)?),
+        _ => Ok(rows.clone()),
+    }
+}
+
+fn lengths_as(z: &Tensor, spec: &McldSpec, of_student: bool) -> candle_core::Result<Tensor> {
+    match (spec.normalize, of_student) {
+        (Normalize::None, _) | (Normalize::Teacher, true) => Ok(z.clone()),
+        _ => ops::unit(z),
+    }
+}
+
+/// Inner products of the batch's student rows with its teacher rows, and with those of the bank behind them.
+struct Similarity {
+    /// (B, B + K).
+    products: Tensor,
+    /// (B, B + K), 1 where both are of one class, in the products' type.
+    same: Tensor,
+    /// (B, B + K), 1 where a candidate is the anchor's own row.
+    own: Tensor,
+    /// (1, B + K), 1 where a candidate is of the batch.
+    of_batch: Tensor,
+}
+
+impl Similarity {
+    fn new(
+        products: Tensor,
+        labels: &Tensor,
+        candidate_labels: &Tensor,
+    ) -> candle_core::Result<Self> {
+        let (n, n_candidates) = products.dims2()?;
+        let (dtype, device) = (products.dtype(), products.device());
+        let same = labels
+            .unsqueeze(1)?
+            .broadcast_eq(&candidate_labels.unsqueeze(0)?)?;
+        let own = Tensor::eye(n, dtype, device)?.pad_with_zeros(1, 0, n_candidates - n)?;
+        let of_batch = Tensor::ones((1, n), dtype, device)?;
+        Ok(Self {
+            products,
+            same: same.to_dtype(dtype)?,
+            own,
+            of_batch: of_batch.pad_with_zeros(1, 0, n_candidates - n)?,
+        })
+    }
+
+    /// `log sum exp(products / tau)` over the candidates that `removed` (1 or 0) leaves, less the own product.
+    fn instance(&self, tau: f64, is_masked: bool) -> candle_core::Result<Tensor> {
+        let z = (&self.products / tau)?;
+        let own = self.own_entries(&z)?;
+        let z = match is_masked {
+            true => (z + ((&self.same - &self.own)? * ops::REMOVED)?)?,
+            false => z,
+        };
+        ops::log_sum_exp(&z)?.squeeze(1)? - own
+    }
+
+    fn teacher_anchor(&self, tau: f64) -> candle_core::Result<Tensor> {
+        let z = (self.products.narrow(1, 0, self.products.dim(0)?)? / tau)?;
+        ops::log_sum_exp(&ops::turned(&z)?)?.squeeze(1)? - self.own_entries(&z)?
+    }
+
+    /// Positives together against all candidates but bank rows of the anchor's class, which are no negatives.
+    fn label_in(&self, tau: f64) -> candle_core::Result<Tensor> {
+        // In f64: a small difference of two sums that hold mostly the same terms.
+        let z = self
+            .without_positives_of_the_bank(tau)?
+            .to_dtype(DType::F64)?;
+        let negatives = (1.0 - self.positives()?)?.to_dtype(DType::F64)?;
+        let positives = (&z + (negatives * ops::REMOVED)?)?;
+        let losses = (ops::log_sum_exp(&z)? - ops::log_sum_exp(&positives)?)?;
+        losses.squeeze(1)?.to_dtype(self.products.dtype())
+    }
+
+    fn label_out(&self, tau: f64) -> candle_core::Result<Tensor> {
+        let positives = self.positives()?;
+        let shares = positives.broadcast_div(&positives.sum_keepdim(1)?)?;
+        let mean = (shares * (&self.products / tau)?)?.sum(1)?;
+        let z = self.without_positives_of_the_bank(tau)?;
+        ops::log_sum_exp(&z)?.squeeze(1)? - mean
+    }
+
+    fn positives(&self) -> candle_core::Result<Tensor> {
+        self.same.broadcast_mul(&self.of_batch)
+    }
+
+    fn without_positives_of_the_bank(&self, tau: f64) -> candle_core::Result<Tensor> {
+        let removed = ((&self.same - self.positives()?)? * ops::REMOVED)?;
+        (&self.products / tau)? + removed
+    }
+
+    /// The diagonal, (B,).
+    fn own_entries(&self, z: &Tensor) -> candle_core::Result<Tensor> {
+        let n = z.dim(0)? as u32;
+        ops::pick(z, &Tensor::arange(0, n, z.device())?)?.squeeze(1)
+    }
+}
+
+/// `ccld_column`: every class of the student picks its own among the teacher's classes; a scalar.
+fn columns(
+    student: &Tensor,
+    teacher: &Tensor,
+    spec: &McldSpec,
+    tau: f64,
+) -> candle_core::Result<Tensor> {
+    let columns = |z: &Tensor| ops::turned(&probabilities_if(z, spec)?);
+    let u = lengths_as(&columns(student)?, spec, true)?;
+    let v = lengths_as(&columns(teacher)?, spec, false)?;
+    let log_p = ops::log_softmax(&(u.matmul(&v.t()?)? / tau)?)?;
+    let n_classes = log_p.dim(0)? as u32;
+    let own = Tensor::arange(0, n_classes, log_p.device())?;
+    ops::pick(&log_p, &own)?.mean_all()?.neg()
+}
+
+impl LogitLoss for McldSpec {
     fn needs(&self) -> Needs {
         Needs {
             // Unit rows are as little invariant to shifts as raw ones; probabilities are invariant.
-            absolute_logits: !matches!(self.normalize, Normalize::Softmax { .. }),
+            absolute_logits: self.normalize != Normalize::Softmax,
             labels: LabelNeed::Single,
             bank: self.bank,
             ..Needs::DENSE
@@ -225,22 +415,16 @@ impl LogitLoss for Mcld {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
+        let (student, teacher) = (batch.student(), batch.teacher("mcld")?);
         let labels = batch.single_labels("mcld")?;
-        let bank = match (self.bank, &batch.bank) {
-            (0, _) => None,
-            (wanted, Some((rows, labels))) if labels.len() >= wanted => {
-                Some((rows.narrow(0, 0, wanted)?.contiguous()?, &labels[..wanted]))
-            }
-            (wanted, _) => {
-                return Err(LossError::Unserved {
-                    loss: "mcld".to_owned(),
-                    needs: Need::Bank(wanted),
-                    supplied: "the batch brings fewer",
-                });
+        let parts = match self.bank {
+            0 => mcld(student, teacher, labels, self)?,
+            wanted => {
+                let (rows, of_rows) = batch.bank("mcld", wanted)?;
+                mcld_with_bank(student, teacher, labels, (&rows, &of_rows), self)?
             }
         };
-        let evaluation = Evaluation { method: self, bank };
-        let values = fused(&evaluation, batch.student(), batch.teacher("mcld")?, labels)?;
-        values.into_iter().map(Component::from_values).collect()
+        let parts = [parts.instance, parts.sample, parts.category];
+        parts.into_iter().map(Component::new).collect()
     }
 }

@@ -15,8 +15,7 @@
 //! whose numbers are the published ones.
 //!
 //! With `two_view = true` the above is on the weak view, and `kd` gains `KL` on the strong view at the first three
-//! temperatures and once more on the *weak* view at the others (apparently a slip in the code, kept). The strong
-//! view's
+//! temperatures and once more on the *weak* view at the others (apparently a slip in the code, kept). The strong view's
 //! `cc` and `bc`, which the code computes and drops, are left out.
 //!
 //! Defaults are the code's for CIFAR: temperatures 4, 3, 5, 2, 6, weight 0.9 for each part beside `ce` 0.1 (with
@@ -24,16 +23,10 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::fused::{Closed, Outcome, Rows, Values, fused, with_view};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::methods::STANDARDIZE;
-use crate::methods::kd::kd;
-use crate::ops::gram::GramDifference;
-use crate::ops::real::{self, Real};
-use crate::ops::rows::{Matrix, View, for_each_row};
-use crate::ops::softmax::{softmax_pull_back, softmax_rows};
-use crate::ops::standardize::standardize_if;
-use crate::{LossError, Options, PreparedBatch};
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
+use crate::ops::Gram;
+use crate::spec::{FLAG, Spec, allowed, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "mlkd",
@@ -48,40 +41,130 @@ pub(crate) const METHOD: MethodRow = MethodRow {
             .weight(0.9)
             .whole_batch("every sample is compared with every other"),
     ],
-    options: &[
-        OptionRow::new(
-            "temperatures",
-            "[4, 3, 5, 2, 6]",
-            "summed over; authors' code, CIFAR (ImageNet: the first is 1)",
-        ),
-        OptionRow::new(
-            "two_view",
-            "false",
-            "the authors' own form, on a weak and a strong view; false is the RLD authors' fair one-view form",
-        ),
-        STANDARDIZE,
-    ],
-    build,
+    options: loss::rows::<MlkdSpec>,
+    build: loss::build::<MlkdSpec>,
 };
+
+spec! {
+    /// Options of [`mlkd`].
+    MlkdSpec of "mlkd" {
+        /// summed over; authors' code, CIFAR (ImageNet: the first is 1)
+        temperatures: Vec<f64> = vec![4.0, 3.0, 5.0, 2.0, 6.0],
+            allowed("a list of numbers above 0", |list: &Vec<f64>| !list.is_empty() && list.iter().all(|x| x.is_finite() && *x > 0.0));
+        /// the authors' own form, on a weak and a strong view; false is the RLD authors' fair one-view form
+        two_view: bool = false, FLAG;
+        /// LSKD (arXiv:2403.01427): in `kd`, both networks' rows are brought to mean 0 and standard deviation 1 first
+        standardize: bool = false, FLAG;
+    }
+}
 
 /// How many of the temperatures the code applies to the strong view.
 const ON_STRONG_VIEW: usize = 3;
 
-struct Mlkd {
-    temperatures: Vec<f64>,
-    two_view: bool,
-    standardize: bool,
+/// What [`mlkd`] returns, unweighted.
+#[derive(Clone, Debug)]
+pub struct MlkdParts {
+    /// (B,): KL at all temperatures; the loss is their mean.
+    pub kd: Tensor,
+    /// A scalar: which classes go together.
+    pub cc: Tensor,
+    /// A scalar: which samples go together.
+    pub bc: Tensor,
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Mlkd {
-        temperatures: options.positive_list("temperatures", &[4.0, 3.0, 5.0, 2.0, 6.0])?,
-        two_view: options.flag("two_view", false)?,
-        standardize: options.flag("standardize", false)?,
-    }))
+/// Multi-level logit distillation on one view, or on two where `strong` is given: student's and teacher's logits of the
+/// strong views.
+///
+/// # Shapes
+/// All (B, C), raw logits of one type.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn mlkd(
+    student: &Tensor,
+    teacher: &Tensor,
+    strong: Option<(&Tensor, &Tensor)>,
+    spec: &MlkdSpec,
+) -> Result<MlkdParts, LossError> {
+    spec.check("")?;
+    let teacher = teacher.detach();
+    // In f64: near certainty f32 rounds different confidences to equal ones, and moves the median.
+    let q = ops::softmax(&teacher.to_dtype(DType::F64)?)?;
+    let dtype = student.dtype();
+    let share_of_samples = share_below_median(&q.max(1)?)?.to_dtype(dtype)?;
+    let share_of_classes = share_below_median(&ops::turned(&q)?.sum(1)?)?.to_dtype(dtype)?;
+
+    let pair = ops::standardize_if(spec.standardize, student, &teacher)?;
+    let mut kd = summed_kl(&pair, &spec.temperatures)?.broadcast_mul(&share_of_samples)?;
+    if let Some((strong, strong_teacher)) = strong {
+        let on_strong = ops::standardize_if(spec.standardize, strong, strong_teacher)?;
+        let n_strong = ON_STRONG_VIEW.min(spec.temperatures.len());
+        let (first, last) = spec.temperatures.split_at(n_strong);
+        kd = (kd + summed_kl(&on_strong, first)?)?;
+        if !last.is_empty() {
+            kd = (kd + summed_kl(&pair, last)?)?;
+        }
+    }
+    let (cc, bc) = relations(student, &teacher, &spec.temperatures)?;
+    Ok(MlkdParts {
+        kd,
+        cc: (cc * share_of_classes)?,
+        bc: (bc * share_of_samples)?,
+    })
 }
 
-impl LogitLoss for Mlkd {
+/// `T^2 KL` summed over temperatures, (B,).
+fn summed_kl(
+    (student, teacher): &(Tensor, Tensor),
+    temperatures: &[f64],
+) -> candle_core::Result<Tensor> {
+    let (s, t) = (
+        at_each(student, temperatures)?,
+        at_each(teacher, temperatures)?,
+    );
+    let each = ops::divergence(&t, &s)?;
+    let squares: Vec<f64> = temperatures.iter().map(|t| t * t).collect();
+    let squares = Tensor::new(squares, s.device())?.to_dtype(s.dtype())?;
+    squares.unsqueeze(0)?.matmul(&each)?.squeeze(0)
+}
+
+/// `z / T` for each temperature: (B, C) in, (temperatures, B, C) out, so that all of them share their operations.
+fn at_each(z: &Tensor, temperatures: &[f64]) -> candle_core::Result<Tensor> {
+    let scaled = temperatures.iter().map(|temperature| z / *temperature);
+    Tensor::stack(&scaled.collect::<candle_core::Result<Vec<_>>>()?, 0)
+}
+
+/// `cc` and `bc` without their masks: scalars.
+fn relations(
+    student: &Tensor,
+    teacher: &Tensor,
+    temperatures: &[f64],
+) -> candle_core::Result<(Tensor, Tensor)> {
+    let (n_rows, n_cols) = student.dims2()?;
+    let p = ops::softmax(&at_each(student, temperatures)?)?;
+    let q = ops::softmax(&at_each(teacher, temperatures)?)?;
+    Ok((
+        (ops::gram_distance(&p, &q, Gram::OfColumns)? / n_cols as f64)?,
+        (ops::gram_distance(&p, &q, Gram::OfRows)? / n_rows as f64)?,
+    ))
+}
+
+/// The share of `values`, (n,), up to their median, which lies halfway between the middle two of an even number: a
+/// scalar.
+fn share_below_median(values: &Tensor) -> candle_core::Result<Tensor> {
+    let n = values.dim(0)?;
+    let at_or_below = ops::count_below(values)?;
+    // The smallest value that at least `rank` values do not exceed.
+    let of_rank = |rank: usize| {
+        let is_lower = at_or_below.lt(rank as f64)?.to_dtype(DType::F64)?;
+        (values + (is_lower * f64::MAX.sqrt())?)?.min(0)
+    };
+    let median = ((of_rank(n.div_ceil(2))? + of_rank(n / 2 + 1)?)? / 2.0)?;
+    let below = values.broadcast_le(&median)?.to_dtype(DType::F64)?;
+    below.mean_all()
+}
+
+impl LogitLoss for MlkdSpec {
     fn needs(&self) -> Needs {
         Needs {
             strong_view: self.two_view,
@@ -90,127 +173,12 @@ impl LogitLoss for Mlkd {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let (weak, teacher) = (batch.student(), batch.teacher("mlkd")?);
-        // In f64: near certainty f32 rounds different confidences to equal ones, and moves the median.
-        let (share_of_samples, share_of_classes) =
-            with_view::<f64, _>(&teacher.to_dtype(DType::F64)?, shares_below_median)?;
-
-        let (student, standard_teacher) = standardize_if(self.standardize, weak, teacher)?;
-        let divergences = |temperatures: &[f64],
-                           student: &Tensor,
-                           teacher: &Tensor|
-         -> Result<Tensor, LossError> {
-            let method = Divergences(temperatures.to_vec());
-            Ok(fused(&method, student, teacher, &batch.labels)?.swap_remove(0))
+        let strong = match self.two_view {
+            true => Some(batch.strong("mlkd")?),
+            false => None,
         };
-        let mut kd =
-            (divergences(&self.temperatures, &student, &standard_teacher)? * share_of_samples)?;
-        if self.two_view {
-            let (strong, strong_teacher) = batch.strong("mlkd")?;
-            let (strong, strong_teacher) =
-                standardize_if(self.standardize, strong, strong_teacher)?;
-            let (first, last) = self
-                .temperatures
-                .split_at(ON_STRONG_VIEW.min(self.temperatures.len()));
-            kd = (kd + divergences(first, &strong, &strong_teacher)?)?;
-            kd = (kd + divergences(last, &student, &standard_teacher)?)?;
-        }
-
-        let relations = Relations {
-            temperatures: &self.temperatures,
-        };
-        let values = fused(&relations, weak, teacher, &batch.labels)?;
-        Ok(vec![
-            Component::mean_of(kd)?,
-            Component::from_values((&values[0] * share_of_classes)?)?,
-            Component::from_values((&values[1] * share_of_samples)?)?,
-        ])
+        let parts = mlkd(batch.student(), batch.teacher("mlkd")?, strong, self)?;
+        let parts = [parts.kd, parts.cc, parts.bc];
+        parts.into_iter().map(Component::new).collect()
     }
-}
-
-/// `kd` summed over temperatures, per sample.
-struct Divergences(Vec<f64>);
-
-impl Closed for Divergences {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let mut sums = vec![F::zero(); rows.student.n_rows];
-        let mut pullbacks = Vec::with_capacity(self.0.len());
-        for &temperature in &self.0 {
-            let outcome = kd(rows, temperature);
-            if let Some(Values::PerSample(losses)) = outcome.components.first() {
-                real::add_scaled(&mut sums, F::one(), losses);
-            }
-            pullbacks.push(outcome.pullback);
-        }
-        Ok(Outcome {
-            components: vec![Values::PerSample(sums)],
-            pullback: Box::new(move |upstream, gradient| {
-                pullbacks.iter().for_each(|pull| pull(upstream, gradient))
-            }),
-        })
-    }
-}
-
-/// `cc` and `bc` without their masks.
-struct Relations<'a> {
-    temperatures: &'a [f64],
-}
-
-impl Closed for Relations<'_> {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student, teacher, ..
-        } = rows;
-        let (n_rows, n_cols) = (student.n_rows as f64, student.n_cols as f64);
-        let (mut cc, mut bc) = (0.0, 0.0);
-        let mut kept = Vec::with_capacity(self.temperatures.len());
-        for &temperature in self.temperatures {
-            let p = softmax_rows(student, |_| temperature);
-            let q = softmax_rows(teacher, |_| temperature);
-            let classes = GramDifference::of_columns(p.view(), q.view());
-            let samples = GramDifference::of_rows(p.view(), q.view());
-            cc += classes.squared_norm() / n_cols;
-            bc += samples.squared_norm() / n_rows;
-            kept.push((temperature, p, classes, samples));
-        }
-        Ok(Outcome {
-            components: vec![Values::Whole(F::of(cc)), Values::Whole(F::of(bc))],
-            pullback: Box::new(move |upstream, gradient| {
-                let (by_cc, by_bc) = (upstream[0][0].to_f64(), upstream[1][0].to_f64());
-                for (temperature, p, classes, samples) in &kept {
-                    let mut by_p = Matrix::zeros(p.n_rows, p.n_cols);
-                    if by_cc != 0.0 {
-                        classes.add_gradient(p.view(), by_cc / n_cols, &mut by_p);
-                    }
-                    if by_bc != 0.0 {
-                        samples.add_gradient(p.view(), by_bc / n_rows, &mut by_p);
-                    }
-                    for_each_row(&mut by_p.data, p.n_cols, |i, row| {
-                        softmax_pull_back(row, p.row(i), *temperature)
-                    });
-                    real::add_scaled(&mut gradient.data, F::one(), &by_p.data);
-                }
-            }),
-        })
-    }
-}
-
-/// `m_b` and `m_c` from the teacher's logits.
-fn shares_below_median(teacher: View<'_, f64>) -> (f64, f64) {
-    let probabilities = softmax_rows(teacher, |_| 1.0);
-    let confidences: Vec<f64> = probabilities.view().rows().map(real::max).collect();
-    let mut sums = vec![0.0; teacher.n_cols];
-    for row in probabilities.view().rows() {
-        real::add_scaled(&mut sums, 1.0, row);
-    }
-    (share_below_median(&confidences), share_below_median(&sums))
-}
-
-/// The share of values up to the median, which lies halfway between the middle two of an even number.
-fn share_below_median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    let median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
-    values.iter().filter(|&&value| value <= median).count() as f64 / n as f64
 }

@@ -5,10 +5,11 @@
 //! `mse = mean over B and C of (s - t)^2`: the mean over classes, not their sum, and no factor 1/2. Raw logits, so a shift
 //! of the teacher's row matters.
 
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, Setup};
-use crate::ops::real::{self, Real};
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
+use crate::spec::spec;
+use crate::{LossError, PreparedBatch};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "mse",
@@ -18,17 +19,28 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         "mse",
         "squared difference of raw logits",
     )],
-    options: &[],
-    build,
+    options: loss::rows::<MseSpec>,
+    build: loss::build::<MseSpec>,
 };
 
-struct Mse;
-
-fn build(_: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Mse))
+spec! {
+    /// Options of [`mse`]; it has none.
+    MseSpec of "mse" {
+    }
 }
 
-impl LogitLoss for Mse {
+/// `mean over C of (student - teacher)^2` of each sample, in squared logits.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type. Out: (B,), each 0 or more; the loss is their mean.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn mse(student: &Tensor, teacher: &Tensor, _: &MseSpec) -> Result<Tensor, LossError> {
+    Ok((student - teacher.detach())?.sqr()?.mean(1)?)
+}
+
+impl LogitLoss for MseSpec {
     fn needs(&self) -> Needs {
         Needs {
             absolute_logits: true,
@@ -37,26 +49,7 @@ impl LogitLoss for Mse {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let values = fused(self, batch.student(), batch.teacher("mse")?, &batch.labels)?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for Mse {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student, teacher, ..
-        } = rows;
-        let n_classes = student.n_cols as f64;
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [gradient]| {
-                let (s, t) = (student.row(i), teacher.row(i));
-                let twice = F::of(2.0 / n_classes);
-                real::zip_into(gradient, s, t, |s, t| twice * (s - t));
-                [real::squared_distance(s, t).to_f64() / n_classes]
-            },
-        ))
+        let losses = mse(batch.student(), batch.teacher("mse")?, self)?;
+        Ok(vec![Component::new(losses)?])
     }
 }

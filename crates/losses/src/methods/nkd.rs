@@ -9,16 +9,14 @@
 //!   temperature T. A cross-entropy, not a KL: it does not vanish where the networks agree, and its gradient is that of KL.
 //!
 //! Total in the paper: `ce + target + gamma * non_target`. Defaults are the authors' for CIFAR-100 (T 3, gamma
-//! 3.5); for ImageNet they take T 1, gamma 1.5. A published version of their code (`nkd.py` of yzd-v/cls_KD) builds
-//! its mask such that class y stays in both softmaxes; we follow the equation, which leaves it out.
+//! 3.5); for ImageNet they take T 1, gamma 1.5. Their code (`nkd.py` of yzd-v/cls_KD) removes class y from both softmaxes,
+//! as the equation does and as here.
 
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{
-    Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup,
-};
-use crate::ops::real::{self, Real};
-use crate::ops::softmax::{against_rest, softmax};
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs};
+use crate::spec::{ABOVE_0, Spec, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "nkd",
@@ -36,25 +34,57 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         .weight(3.5)
         .weight_key("gamma"),
     ],
-    options: &[OptionRow::new(
-        "temperature",
-        "3",
-        "divides both networks' logits in `non_target`; authors, CIFAR-100",
-    )],
-    build,
+    options: loss::rows::<NkdSpec>,
+    build: loss::build::<NkdSpec>,
 };
 
-struct Nkd {
-    temperature: f64,
+spec! {
+    /// Options of [`nkd`].
+    NkdSpec of "nkd" {
+        /// T: divides both networks' logits in `non_target`; authors, CIFAR-100
+        temperature: f64 = 3.0, ABOVE_0;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Nkd {
-        temperature: options.positive("temperature", 3.0)?,
-    }))
+/// What [`nkd`] returns: both (B,), unweighted; a loss is their mean.
+#[derive(Clone, Debug)]
+pub struct NkdParts {
+    /// Cross-entropy with the label, weighted by the teacher's confidence in it.
+    pub target: Tensor,
+    /// Cross-entropy with the teacher among the other classes, times T^2.
+    pub non_target: Tensor,
 }
 
-impl LogitLoss for Nkd {
+/// Normalised knowledge distillation.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type; `labels` (B,), u32, below C.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn nkd(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    spec: &NkdSpec,
+) -> Result<NkdParts, LossError> {
+    spec.check("")?;
+    let teacher = teacher.detach();
+    let confidence = ops::pick(&ops::softmax(&teacher)?, labels)?;
+    let of_label = ops::pick(&ops::log_softmax(student)?, labels)?;
+    let label = labels.unsqueeze(1)?;
+    let among_others = |z: &Tensor| {
+        let z = (z / spec.temperature)?;
+        ops::log_softmax(&(&z + ops::removal(&z, &label)?)?)
+    };
+    let agreement = (ops::exp(&among_others(&teacher)?)? * among_others(student)?)?.sum(1)?;
+    Ok(NkdParts {
+        target: (confidence * of_label)?.squeeze(1)?.neg()?,
+        non_target: (agreement * -(spec.temperature * spec.temperature))?,
+    })
+}
+
+impl LogitLoss for NkdSpec {
     fn needs(&self) -> Needs {
         Needs {
             labels: LabelNeed::Single,
@@ -63,44 +93,11 @@ impl LogitLoss for Nkd {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let values = fused(
-            self,
-            batch.student(),
-            batch.teacher("nkd")?,
-            batch.single_labels("nkd")?,
-        )?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for Nkd {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student,
-            teacher,
-            labels,
-        } = rows;
-        let temperature = self.temperature;
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [by_target, by_rest]| {
-                let (s, t, label) = (student.row(i), teacher.row(i), labels[i] as usize);
-
-                softmax(by_target, t, 1.0);
-                let confidence = by_target[label];
-                let log_sum = softmax(by_target, s, 1.0);
-                by_target[label] -= F::one();
-                real::scale(by_target, confidence);
-                let target = confidence.to_f64() * (log_sum - s[label].to_f64());
-
-                let p = against_rest(s, label, temperature);
-                let q = against_rest(t, label, temperature).rest;
-                let rest = p.log_sum_rest - real::dot(&q, s).to_f64() / temperature;
-                real::zip_into(by_rest, &p.rest, &q, |p, q| F::of(temperature) * (p - q));
-
-                [target, temperature * temperature * rest]
-            },
-        ))
+        let (student, teacher) = (batch.student(), batch.teacher("nkd")?);
+        let parts = nkd(student, teacher, batch.single_labels("nkd")?, self)?;
+        Ok(vec![
+            Component::new(parts.target)?,
+            Component::new(parts.non_target)?,
+        ])
     }
 }

@@ -7,11 +7,11 @@
 //!
 //! T^2 and T 4 as in `kd`, so that the two can be exchanged.
 
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::ops::real::{self, Real};
-use crate::ops::softmax::{softmax, softmax_pull_back};
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
+use crate::spec::{ABOVE_0, Spec, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "reverse_kl",
@@ -21,61 +21,43 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         "reverse_kl",
         "KL(student || teacher) over all classes",
     )],
-    options: &[OptionRow::new(
-        "temperature",
-        "4",
-        "divides both networks' logits; as kd",
-    )],
-    build,
+    options: loss::rows::<ReverseKlSpec>,
+    build: loss::build::<ReverseKlSpec>,
 };
 
-struct ReverseKl {
-    temperature: f64,
+spec! {
+    /// Options of [`reverse_kl`].
+    ReverseKlSpec of "reverse_kl" {
+        /// T: divides both networks' logits; as kd
+        temperature: f64 = 4.0, ABOVE_0;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(ReverseKl {
-        temperature: options.positive("temperature", 4.0)?,
-    }))
+/// `T^2 KL(softmax(student/T) || softmax(teacher/T))` of each sample.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type. Out: (B,), each 0 or more; the loss is their mean.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn reverse_kl(
+    student: &Tensor,
+    teacher: &Tensor,
+    spec: &ReverseKlSpec,
+) -> Result<Tensor, LossError> {
+    spec.check("")?;
+    let of_teacher = (teacher.detach() / spec.temperature)?;
+    let divergence = ops::divergence(&(student / spec.temperature)?, &of_teacher)?;
+    Ok((divergence * (spec.temperature * spec.temperature))?)
 }
 
-impl LogitLoss for ReverseKl {
+impl LogitLoss for ReverseKlSpec {
     fn needs(&self) -> Needs {
         Needs::DENSE
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let values = fused(
-            self,
-            batch.student(),
-            batch.teacher("reverse_kl")?,
-            &batch.labels,
-        )?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for ReverseKl {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student, teacher, ..
-        } = rows;
-        let temperature = self.temperature;
-        let squared = temperature * temperature;
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [gradient]| {
-                let (s, t) = (student.row(i), teacher.row(i));
-                let mut p = vec![F::zero(); s.len()];
-                let lse_t = softmax(&mut p, t, temperature);
-                let lse_s = softmax(&mut p, s, temperature);
-                let value = real::dot_difference(&p, s, t).to_f64() / temperature - (lse_s - lse_t);
-                // d KL / d p = log p - log q, up to a constant that the softmax takes away.
-                real::zip_into(gradient, s, t, |s, t| F::of(temperature) * (s - t));
-                softmax_pull_back(gradient, &p, temperature);
-                [squared * value]
-            },
-        ))
+        let losses = reverse_kl(batch.student(), batch.teacher("reverse_kl")?, self)?;
+        Ok(vec![Component::new(losses)?])
     }
 }

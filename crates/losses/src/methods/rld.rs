@@ -14,16 +14,11 @@
 //! scale 50 with Ta 1; here both come from log-sum-exp. Defaults are the code's: T 4, Ta 1, alpha 1, beta 8, a
 //! warm-up of 20 epochs; the paper's beta is 4, and its README's commands set Ta to T (`--same-t`).
 
-use crate::fused::{Closed, Outcome, Rows, fused, per_sample};
-use crate::loss::{
-    Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup, Warmup,
-};
-use crate::methods::STANDARDIZE;
-use crate::ops::first_largest;
-use crate::ops::real::{self, Real};
-use crate::ops::softmax::{against_rest, binary_divergence, divergence, softmax_where};
-use crate::ops::standardize::standardize_if;
-use crate::{LossError, Options, PreparedBatch};
+use candle_core::Tensor;
+
+use crate::loss::{self, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, Warmup};
+use crate::spec::{ABOVE_0, FLAG, Spec, spec};
+use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "rld",
@@ -44,33 +39,63 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         .weight_key("beta")
         .warmup(Warmup::Epochs(20.0)),
     ],
-    options: &[
-        OptionRow::new(
-            "temperature",
-            "4",
-            "divides both networks' logits in `mcd`; authors' code",
-        ),
-        OptionRow::new("scd_temperature", "1", "the same in `scd`; authors' code"),
-        STANDARDIZE,
-    ],
-    build,
+    options: loss::rows::<RldSpec>,
+    build: loss::build::<RldSpec>,
 };
 
-struct Rld {
-    temperature: f64,
-    scd_temperature: f64,
-    standardize: bool,
+spec! {
+    /// Options of [`rld`].
+    RldSpec of "rld" {
+        /// T: divides both networks' logits in `mcd`; authors' code
+        temperature: f64 = 4.0, ABOVE_0;
+        /// Ta: the same in `scd`; authors' code
+        scd_temperature: f64 = 1.0, ABOVE_0;
+        /// LSKD (arXiv:2403.01427): both networks' rows are brought to mean 0 and standard deviation 1 first
+        standardize: bool = false, FLAG;
+    }
 }
 
-fn build(options: &mut Options, _: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    Ok(Box::new(Rld {
-        temperature: options.positive("temperature", 4.0)?,
-        scd_temperature: options.positive("scd_temperature", 1.0)?,
-        standardize: options.flag("standardize", false)?,
-    }))
+/// What [`rld`] returns: both (B,), unweighted; a loss is their mean.
+#[derive(Clone, Debug)]
+pub struct RldParts {
+    /// The teacher's confidence in its choice against the student's in the label, times Ta^2.
+    pub scd: Tensor,
+    /// KL among the classes that the teacher puts below the label, times T^2.
+    pub mcd: Tensor,
 }
 
-impl LogitLoss for Rld {
+/// Refined logit distillation.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits of one type; `labels` (B,), u32, below C.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn rld(
+    student: &Tensor,
+    teacher: &Tensor,
+    labels: &Tensor,
+    spec: &RldSpec,
+) -> Result<RldParts, LossError> {
+    spec.check("")?;
+    let (student, teacher) = ops::standardize_if(spec.standardize, student, teacher)?;
+    let confidence = |z: &Tensor, classes: &Tensor| -> candle_core::Result<Tensor> {
+        Ok(ops::one_against_rest(&(z / spec.scd_temperature)?, classes)?.0)
+    };
+    let in_label = confidence(&student, labels)?;
+    let in_choice = confidence(&teacher, &ops::largest(&teacher)?)?;
+
+    let is_removed = teacher.broadcast_ge(&ops::pick(&teacher, labels)?)?;
+    let removal = ops::removal_where(&is_removed, teacher.dtype())?;
+    let below_label = |z: &Tensor| (z / spec.temperature)? + &removal;
+    let mcd = ops::divergence(&below_label(&teacher)?, &below_label(&student)?)?;
+    Ok(RldParts {
+        scd: (ops::divergence(&in_choice, &in_label)? * spec.scd_temperature.powi(2))?,
+        mcd: (mcd * spec.temperature.powi(2))?,
+    })
+}
+
+impl LogitLoss for RldSpec {
     fn needs(&self) -> Needs {
         Needs {
             labels: LabelNeed::Single,
@@ -79,44 +104,8 @@ impl LogitLoss for Rld {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let (student, teacher) =
-            standardize_if(self.standardize, batch.student(), batch.teacher("rld")?)?;
-        let values = fused(self, &student, &teacher, batch.single_labels("rld")?)?;
-        values.into_iter().map(Component::from_values).collect()
-    }
-}
-
-impl Closed for Rld {
-    fn evaluate<F: Real>(&self, rows: Rows<'_, F>) -> Result<Outcome<F>, LossError> {
-        let Rows {
-            student,
-            teacher,
-            labels,
-        } = rows;
-        let (t_mcd, t_scd) = (self.temperature, self.scd_temperature);
-        Ok(per_sample(
-            student.n_rows,
-            student.n_cols,
-            |i, [by_scd, by_mcd]| {
-                let (s, t, label) = (student.row(i), teacher.row(i), labels[i] as usize);
-
-                let of_student = against_rest(s, label, t_scd);
-                let of_teacher = against_rest(t, first_largest(t), t_scd);
-                let (scd, slope) = binary_divergence(of_teacher.log_odds, of_student.log_odds);
-                of_student.gradient_of_log_odds(by_scd, t_scd * slope);
-
-                let is_below_label = |class: usize| t[class] < t[label];
-                let mut q = vec![F::zero(); t.len()];
-                let lse_t = softmax_where(&mut q, t, t_mcd, is_below_label);
-                let lse_s = softmax_where(by_mcd, s, t_mcd, is_below_label);
-                let mcd = match lse_t == f64::NEG_INFINITY {
-                    true => 0.0,
-                    false => divergence(&q, (t, lse_t), (s, lse_s), t_mcd),
-                };
-                real::update(by_mcd, &q, |p, q| F::of(t_mcd) * (p - q));
-
-                [t_scd * t_scd * scd, t_mcd * t_mcd * mcd]
-            },
-        ))
+        let (student, teacher) = (batch.student(), batch.teacher("rld")?);
+        let parts = rld(student, teacher, batch.single_labels("rld")?, self)?;
+        Ok(vec![Component::new(parts.scd)?, Component::new(parts.mcd)?])
     }
 }

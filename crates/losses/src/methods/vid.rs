@@ -12,8 +12,9 @@
 
 use candle_core::{Device, Tensor, Var};
 
-use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, OptionRow, Setup};
-use crate::{LossError, Options, PreparedBatch};
+use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs, Setup};
+use crate::spec::{ABOVE_0, Spec, spec};
+use crate::{LossError, Options, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "vid",
@@ -23,35 +24,78 @@ pub(crate) const METHOD: MethodRow = MethodRow {
         "vid",
         "squared difference of raw logits under a learned variance per class",
     )],
-    options: &[
-        OptionRow::new(
-            "initial_variance",
-            "5",
-            "of every class, in squared logits; mdistiller",
-        ),
-        OptionRow::new("epsilon", "1e-5", "the least variance; mdistiller"),
-    ],
+    options: loss::rows::<VidSpec>,
     build,
 };
 
+spec! {
+    /// Options of [`vid`].
+    VidSpec of "vid" {
+        /// of every class, in squared logits, above `epsilon`; mdistiller
+        initial_variance: f64 = 5.0, ABOVE_0;
+        /// the least variance; mdistiller
+        epsilon: f64 = 1e-5, ABOVE_0;
+    }
+}
+
+impl VidSpec {
+    /// Where `log_scale` starts: the a with `log(1 + e^a) + epsilon = initial_variance`.
+    ///
+    /// # Errors
+    /// An `initial_variance` that is not above `epsilon`.
+    pub fn initial_log_scale(&self) -> Result<f64, LossError> {
+        self.check("")?;
+        let x = self.initial_variance - self.epsilon;
+        match x > 0.0 {
+            // expm1 and the split keep it finite for large variances.
+            true => Ok(if x > 30.0 { x } else { x.exp_m1().ln() }),
+            false => Err(LossError::BadOption {
+                loss: "vid".to_owned(),
+                key: "initial_variance".to_owned(),
+                expected: "a number above `epsilon`".to_owned(),
+                found: self.initial_variance.to_string(),
+            }),
+        }
+    }
+}
+
+/// Squared differences of raw logits under a learned variance per class, averaged over the classes of each sample.
+///
+/// # Shapes
+/// `student`, `teacher` (B, C), raw logits; `log_scale` (C,), the parameter a, which gets a gradient; all of one type.
+/// Out: (B,), negative where variances are small; the loss is their mean.
+///
+/// # Errors
+/// An option out of range, or shapes that do not fit.
+pub fn vid(
+    student: &Tensor,
+    teacher: &Tensor,
+    log_scale: &Tensor,
+    spec: &VidSpec,
+) -> Result<Tensor, LossError> {
+    spec.check("")?;
+    // log(1 + e^a) as the log-sum-exp of a and 0: never an overflow.
+    let with_0 = Tensor::stack(&[log_scale, &log_scale.zeros_like()?], 1)?;
+    let variance = (ops::log_sum_exp(&with_0)? + spec.epsilon)?;
+    // A product with 1 / (2 C v), so that only two (B, C) tensors are made.
+    let squares = (student - teacher.detach())?.sqr()?;
+    let fit = squares.matmul(&(variance.recip()? / (2.0 * student.dim(1)? as f64))?)?;
+    let spread = (variance.log()?.mean_all()? / 2.0)?;
+    Ok(fit.squeeze(1)?.broadcast_add(&spread)?)
+}
+
 struct Vid {
+    spec: VidSpec,
     log_scale: Var,
-    epsilon: f64,
 }
 
 fn build(options: &mut Options, setup: &Setup<'_>) -> Result<Box<dyn LogitLoss>, LossError> {
-    let epsilon = options.positive("epsilon", 1e-5)?;
-    let expected = "a number above `epsilon`";
-    let variance = options.number("initial_variance", 5.0, expected, |variance| {
-        variance > epsilon
-    })?;
-    // The inverse of v = log(1 + e^a) + epsilon; expm1 and the split keep it finite for large variances.
-    let x = variance - epsilon;
-    let start = if x > 30.0 { x } else { x.exp_m1().ln() };
+    let spec = VidSpec::read(options, "")?;
+    let start = spec.initial_log_scale()?;
     let log_scale = Tensor::full(start, setup.n_classes, &Device::Cpu)?.to_dtype(setup.dtype)?;
     Ok(Box::new(Vid {
+        spec,
         log_scale: Var::from_tensor(&log_scale.to_device(setup.device)?)?,
-        epsilon,
     }))
 }
 
@@ -68,24 +112,10 @@ impl LogitLoss for Vid {
     }
 
     fn forward(&self, batch: &PreparedBatch) -> Result<Vec<Component>, LossError> {
-        let (student, teacher) = (batch.student(), batch.teacher("vid")?);
-        let n_classes = student.dim(1)?;
-        let a = self
-            .log_scale
-            .as_tensor()
-            .to_device(&Device::Cpu)?
-            .to_dtype(student.dtype())?;
-        let variance = (softplus(&a)? + self.epsilon)?;
-        // Written as a product with 1 / (2 C v), so that only two (B, C) tensors are made.
-        let squares = (student - teacher)?.sqr()?;
-        let per_class = (variance.recip()? / (2.0 * n_classes as f64))?.unsqueeze(1)?;
-        let fit = squares.matmul(&per_class)?.squeeze(1)?;
-        let spread = (variance.log()?.mean_all()? / 2.0)?;
-        Ok(vec![Component::mean_of(fit.broadcast_add(&spread)?)?])
+        let student = batch.student();
+        let log_scale = self.log_scale.to_device(student.device())?;
+        let log_scale = log_scale.to_dtype(student.dtype())?;
+        let losses = vid(student, batch.teacher("vid")?, &log_scale, &self.spec)?;
+        Ok(vec![Component::new(losses)?])
     }
-}
-
-/// `log(1 + e^a)` as `max(a, 0) + log(1 + e^-|a|)`.
-fn softplus(a: &Tensor) -> Result<Tensor, LossError> {
-    Ok((a.relu()? + (a.abs()?.neg()?.exp()? + 1.0)?.log()?)?)
 }

@@ -226,7 +226,7 @@ impl Check<'_> {
     ) -> Result<(), Box<dyn std::error::Error>> {
         let low = hyper["low_t"].as_f64().unwrap_or(2.0);
         let high = hyper["high_t"].as_f64().unwrap_or(6.0);
-        let found = cswt_temperatures(student, teacher, low, high)?;
+        let found: Vec<f64> = cswt_temperatures(student, teacher, low, high)?.to_vec1()?;
         let softmax = |logits: &Tensor| {
             let logits = logits.to_dtype(DType::F64)?;
             let e = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;

@@ -193,27 +193,29 @@ fn clkd(hyper: &Value) -> Part {
     )
 }
 
+/// The files' alpha is the factor on the sum of pairs and llki, the authors' (and ours) divided by the terms, n + 1.
 fn ldrld(hyper: &Value, n_classes: usize) -> Part {
     let number = |key: &str, default: f64| hyper[key].as_f64().unwrap_or(default);
+    let depth = n_classes.min(hyper["depth"].as_u64().unwrap_or(5) as usize);
+    let n_terms = (depth * (depth - 1) / 2 + 1) as f64;
     let entry = |weight: f64, reading: &str| {
         json!({
             "name": "ldrld", "weight": weight,
-            "depth": n_classes.min(hyper["depth"].as_u64().unwrap_or(5) as usize),
+            "depth": depth,
             "temperature": number("temperature", 4.0),
             "irw_epsilon": number("irw_eps", 1.5), "erd_delta": number("erd_delta", 2.0),
             "erd_lambda": number("erd_lambda", 0.05),
             "tau_squared": hyper["tau_squared_scaling"].as_bool().unwrap_or(true),
-            "pairs": { "weight": number("alpha", 1.0), "reading": reading },
-            "llki": { "weight": number("alpha", 1.0) },
-            "rntk": { "weight": number("beta", 1.0) },
+            "alpha": number("alpha", 1.0) * n_terms, "beta": number("beta", 1.0),
+            "pairs": { "reading": reading },
         })
     };
     (
         vec![entry(1.0, "weighted"), entry(0.0, "unweighted")],
         vec![
-            ("ldrld.pairs", "pairs_weighted", 1.0),
-            ("ldrld#2.pairs", "pairs_unweighted", 1.0),
-            ("ldrld.llki", "llki", 1.0),
+            ("ldrld.pairs", "pairs_weighted", n_terms),
+            ("ldrld#2.pairs", "pairs_unweighted", n_terms),
+            ("ldrld.llki", "llki", n_terms),
             ("ldrld.rntk", "rntk", 1.0),
         ],
     )

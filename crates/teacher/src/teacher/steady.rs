@@ -148,10 +148,10 @@ impl Teacher {
         // Of what is asked alone, the last and the first image: sums along the batch leave the first as it is, and of the
         // largest of the batch any may be the owner.
         let asked_again = match fault {
-            Fault::Chance => vec![0..n],
-            _ => vec![n - 1..n, 0..1],
+            Fault::Chance => [Some(0..n), None],
+            _ => [Some(n - 1..n), Some(0..1)],
         };
-        asked_again.into_iter().find_map(|images| {
+        asked_again.into_iter().flatten().find_map(|images| {
             let other = probe
                 .values(&self.input, &part_of(batch, images.clone()))
                 .ok()?;

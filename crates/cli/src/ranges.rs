@@ -368,11 +368,9 @@ mod tests {
             device: &Device::Cpu,
         };
         for row in methods() {
-            for (option, n) in row
-                .options
-                .iter()
-                .flat_map(|option| ABSURD.map(|n| (option.key, n)))
-            {
+            let options = (row.options)();
+            let options = options.iter().map(|option| option.key.as_str());
+            for (option, n) in options.flat_map(|key| ABSURD.map(|n| (key, n))) {
                 let Err(message) = of_loss(row.name, option, n, &setup) else {
                     continue;
                 };

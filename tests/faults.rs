@@ -16,6 +16,8 @@
 
 #[path = "../crates/teacher/tests/common/mod.rs"]
 mod common;
+#[path = "../crates/durable/tests/liar/mod.rs"]
+mod liar;
 mod stand_in;
 
 use std::collections::BTreeMap;
@@ -41,7 +43,7 @@ fn any_error_and_any_kill_leaves_a_message_and_what_can_be_done_again() {
         .prefix("logitcask-faults-")
         .tempdir()
         .unwrap();
-    let Some(liar) = liar(folder.path()) else {
+    let Some(liar) = liar::build(&folder.path().join("liar.so")) else {
         return;
     };
     let wants_all = std::env::var_os("LOGITCASK_FULL").is_some();
@@ -67,21 +69,6 @@ fn any_error_and_any_kill_leaves_a_message_and_what_can_be_done_again() {
     }
     println!("{n_all} faults");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-/// The lying file system as a library, or a loud word on why there is none.
-fn liar(folder: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/durable/tests/liar.c");
-    let library = folder.join("liar.so");
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &source])
-        .arg("-ldl");
-    if cc.status().is_ok_and(|status| status.success()) {
-        return Some(library);
-    }
-    eprintln!("SKIPPED: no C compiler; nothing is known of failing file systems");
-    None
 }
 
 /// `n` of them from everywhere: by the golden ratio, as it has no rhythm in common with a verb's calls.

@@ -7,6 +7,8 @@
     reason = "what is skipped is said aloud, and the processes talk by their stdout"
 )]
 
+mod liar;
+
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -448,25 +450,12 @@ fn judge_a_neighbour(folder: &Path, silence: Duration) {
     drop(claimed(&work, silence));
 }
 
-/// The lying file system as a library, or a loud word on why there is none.
-fn liar(folder: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/liar.c");
-    let library = folder.with_extension("liar.so");
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &source])
-        .arg("-ldl");
-    if cc.status().is_ok_and(|status| status.success()) {
-        return Some(library);
-    }
-    eprintln!("SKIPPED: no C compiler; claims on file systems that lie are not tested");
-    None
-}
-
 #[test]
 fn a_file_system_that_cannot_rename_is_refused_before_any_work() {
     let folder = Folder::new("no_rename");
-    let Some(liar) = liar(&folder.0) else { return };
+    let Some(liar) = liar::build(&folder.0.with_extension("liar.so")) else {
+        return;
+    };
     for errno in [38, 22, 95] {
         let mut command = process("hold", &folder.0, LONG, &[]);
         command
@@ -491,7 +480,9 @@ fn a_file_system_that_cannot_rename_is_refused_before_any_work() {
 #[test]
 fn without_links_claims_are_made_another_way() {
     let folder = Folder::new("no_links");
-    let Some(liar) = liar(&folder.0) else { return };
+    let Some(liar) = liar::build(&folder.0.with_extension("liar.so")) else {
+        return;
+    };
     // EPERM, EXDEV, EINVAL, EMLINK, ENOSYS, ENOTSUP
     for errno in [1, 18, 22, 31, 38, 95] {
         let lying = |role: &str| {
@@ -517,7 +508,9 @@ fn without_links_claims_are_made_another_way() {
 #[test]
 fn lost_answers_and_failed_removals_stop_nobody() {
     let folder = Folder::new("lies");
-    let Some(liar) = liar(&folder.0) else { return };
+    let Some(liar) = liar::build(&folder.0.with_extension("liar.so")) else {
+        return;
+    };
     for (what, how) in [
         ("LIE_LINK", "lose 1"),
         ("LIE_LINK", "lose 3"),

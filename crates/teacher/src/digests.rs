@@ -3,10 +3,9 @@
 //! pip checks the wheel when `make setup` fetches it; what lies in `.runtime` for months afterwards is checked here, each time it
 //! is loaded, against the SHA-256 digests that were noted then. That is 30 MB, a fraction of what loading them takes.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
+use logitcask_durable as durable;
 use sha2::{Digest, Sha256};
 
 use crate::error::TeacherError;
@@ -22,16 +21,16 @@ pub(crate) fn check(library: &Path) -> Result<(), TeacherError> {
         source,
     };
     let sums = library.with_file_name(FILE);
-    let text = match fs::read_to_string(&sums) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(|source| unreadable(&sums, source))?,
+    let text = durable::absent_is_none(durable::read_to_string(&sums));
+    let Some(text) = text.map_err(|source| unreadable(&sums, source))? else {
+        return Ok(());
     };
     let name = library.file_name().unwrap_or_default().to_string_lossy();
     let noted = text.lines().find_map(|line| {
         let (digest, of) = line.split_once("  ")?;
         (of == name).then_some(digest)
     });
-    let bytes = fs::read(library).map_err(|source| unreadable(library, source))?;
+    let bytes = durable::read(library).map_err(|source| unreadable(library, source))?;
     let digest = Sha256::digest(&bytes);
     let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     match noted {
@@ -46,6 +45,8 @@ pub(crate) fn check(library: &Path) -> Result<(), TeacherError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// The digest of `abc` that FIPS 180-2, B.1 prints.

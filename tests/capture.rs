@@ -721,6 +721,11 @@ fn what_only_a_gpu_knows_is_refused_on_the_cpu() {
     let rounded = ["--set", "teacher.0.precision=tf32"];
     let run = bench.run(&[&["teacher-logits", &recipe], &rounded[..]].concat());
     check_failed(&run, &["`tf32`", "--provider cuda"]);
+    bench.run(&["teacher-logits", &recipe]).ok();
+    let verify = ["cache", "verify", "--recipe", &recipe];
+    bench.run(&verify).ok();
+    let run = bench.run(&[&verify[..], &rounded[..]].concat());
+    check_failed(&run, &["precision", "`f32`", "`tf32`"]);
     let run = bench.run(&["teacher-logits", &recipe, "--provider", "metal"]);
     assert_eq!(run.code, 2, "{}", run.stderr);
     assert!(

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::{CacheError, Summary, claims, folder};
+use crate::{CacheError, Summary, claims, folder, maker};
 
 /// What may go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,8 +79,12 @@ pub fn remove(path: &Path) -> Result<(), CacheError> {
             fs::remove_dir_all(&view).map_err(CacheError::io("remove", &view))?;
         }
         // What a killed writer of the manifest left.
-        logitcask_durable::remove_leftovers(path, |name| name == folder::MANIFEST)
+        let is_ours = |name: &str| name == folder::MANIFEST || maker::samples_of(name).is_some();
+        logitcask_durable::remove_leftovers(path, is_ours)
             .map_err(CacheError::io("clean", path))?;
+        for maker in maker::files(path)? {
+            remove_file(&maker)?;
+        }
         remove_file(&manifest)
     })?;
     remove_empty(path)

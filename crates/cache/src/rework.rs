@@ -1,6 +1,6 @@
 //! Caches made from caches: another encoding, or the union of partial captures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::chunk::ChunkPlace;
@@ -64,6 +64,7 @@ pub fn transcode(
             wanted: id,
         });
     }
+    writer.sign_for(cache.path(), source, 0..source.n_chunks())?;
     let n_chunks = writer.manifest().n_chunks();
     let (mut done, total) = (0, cache.views().len() as u64 * u64::from(n_chunks));
     for &view in cache.views() {
@@ -187,8 +188,16 @@ pub fn merge(
         }
     }
     let mut views = Vec::new();
-    for path in sources {
-        views.extend(folder::view_folders(path)?);
+    for (path, manifest) in sources.iter().zip(&manifests) {
+        let own_views = folder::view_folders(path)?;
+        let mut chunks = BTreeSet::new();
+        for view in &own_views {
+            chunks.extend(folder::chunks_there(path, *view)?);
+        }
+        if let (Some(first), Some(last)) = (chunks.first(), chunks.last()) {
+            writer.sign_for(path, manifest, *first..last.saturating_add(1))?;
+        }
+        views.extend(own_views);
     }
     views.sort_unstable();
     views.dedup();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::chunk::ChunkPlace;
 use crate::folder::{self, view_folder};
 use crate::writer::summarise;
-use crate::{CacheError, Manifest};
+use crate::{CacheError, Manifest, maker};
 
 /// What [`verify`] found.
 #[derive(Clone, Debug, Serialize)]
@@ -48,12 +48,13 @@ impl VerifyReport {
 /// Damage is no error here but part of the report, and one damaged chunk does not keep the others from being read.
 ///
 /// # Errors
-/// If the folder is no cache, its `cache.json` is damaged, or the file system says no.
+/// If the folder is no cache, its `cache.json` or the record of a maker is damaged, or the file system says no.
 pub fn verify(
     path: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<VerifyReport, CacheError> {
     let manifest = Manifest::read(path)?;
+    maker::read_all(path, &manifest)?;
     let views = folder::views_of(path)?;
     let mut report = VerifyReport {
         n_views: views.len(),

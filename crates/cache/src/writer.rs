@@ -9,6 +9,7 @@ use logitcask_durable::{Claim, Holder};
 use crate::chunk::{self, Chunk, ChunkPlace, ChunkRows, NO_LABEL, Row};
 use crate::claims;
 use crate::folder::{self, chunk_name, view_folder};
+use crate::maker::{self, Maker};
 use crate::source::Io;
 use crate::view_file::{ChunkEntry, ViewFile};
 use crate::{CacheError, Encoding, Manifest};
@@ -26,6 +27,8 @@ pub struct LogitWriter {
     recorded: BTreeMap<String, String>,
     /// The chunks that this writer may write, in every view.
     chunks: Range<u32>,
+    /// What this run must say of itself before its first chunk; `None` once it has, or where `cache.json` says it.
+    maker: Mutex<Option<Maker>>,
     /// Chunks of unfinished views that are known to be whole.
     whole: Mutex<BTreeMap<u32, BTreeMap<u32, WholeChunk>>>,
     /// `None` where there are no chunks to write.
@@ -103,11 +106,14 @@ impl LogitWriter {
             let claim = claims::claim_chunks(watcher, &path, &chunks)?;
             // Whoever took the door over meanwhile may have claimed the same chunks under another name.
             claims::still_ours(&path, door)?;
-            remove_leftovers(&path, &chunks)?;
+            remove_leftovers(&path, &existing, &chunks)?;
             Ok(claim)
         })?;
+        let samples = samples_of(&existing, &chunks);
+        let maker = Maker::beside(&existing, samples, &manifest.recorded);
         Ok(LogitWriter {
             path,
+            maker: Mutex::new(maker),
             manifest: existing,
             recorded: manifest.recorded.clone(),
             chunks,
@@ -265,6 +271,7 @@ impl LogitWriter {
         if folder::exists(&folder.join(folder::VIEW_MANIFEST))? {
             return Err(CacheError::NotOurs { view, chunk });
         }
+        self.sign()?;
         logitcask_durable::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
         logitcask_durable::write_atomic(&path, |file| {
             file.write_all(bytes)?;
@@ -272,6 +279,41 @@ impl LogitWriter {
             self.still_ours().map_err(std::io::Error::other)
         })
         .map_err(CacheError::io("write", &path))
+    }
+
+    /// Says whose work the chunks to come are, unless `cache.json` does.
+    fn sign(&self) -> Result<(), CacheError> {
+        let mut maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(maker) = &*maker {
+            maker.write(&self.path)?;
+        }
+        *maker = None;
+        Ok(())
+    }
+
+    /// Hands on who made the rows of these chunks of `source`, a cache or an archive with this manifest, whose rows are
+    /// written into this one.
+    pub(crate) fn sign_for(
+        &self,
+        source: &Path,
+        manifest: &Manifest,
+        chunks: Range<u32>,
+    ) -> Result<(), CacheError> {
+        *self.maker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let others = maker::read_all(source, manifest)?;
+        let others = others
+            .iter()
+            .map(|maker| (maker.samples(), &maker.recorded));
+        let own = (samples_of(manifest, &chunks), &manifest.recorded);
+        for (samples, recorded) in others
+            .chain([own])
+            .filter(|(samples, _)| !samples.is_empty())
+        {
+            if let Some(maker) = Maker::beside(&self.manifest, samples, recorded) {
+                maker.write(&self.path)?;
+            }
+        }
+        Ok(())
     }
 
     /// An error if somebody took the claim over while this process was paused.
@@ -428,10 +470,30 @@ pub(crate) fn summarise(
     })
 }
 
+/// The samples that a run of chunks covers.
+fn samples_of(manifest: &Manifest, chunks: &Range<u32>) -> Range<u32> {
+    let first = |chunk: u32| {
+        chunk
+            .saturating_mul(manifest.chunk_rows)
+            .min(manifest.n_samples)
+    };
+    first(chunks.start)..first(chunks.end)
+}
+
 /// Removes the temporary files of killed writers: of manifests, which are written behind the door that we hold, and of the
 /// chunks that are ours. A writer who was only paused finds his gone, and cannot rename it over what is done since.
-fn remove_leftovers(cache: &Path, chunks: &Range<u32>) -> Result<(), CacheError> {
-    let is_ours = |name: &str| folder::chunk_of(name).is_none_or(|chunk| chunks.contains(&chunk));
+fn remove_leftovers(
+    cache: &Path,
+    manifest: &Manifest,
+    chunks: &Range<u32>,
+) -> Result<(), CacheError> {
+    let samples = samples_of(manifest, chunks);
+    let is_ours = |name: &str| {
+        let chunk = folder::chunk_of(name);
+        let maker = maker::samples_of(name);
+        chunk.is_none_or(|chunk| chunks.contains(&chunk))
+            && maker.is_none_or(|of| samples.start <= of.start && of.end <= samples.end)
+    };
     let clean = |folder: &Path| {
         logitcask_durable::remove_leftovers(folder, is_ours)
             .map(drop)

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use logitcask_cache::{
     CacheError, CacheKey, ChunkRows, Encoding, Found, GcCandidate, GcPolicy, LogitCache,
-    LogitWriter, Manifest, OpenOptions, diff, export, find, find_archive, gc_plan, list, merge,
-    pack, remove, remove_shells, stats, transcode, unpack, verify,
+    LogitWriter, Manifest, OpenOptions, diff, export, find, find_archive, gc_plan, list, makers,
+    merge, pack, remove, remove_shells, stats, transcode, unpack, verify,
 };
 use support::{capture, files, key, label, logit, manifest, write_chunk};
 
@@ -515,4 +515,75 @@ fn an_export_has_rows_and_a_card() {
             .count(),
         6
     );
+}
+
+#[test]
+fn a_part_of_another_maker_is_recorded_as_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let by = |library: &str| {
+        let mut manifest = manifest(Encoding::F32, 20, 4, 4);
+        let recorded = [("onnxruntime", library), ("cpu", "a processor")];
+        manifest.recorded = recorded
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
+        manifest
+    };
+    // Three parts: the cache's own maker, another one, and the first once more.
+    let mut path = root.path().to_path_buf();
+    for (library, chunks) in [("1.24", 0..2), ("1.25", 2..4), ("1.24", 4..5)] {
+        let writer = LogitWriter::open_part(root.path(), &by(library), |_| chunks.clone()).unwrap();
+        for chunk in chunks {
+            write_chunk(&writer, 0, chunk, &[]);
+        }
+        path = writer.path().to_path_buf();
+    }
+    let told = |path: &Path| {
+        let cache = open(path);
+        let makers = makers(path).unwrap();
+        let told = makers.iter().flat_map(|maker| {
+            let differences = maker.differences(cache.manifest()).into_iter();
+            differences.map(|(name, value)| (maker.samples(), format!("{name} {value}")))
+        });
+        told.collect::<Vec<_>>()
+    };
+    let other = vec![(8..16, "onnxruntime 1.25".to_owned())];
+    LogitWriter::open(root.path(), &by("1.25"))
+        .unwrap()
+        .finish_view(0)
+        .unwrap();
+    assert_eq!(told(&path), other, "who only looked at it captured nothing");
+
+    // It goes where the rows go, whatever the size of chunks there.
+    let cache = open(&path);
+    let coarse = transcode(&cache, root.path(), Encoding::F16, &|_, _| {}).unwrap();
+    assert_eq!(told(&coarse), other);
+    let archive = pack(&path, root.path(), false, &|_, _| {}).unwrap();
+    let elsewhere = root.path().join("elsewhere");
+    assert_eq!(
+        told(&unpack(&archive, &elsewhere, &|_, _| {}).unwrap()),
+        other
+    );
+
+    // Merged, parts that were captured apart are those of two makers as well.
+    let apart = [("1.24", 0..2), ("1.25", 2..5)].map(|(library, chunks)| {
+        let disk = root.path().join(library);
+        let writer = LogitWriter::open_part(&disk, &by(library), |_| chunks.clone()).unwrap();
+        for chunk in chunks {
+            write_chunk(&writer, 0, chunk, &[]);
+        }
+        writer.path().to_path_buf()
+    });
+    let merged = merge(&apart, &root.path().join("merged"), &|_, _| {}).unwrap();
+    assert_eq!(told(&merged.path), [(8..20, "onnxruntime 1.25".to_owned())]);
+
+    let record = files(&path)
+        .into_keys()
+        .find(|name| name.starts_with("maker-"));
+    let record = path.join(record.unwrap());
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace("1.25", "1.24")).unwrap();
+    assert!(makers(&path).is_err() && verify(&path, &|_, _| {}).is_err());
+    drop(cache);
+    remove(&path).unwrap();
+    assert!(!path.exists());
 }

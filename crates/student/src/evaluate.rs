@@ -122,6 +122,11 @@ pub(crate) fn each_batch(
     Ok(())
 }
 
+/// JSON has no word for what a diverged student's figures are: `null` is written.
+fn null_is_no_number<'de, D: serde::Deserializer<'de>>(json: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(json)?.unwrap_or(f64::NAN))
+}
+
 /// Figures of one evaluation; shares in [0, 1].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
@@ -131,9 +136,11 @@ pub struct Metrics {
     pub top1: f64,
     /// Share whose label is among the five largest logits (all of them where there are fewer classes).
     pub top5: f64,
-    /// Mean negative log-likelihood of the label, in nats.
+    /// Mean negative log-likelihood of the label, in nats; no number where the student's logits are none.
+    #[serde(deserialize_with = "null_is_no_number")]
     pub nll: f64,
-    /// Expected calibration error over 15 equal-width bins of confidence.
+    /// Expected calibration error over 15 equal-width bins of confidence; likewise.
+    #[serde(deserialize_with = "null_is_no_number")]
     pub ece: f64,
     /// Share on which student and teacher name the same class, where there is a teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,7 +196,7 @@ impl Tally {
             let correct = predicted == label;
             self.n_samples += 1;
             self.top1 += usize::from(correct);
-            self.top5 += usize::from(rank < 5);
+            self.top5 += usize::from(rank < 5 && !row[label].is_nan());
             self.nll += log_sum - f64::from(row[label]);
             let bin = &mut self.bins[((confidence * N_BINS as f64) as usize).min(N_BINS - 1)];
             bin.n += 1;
@@ -276,6 +283,20 @@ mod tests {
         let kl = |a: f64, b: f64| p * (p / a).ln() + (1.0 - p) * ((1.0 - p) / b).ln();
         let expected = (kl(0.75, 0.25) + kl(0.25, 0.75)) / 2.0;
         assert!((metrics.divergence.unwrap() - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_figures_of_a_diverged_student_are_written_and_read() {
+        let mut tally = Tally::default();
+        tally.add(&[f32::NAN; 20], &[3, 9], Some(&[0.5; 20]));
+        let metrics = tally.metrics();
+        assert_eq!((metrics.top1, metrics.top5), (0.0, 0.0));
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert!(json.contains(r#""nll":null"#), "{json}");
+        let read: Metrics = serde_json::from_str(&json).unwrap();
+        assert!(read.nll.is_nan() && read.top1 == 0.0, "{read:?}");
+        let absent = json.replace(r#""nll":null,"#, "");
+        assert!(serde_json::from_str::<Metrics>(&absent).is_err());
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::claims;
 use crate::encodings::{Column, Element};
 use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
+use crate::maker;
 use crate::sealed::{self, FORMAT, VERSION};
 use crate::{
     CacheError, CacheKey, Encoding, Found, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
@@ -121,6 +122,9 @@ pub fn pack(
             &target.join(folder::VIEW_MANIFEST),
         )?;
     }
+    for maker in maker::read_all(path, &manifest)? {
+        maker.write(&archive)?;
+    }
     copy(&path.join(folder::MANIFEST), &archive.join(ARCHIVE))?;
     Ok(archive)
 }
@@ -162,6 +166,7 @@ pub fn unpack(
 ) -> Result<PathBuf, CacheError> {
     let manifest = Manifest::read_file(&archive.join(ARCHIVE))?;
     let writer = LogitWriter::open(root, &manifest)?;
+    writer.sign_for(archive, &manifest, 0..manifest.n_chunks())?;
     let views = folder::views_of(archive)?;
     let total = views.len() as u64 * u64::from(manifest.n_chunks());
     let mut done = 0;

@@ -57,6 +57,7 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
     let path = resolve(&args.cache, &args.cache_dir)?;
     let cache = LogitCache::open(&path, OpenOptions::default())?;
     let manifest = cache.manifest();
+    let makers = logitcask_cache::makers(&path)?;
     if args.json {
         let views: Vec<_> = cache
             .views()
@@ -80,6 +81,7 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             "accuracy": cache.accuracy(),
             "null_samples": cache.null_samples(),
             "recorded": manifest.recorded,
+            "makers": makers,
             "views": views,
         }));
     }
@@ -133,6 +135,20 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             .iter()
             .map(|(name, value)| [format!("recorded: {name}"), value.clone()]),
     );
+    for maker in &makers {
+        let samples = maker.samples();
+        let differences = maker.differences(manifest).into_iter();
+        let differences: Vec<_> = differences
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        rows.push([
+            format!("samples {} to {}", samples.start, samples.end - 1),
+            format!(
+                "captured in part by another maker: {}",
+                differences.join("; ")
+            ),
+        ]);
+    }
     let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
     for [name, value] in rows {
         let value = value.replace('\n', " ");

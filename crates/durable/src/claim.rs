@@ -362,7 +362,7 @@ impl Heart {
         let (stop, stopped) = channel();
         let file = Arc::clone(file);
         let named = std::thread::Builder::new().name("claim".to_owned());
-        let thread = named.spawn(move || beat(&file, every, &stopped))?;
+        let thread = named.spawn(move || beat(|| touch(&file), every, &stopped))?;
         Ok(Heart { stop, thread })
     }
 
@@ -373,11 +373,11 @@ impl Heart {
     }
 }
 
-fn beat(file: &File, every: Duration, stopped: &Receiver<()>) {
+fn beat(touch: impl Fn() -> io::Result<()>, every: Duration, stopped: &Receiver<()>) {
     let mut pause = every;
     while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         // A server that does not answer now may answer soon.
-        pause = match touch(file) {
+        pause = match touch() {
             Ok(()) => every,
             Err(_) => every / 10,
         };
@@ -691,33 +691,4 @@ fn told(time: Duration) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A fresh folder under the system's temporary folder, gone with the test.
-    pub(crate) struct Folder(PathBuf);
-
-    impl Folder {
-        pub(crate) fn new(test: &str) -> Self {
-            let name = format!("logitcask-{test}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl std::ops::Deref for Folder {
-        type Target = Path;
-
-        fn deref(&self) -> &Path {
-            &self.0
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-}
+pub(crate) mod tests;

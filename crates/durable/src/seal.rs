@@ -200,6 +200,26 @@ mod tests {
         assert_eq!(seal_comment("a = 1"), format!("a = 1\n# blake3 {digits}\n"));
     }
 
+    #[test]
+    fn a_broken_seal_says_both_digests() {
+        let sealed = seal_json(OBJECTS[0]).replace(": 1", ": 3");
+        let broken = unseal_json(&sealed).unwrap_err();
+        let head = "{\n  \"a\": 3,\n  \"b\": {\n    \"c\": [\n      2\n    ]\n  }";
+        assert_eq!(
+            broken.computed,
+            blake3::hash(head.as_bytes()).to_hex().to_string()
+        );
+        assert_eq!(broken.found.len(), 64);
+        let told = broken.to_string();
+        assert!(
+            told.contains(&broken.computed) && told.contains(&broken.found),
+            "{told}"
+        );
+        // What a damaged file has in the digest's place may be long.
+        let endless = format!("{{\"a\":1{FLAT}{}{FLAT_END}", "f".repeat(1000));
+        assert_eq!(unseal_json(&endless).unwrap_err().found.len(), 100);
+    }
+
     /// It was taken for a broken seal, and the recipe refused as damaged.
     #[test]
     fn a_comment_as_long_as_a_seal_is_a_comment() {

@@ -176,6 +176,61 @@ mod tests {
     }
 
     #[test]
+    fn temporary_names_are_beside_and_never_the_same() {
+        let names = [(); 2].map(|()| temporary_beside(Path::new("a/b.json")).unwrap());
+        assert_ne!(names[0], names[1]);
+        for name in names {
+            assert_eq!(name.parent(), Some(Path::new("a")));
+            let name = name.file_name().and_then(|name| name.to_str()).unwrap();
+            assert!(is_leftover(name), "{name}");
+            assert_eq!(target_of(name), Some("b.json"));
+        }
+        assert!(temporary_beside(Path::new("a/..")).is_err());
+        for no_leftover in [
+            "b.json",
+            ".b.json",
+            ".b.json.tmp-",
+            ".b.json.tmp-x",
+            "b.json.tmp-1",
+        ] {
+            assert!(!is_leftover(no_leftover), "{no_leftover}");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_may_be_removed_and_a_folder_may_not() {
+        let folder = crate::claim::tests::Folder::new("remove");
+        let file = folder.join("file");
+        fs::write(&file, b"").unwrap();
+        remove_file(&file).unwrap();
+        assert!(!file.exists());
+        remove_file(&file).unwrap();
+        assert!(remove_file(&folder).is_err());
+        // A folder that is not there cannot be flushed, and that is told.
+        assert!(sync_folder_of(&folder.join("none/file")).is_err());
+        sync_folder_of(Path::new("Cargo.toml")).unwrap();
+    }
+
+    #[test]
+    fn a_renamed_file_stands_under_its_new_name_alone() {
+        let folder = crate::claim::tests::Folder::new("rename");
+        let (from, to) = (folder.join("from"), folder.join("to"));
+        fs::write(&from, b"x").unwrap();
+        rename(&from, &to).unwrap();
+        assert!(!from.exists() && fs::read(&to).unwrap() == b"x");
+        assert!(rename(&from, &to).is_err());
+    }
+
+    #[test]
+    fn a_file_where_a_folder_should_be_is_an_error() {
+        let folder = crate::claim::tests::Folder::new("file_for_folder");
+        fs::write(folder.join("a"), b"").unwrap();
+        assert!(create_dir_all(&folder.join("a")).is_err());
+        assert!(create_dir_all(&folder.join("a/b")).is_err());
+        create_dir_all(Path::new("")).unwrap();
+    }
+
+    #[test]
     fn nested_folders_appear() {
         let folder = crate::claim::tests::Folder::new("nested");
         create_dir_all(&folder.join("a/b/c")).unwrap();

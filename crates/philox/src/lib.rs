@@ -192,6 +192,28 @@ mod tests {
         15333243268522587125,
     ];
 
+    /// By hand from the draws above: `(x >> 11) * 2^-53`, `(x * 9) >> 64`, and Fisher-Yates with the latter.
+    #[test]
+    fn numbers_below_and_permutations_are_those_of_the_definition() {
+        let stream = || Stream::new(1, Purpose::Augment, [3, 41, 0]);
+        let mut uniform = stream();
+        assert_eq!(UNIFORM, [(); 2].map(|()| uniform.uniform()));
+        let mut below = stream();
+        assert_eq!(BELOW, [(); 6].map(|()| below.below(9)));
+        let mut items = [0, 1, 2, 3, 4, 5];
+        stream().shuffle(&mut items);
+        assert_eq!(items, SHUFFLED);
+    }
+    const UNIFORM: [f64; 2] = [0.6211003954947227, 0.042251594700051576];
+    const BELOW: [u64; 6] = [5, 0, 8, 5, 5, 7];
+    const SHUFFLED: [u32; 6] = [4, 2, 1, 5, 0, 3];
+
+    #[test]
+    #[should_panic(expected = "no integer below 0")]
+    fn there_is_no_integer_below_0() {
+        Stream::new(1, Purpose::Bench, [0; 3]).below(0);
+    }
+
     #[test]
     fn uniform_and_below_stay_in_range_and_reach_the_ends() {
         let mut stream = Stream::new(7, Purpose::Bench, [0; 3]);

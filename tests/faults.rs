@@ -5,7 +5,7 @@
 //! all the same, or kill the process, before it or, a write, when it is half done. A kill before each call that changes
 //! something sees every state of the disk; one before a read sees none of its own.
 //!
-//! Some of all (n, fault) are tried; all of them with `LOGITCASK_FULL=1`.
+//! Some of all (n, fault) are tried; all of them with `LOGITCASK_FULL=1`. `LOGITCASK_FAULTS=sweep` tries one verb only.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 #![expect(
@@ -47,9 +47,12 @@ fn any_error_and_any_kill_leaves_a_message_and_what_can_be_done_again() {
         return;
     };
     let wants_all = std::env::var_os("LOGITCASK_FULL").is_some();
+    let only = std::env::var("LOGITCASK_FAULTS").ok();
     let mut failures = Vec::new();
     let mut n_all = 0;
-    for case in cases(&folder.path().join("bases")) {
+    let mut cases = cases(&folder.path().join("bases"));
+    cases.retain(|case| only.as_ref().is_none_or(|only| *only == case.name));
+    for case in cases {
         let campaign = Campaign::new(case, &liar, &folder.path().join("work"));
         let mut faults = campaign.faults();
         let n_faults = faults.len();
@@ -68,6 +71,7 @@ fn any_error_and_any_kill_leaves_a_message_and_what_can_be_done_again() {
         failures.extend(found);
     }
     println!("{n_all} faults");
+    assert!(n_all > 0, "no verb is called {only:?}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

@@ -227,6 +227,9 @@ fn killed_at_any_moment_it_does_the_rest_only() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    // As a kill while a run is written down would leave it.
+    let leftover = bench.folder.join(".quick.jsonl.tmp-1");
+    fs::write(&leftover, "half a li").unwrap();
     let kept = lines(&sweep);
     assert!(
         (3..6).contains(&kept.len()),
@@ -248,6 +251,7 @@ fn killed_at_any_moment_it_does_the_rest_only() {
         outcome(&whole),
         "kills and neighbours change no number"
     );
+    assert!(!leftover.exists());
 }
 
 #[cfg(unix)]

@@ -81,6 +81,23 @@ impl Sweep {
         })
     }
 
+    /// Removes what a sweep that was killed while it wrote down a finished run has left beside the lines. The caller holds the
+    /// sweep's claim.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub(crate) fn tidy(&self) -> Outcome {
+        let folder = match self.lines.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let lines = self.lines.file_name();
+        let is_ours = |name: &str| lines.is_some_and(|lines| lines == name);
+        logitcask_durable::remove_leftovers(folder, is_ours)
+            .map(drop)
+            .map_err(Failure::io("clean", folder))
+    }
+
     /// The configurations, in the order of the file's lists.
     pub(crate) fn configurations(&self) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();

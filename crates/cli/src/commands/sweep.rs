@@ -63,6 +63,7 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
         let remedy = error.hint().unwrap_or_default();
         Failure::from(error).hint(format!("{remedy}; `--show` tells how far that sweep is"))
     })?;
+    sweep.tidy()?;
     let sources = Sources::open(sweep)?;
     sources.capture(args, out, stop)?;
     let tasks = sources.tasks(args, sweep, out)?;

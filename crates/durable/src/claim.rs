@@ -161,7 +161,7 @@ impl Watcher {
         };
         // From here on others see it, and dropping it lets go.
         let again = self.look_beside(&claim, draft.now)?;
-        if !again.is_ours || again.living.is_some() {
+        if !again.is_held() {
             return Ok(None);
         }
         claim.stale = again.stale;
@@ -269,6 +269,13 @@ struct Surroundings {
     highest: u32,
     /// Our own claim is among them.
     is_ours: bool,
+}
+
+impl Surroundings {
+    /// Whether a claim that was just made may be held: it is there, and nobody else lives.
+    fn is_held(&self) -> bool {
+        self.is_ours && self.living.is_none()
+    }
 }
 
 /// A claim of this process, given back when dropped.

@@ -165,6 +165,35 @@ fn without_links_the_second_is_told_and_an_error_is_one() {
 }
 
 #[test]
+fn a_claim_is_held_where_it_is_there_and_nobody_else_lives() {
+    let folder = Folder::new("held");
+    let path = rival(&folder.join("work"), 1);
+    let around = |is_ours: bool, is_alone: bool| {
+        let found = Found::read(&path).unwrap().unwrap();
+        let holder = Watcher::new(LIMITS).living(path.clone(), found, SystemTime::now());
+        Surroundings {
+            is_ours,
+            living: holder.filter(|_| !is_alone),
+            ..Surroundings::default()
+        }
+    };
+    for (is_ours, is_alone) in [(true, true), (true, false), (false, true), (false, false)] {
+        let held = around(is_ours, is_alone).is_held();
+        assert_eq!(held, is_ours && is_alone, "{is_ours} {is_alone}");
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_is_not_absent() {
+    let folder = Folder::new("unreadable");
+    let file = folder.join("file");
+    fs::write(&file, "no claim").unwrap();
+    assert!(Found::read(&file).unwrap().unwrap().owner.is_none());
+    assert!(Found::read(&folder.join("absent")).unwrap().is_none());
+    assert!(Found::read(&file.join("below a file")).is_err());
+}
+
+#[test]
 fn claims_are_found_by_their_numbers() {
     let folder = Folder::new("numbers");
     let what = folder.join("work");

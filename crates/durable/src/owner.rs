@@ -206,6 +206,7 @@ mod tests {
             false => Whereabouts::Unknown,
         };
         assert_eq!(me.whereabouts(), expected);
+        assert_eq!(me.started.is_empty(), !cfg!(target_os = "linux"));
     }
 
     #[test]

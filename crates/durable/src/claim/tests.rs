@@ -194,6 +194,16 @@ fn a_claim_that_cannot_be_read_is_not_absent() {
 }
 
 #[test]
+fn a_touched_file_was_changed_just_now() {
+    let folder = Folder::new("touched");
+    let file = File::create(folder.join("file")).unwrap();
+    file.set_modified(UNIX_EPOCH).unwrap();
+    touch(&file).unwrap();
+    let age = SystemTime::now().duration_since(file.metadata().unwrap().modified().unwrap());
+    assert!(age.is_ok_and(|age| age < Duration::from_secs(60)));
+}
+
+#[test]
 fn claims_are_found_by_their_numbers() {
     let folder = Folder::new("numbers");
     let what = folder.join("work");

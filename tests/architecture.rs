@@ -19,9 +19,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["philox", "durable", "dataset", "cache", "losses", "layers"],
     ),
     (
-        "cli",
+        "experiment",
         &[
             "philox", "durable", "dataset", "cache", "losses", "layers", "teacher", "student",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "philox",
+            "durable",
+            "dataset",
+            "cache",
+            "losses",
+            "layers",
+            "teacher",
+            "student",
+            "experiment",
         ],
     ),
 ];
@@ -29,8 +43,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The one heavy thing that each crate keeps away from all others.
 const KEPT_BY: &[(&str, &[&str])] = &[
     ("ort", &["teacher"]),
-    ("candle-core", &["losses", "layers", "student", "cli"]),
-    ("candle-nn", &["losses", "layers", "student", "cli"]),
+    (
+        "candle-core",
+        &["losses", "layers", "student", "experiment", "cli"],
+    ),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("image", &["dataset"]),

@@ -538,7 +538,7 @@ fn top_k_serves_kd_at_the_temperatures_it_keeps_and_says_so() {
             "--set",
             set,
         ]);
-        assert_eq!(run.code, 1, "{}", run.stderr);
+        assert_eq!(run.code, 2, "{}", run.stderr);
         assert!(run.stderr.contains(needs), "{}", run.stderr);
     }
     // And it leaves as Parquet with what its rows hold.

@@ -43,7 +43,16 @@ fn plain() -> Vec<u8> {
 
 /// Exit code 1, every one of `words` on stderr, and no panic.
 fn check_failed(run: &Run, words: &[&str]) {
-    assert_eq!(run.code, 1, "{}", run.stderr);
+    check_code(run, 1, words);
+}
+
+/// The same of what was asked wrongly: exit code 2.
+fn check_asked(run: &Run, words: &[&str]) {
+    check_code(run, 2, words);
+}
+
+fn check_code(run: &Run, code: i32, words: &[&str]) {
+    assert_eq!(run.code, code, "{}", run.stderr);
     for word in words {
         assert!(
             run.stderr.contains(word),
@@ -707,7 +716,7 @@ fn a_batch_that_decides_its_rows_is_part_of_the_key() {
     assert_eq!(keys[1], keys[2], "chunks change no row");
     let straddling = recipe("batch_size = 7\nchunk_rows = 64");
     let run = bench.run(&["teacher-logits", &straddling]);
-    check_failed(&run, &["chunks of 64 samples", "a multiple of 7"]);
+    check_asked(&run, &["chunks of 64 samples", "a multiple of 7"]);
 }
 
 #[test]
@@ -720,7 +729,7 @@ fn what_only_a_gpu_knows_is_refused_on_the_cpu() {
     // TensorFloat-32 was a flag of the machine, and its rows lay under the key of f32.
     let rounded = ["--set", "teacher.0.precision=tf32"];
     let run = bench.run(&[&["teacher-logits", &recipe], &rounded[..]].concat());
-    check_failed(&run, &["`tf32`", "--provider cuda"]);
+    check_asked(&run, &["`tf32`", "--provider cuda"]);
     bench.run(&["teacher-logits", &recipe]).ok();
     let verify = ["cache", "verify", "--recipe", &recipe];
     bench.run(&verify).ok();

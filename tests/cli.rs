@@ -175,7 +175,7 @@ fn a_student_without_its_cache_says_what_to_type() {
     check(
         bench.run(&["student", &recipe]),
         1,
-        &["make teacher-logits RECIPE="],
+        &["logitcask teacher-logits "],
     );
 }
 

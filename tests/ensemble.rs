@@ -195,7 +195,7 @@ fn what_cannot_be_combined_is_refused() {
     refused(
         "[ensemble]\ncombine = \"probabilities\"\n",
         "loss.1={ name = \"mse\" }",
-        1,
+        2,
         "`mse` needs",
     );
     // Another family of views is another cache, for both teachers.

@@ -19,8 +19,8 @@ use std::sync::atomic::AtomicBool;
 use bench::{Bench, ROOT};
 use candle_core::{DType, Device};
 use logitcask_cache::LogitCache;
-use logitcask_cli::{CacheWant, Experiment, Recipe, student_preprocess};
 use logitcask_dataset::{Draw, PixelBatch, PixelLayout, Preprocess, Role, render};
+use logitcask_experiment::{CacheWant, Experiment, Recipe, student_preprocess};
 use logitcask_losses::{Objective, Setup};
 use logitcask_student::{Event, ImageShape, Job, Network, Shown, StudentError, TeacherRows, train};
 use logitcask_teacher::{ExecutionProvider, Runtime, Teacher};
@@ -102,7 +102,8 @@ fn check(losses: &str) {
     let overrides = overrides.map(str::to_owned);
     let recipe =
         Recipe::load(Path::new(&path), &overrides).unwrap_or_else(|failure| panic!("{failure}"));
-    let experiment = Experiment::open(recipe.clone()).unwrap_or_else(|failure| panic!("{failure}"));
+    let experiment =
+        Experiment::open(recipe.clone(), &|_| {}).unwrap_or_else(|failure| panic!("{failure}"));
     let spec = &recipe.teacher[0];
     let wants = experiment
         .wants(spec)
@@ -112,7 +113,7 @@ fn check(losses: &str) {
         .find(|want| want.split.role == Role::Train)
         .unwrap();
     let cache = want
-        .open(&bench.cache_dir(), Path::new(&path))
+        .open(&bench.cache_dir(), Path::new(&path), &|_| {})
         .unwrap_or_else(|failure| panic!("{failure}"));
     let preprocess = student_preprocess(&recipe).unwrap_or_else(|failure| panic!("{failure}"));
 

@@ -15,8 +15,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bench::{Bench, ROOT};
-use logitcask_cli::Recipe;
 use logitcask_dataset::{Count, ViewsSpec};
+use logitcask_experiment::Recipe;
 
 #[test]
 fn every_kind_of_recipe_trains_a_step() {
@@ -70,7 +70,9 @@ fn recipes() -> Vec<(PathBuf, Recipe)> {
     let load = |path: PathBuf| {
         let is_sweep = fs::read_to_string(&path).unwrap().contains("\n[sweep]\n");
         let recipe = match is_sweep {
-            true => logitcask_cli::recipes_of_sweep(&path).unwrap().remove(0),
+            true => logitcask_experiment::recipes_of_sweep(&path)
+                .unwrap()
+                .remove(0),
             false => Recipe::load(&path, &[]).unwrap(),
         };
         (path.strip_prefix(root).unwrap().to_owned(), recipe)

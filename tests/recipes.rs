@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use logitcask_cli::Recipe;
+use logitcask_experiment::Recipe;
 
 fn recipes() -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -31,7 +31,7 @@ fn recipes() -> Vec<PathBuf> {
 fn load(path: &Path) -> Vec<Recipe> {
     let is_sweep = fs::read_to_string(path).unwrap().contains("\n[sweep]\n");
     let loaded = match is_sweep {
-        true => logitcask_cli::recipes_of_sweep(path),
+        true => logitcask_experiment::recipes_of_sweep(path),
         false => Recipe::load(path, &[]).map(|recipe| vec![recipe]),
     };
     loaded.unwrap_or_else(|failure| panic!("{}: {failure}", path.display()))

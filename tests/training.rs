@@ -833,7 +833,7 @@ fn what_cannot_be_trained_is_refused_before_the_first_step() {
     check(
         &["views.count=5"],
         1,
-        &["holds 2 of the 5 views", "make teacher-logits RECIPE="],
+        &["holds 2 of the 5 views", "logitcask teacher-logits "],
     );
     check(&["data.n_classes=12"], 1, &["12", "10", "classes"]);
     check(
@@ -841,7 +841,7 @@ fn what_cannot_be_trained_is_refused_before_the_first_step() {
         2,
         &[
             "300 samples are selected",
-            "a batch takes 301",
+            "`train.batch_size` is 301",
             "`train.batch_size` to 300",
         ],
     );

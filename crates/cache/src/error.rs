@@ -272,11 +272,19 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
+    pub fn is_request(&self) -> bool {
+        matches!(
+            self,
+            CacheError::UnknownEncoding { .. } | CacheError::Manifest { .. }
+        )
+    }
+
     /// What to do about it, where that can be said.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             CacheError::NotACache { .. } => {
-                "`logitcask cache ls` shows the caches; `make teacher-logits` makes one".to_owned()
+                "`logitcask cache ls` shows the caches; `logitcask teacher-logits RECIPE` makes one".to_owned()
             }
             CacheError::Version { found, supported, .. } if found > supported => {
                 "read it with the version of logitcask that wrote it, or a newer one".to_owned()
@@ -285,9 +293,9 @@ impl CacheError {
             CacheError::NullRow { .. } => {
                 "exclude the sample with `data.exclude`, or repair its file and capture again into a fresh cache".to_owned()
             }
-            CacheError::NoSuchView { .. } => "capture more views with `make teacher-logits`".to_owned(),
+            CacheError::NoSuchView { .. } => "capture more views with `logitcask teacher-logits RECIPE`".to_owned(),
             CacheError::NoSuchSample { .. } => {
-                "the dataset has grown since; run `make teacher-logits` for the new one".to_owned()
+                "the dataset has grown since; run `logitcask teacher-logits RECIPE` for the new one".to_owned()
             }
             CacheError::NonFinite { .. } => {
                 "the teacher is broken or its input is wrongly scaled; check `mean`, `std` and `scale`, and try \

@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Say everything that is wrong with a recipe, before anything is paid
+    Check(Check),
     /// Run a recipe's teachers over its views, into a cache
     TeacherLogits(TeacherLogits),
     /// Train a recipe's student from the cache
@@ -73,6 +75,18 @@ pub(crate) struct RecipeArgs {
     /// One JSON object per line on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ends with 2 where the recipe is wrong, with 1 where it cannot be obeyed now: a file is not there, the disk is \
+                  full.\n\nExample:\n  logitcask check pipelines/quick.toml"
+)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    #[command(flatten)]
+    pub(crate) machine: TeacherMachine,
 }
 
 #[derive(Debug, Args)]

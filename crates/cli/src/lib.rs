@@ -1,7 +1,7 @@
 //! The only crate that talks to people: arguments in, words on stderr, data on stdout, an exit code.
 //!
-//! `args` says what can be typed, `recipe` reads an experiment, `experiment` opens what it names, and each file under
-//! `commands` is one verb. The libraries below print nothing; they hand over events, and here they become bars.
+//! `args` says what can be typed, and each file under `commands` is one verb. What a verb does is done by the libraries below,
+//! `logitcask-experiment` first of all; they print nothing, but hand over events, and here these become words and bars.
 
 #![expect(
     clippy::print_stderr,
@@ -15,35 +15,20 @@ macro_rules! println {
 }
 
 mod args;
-mod board;
-mod claims;
 mod commands;
-mod device;
 mod exit;
-mod experiment;
+mod leaderboard;
 mod machine;
 mod progress;
-mod ranges;
-mod recipe;
 mod report;
 mod runtime;
-mod statistics;
-mod sweep;
-mod teachers;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-
-pub use exit::{Failure, Outcome};
-pub use experiment::{CacheWant, Experiment, Split, student_preprocess};
-pub use recipe::Recipe;
-pub use sweep::recipes_of_sweep;
-
-/// The tool and its version, as caches and runs record it.
-pub const VERSION: &str = concat!("logitcask ", env!("CARGO_PKG_VERSION"));
 
 /// Runs the command line and gives its exit code.
 pub fn main() -> ExitCode {
@@ -55,6 +40,7 @@ pub fn main() -> ExitCode {
         stop_with_stdin(&stop);
     }
     let outcome = match cli.command {
+        args::Command::Check(args) => commands::check::run(&args),
         args::Command::TeacherLogits(args) => commands::teacher_logits::run(&args, &stop),
         args::Command::Student(args) => commands::student::run(&args, &stop),
         args::Command::Evaluate(args) => commands::evaluate::run(&args),
@@ -70,7 +56,7 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => exit::report(&failure),
     }
 }
 

@@ -1,37 +1,18 @@
-//! The teacher's machine: from flags to loaded sessions.
+//! The teacher's machine: from flags to values, and in words.
 
 use std::path::Path;
 
-use logitcask_teacher::{Device, ExecutionProvider, Precision, Runtime, Teacher, TeacherSpec};
+use logitcask_experiment::{Machine, Outcome};
+use logitcask_teacher::{ExecutionProvider, Teacher};
 
 use crate::args::TeacherMachine;
-use crate::exit::{Failure, Outcome};
 use crate::progress::say;
 use crate::runtime::library_path;
 
 impl TeacherMachine {
-    /// The provider that is asked for.
-    pub(crate) fn provider(&self) -> Outcome<ExecutionProvider> {
-        let provider: ExecutionProvider = self
-            .provider
-            .parse()
-            .map_err(|error| Failure::from(error).as_asked())?;
-        if provider == ExecutionProvider::Cpu && !self.gpus.is_empty() {
-            return Err(Failure::asked("`--gpu` says nothing to the `cpu` provider")
-                .hint("add `--provider cuda` or `--provider tensorrt`"));
-        }
-        Ok(provider)
-    }
-
-    /// How many threads compute, and how many decode.
-    pub(crate) fn threads(&self) -> usize {
+    /// What the flags and the environment say. TensorRT keeps the engines that it builds below the caches.
+    pub(crate) fn machine(&self, cache_dir: &Path) -> Outcome<Machine> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or(cores)
-    }
-
-    /// Loads the library and the teacher. TensorRT keeps the engines that it builds below the caches.
-    pub(crate) fn load(&self, spec: &TeacherSpec, cache_dir: &Path) -> Outcome<Teacher> {
-        let provider = self.provider()?;
         let library = library_path();
         if let Some(path) = &library {
             say(format!(
@@ -39,19 +20,13 @@ impl TeacherMachine {
                 path.display()
             ));
         }
-        let runtime = Runtime::load(library.as_deref(), provider)?;
-        let engines = cache_dir.join(".tensorrt");
-        let engine_cache = (provider == ExecutionProvider::TensorRt).then_some(engines);
-        if let Some(folder) = &engine_cache {
-            logitcask_durable::create_dir_all(folder).map_err(Failure::work)?;
-        }
-        let device = Device {
-            provider,
+        Ok(Machine {
+            provider: self.provider.parse::<ExecutionProvider>()?,
             gpus: self.gpus.clone(),
-            tf32: spec.precision == Precision::Tf32,
-            engine_cache,
-        };
-        Ok(Teacher::load(&runtime, spec, &device, self.threads())?)
+            threads: self.threads.unwrap_or(cores),
+            library,
+            engines: cache_dir.join(".tensorrt"),
+        })
     }
 }
 

@@ -393,6 +393,25 @@ fn named(others: &[String], n_bad: usize) -> String {
 }
 
 impl DatasetError {
+    /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
+    pub fn is_request(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownFormat { .. }
+                | Self::UnreadKey { .. }
+                | Self::NoEvalSplit
+                | Self::NoSuchSample { .. }
+                | Self::Selection { .. }
+                | Self::Setting { .. }
+                | Self::WrongScale { .. }
+                | Self::UnknownAugment { .. }
+                | Self::AugmentOptions { .. }
+                | Self::TooManyViews { .. }
+                | Self::EndlessFamily
+                | Self::ViewSizes { .. }
+        )
+    }
+
     /// The same of a size that only some samples have.
     pub(crate) fn of_sample(mut self, sample: String) -> Self {
         if let Self::ViewSize { place, .. } = &mut self {

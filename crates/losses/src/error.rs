@@ -139,6 +139,19 @@ impl fmt::Display for Need {
 }
 
 impl LossError {
+    /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
+    pub fn is_request(&self) -> bool {
+        matches!(
+            self,
+            LossError::UnknownLoss { .. }
+                | LossError::UnknownOption { .. }
+                | LossError::BadOption { .. }
+                | LossError::Unserved { .. }
+                | LossError::BankTooLarge { .. }
+                | LossError::NoLoss
+        )
+    }
+
     /// The remedy: what to type or change next.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -32,7 +32,9 @@ pub enum StudentError {
         problem: String,
     },
     /// Fewer samples than one batch needs.
-    #[error("{n_samples} samples are selected for training, but a batch takes {batch_size}")]
+    #[error(
+        "{n_samples} samples are selected for training, but `train.batch_size` is {batch_size}"
+    )]
     TooFewSamples {
         /// Selected samples.
         n_samples: usize,
@@ -162,6 +164,20 @@ pub enum StudentError {
 }
 
 impl StudentError {
+    /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
+    pub fn is_request(&self) -> bool {
+        match self {
+            StudentError::UnknownStudent { .. }
+            | StudentError::ImageSize { .. }
+            | StudentError::Setting { .. }
+            | StudentError::TooFewSamples { .. } => true,
+            StudentError::Dataset(error) => error.is_request(),
+            StudentError::Cache(error) => error.is_request(),
+            StudentError::Loss(error) => error.is_request(),
+            _ => false,
+        }
+    }
+
     /// What to do about it, where that can be said.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -177,7 +193,7 @@ impl StudentError {
                 "set `train.batch_size` to {n_samples} or less, or raise `data.limit`"
             )),
             StudentError::Label { .. } => Some(
-                "the cache belongs to another labelling of these images; run `make teacher-logits` again with a fresh \
+                "the cache belongs to another labelling of these images; run `logitcask teacher-logits RECIPE` again with a fresh \
                  cache folder"
                     .to_owned(),
             ),

@@ -44,7 +44,7 @@ pub use export_onnx::{Normalisation, OnnxSpec, to_onnx, to_safetensors};
 pub use models::{ImageShape, ModelRow, Student, find as find_model, models};
 pub use network::{Network, StudentShape, StudentSpec};
 pub use optim::{Decay, Gradients, Optimizer, OptimizerSpec};
-pub use plan::hold_out;
+pub use plan::{check_spec, hold_out};
 pub use probe::{ProbeEpoch, probe};
 pub use record::{EpochRecord, RunRecord, Term, Times};
 pub use schedule::ScheduleSpec;

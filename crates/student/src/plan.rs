@@ -100,7 +100,11 @@ pub(crate) fn check(job: &Job, n_samples: usize) -> Result<usize, StudentError> 
     Ok(n_samples / batch_size + usize::from(rest > 1 && !job.spec.drop_last))
 }
 
-fn check_spec(spec: &TrainSpec) -> Result<(), StudentError> {
+/// Refuses settings that do not go together or that no training can have.
+///
+/// # Errors
+/// [`StudentError::Setting`] with the setting's key.
+pub fn check_spec(spec: &TrainSpec) -> Result<(), StudentError> {
     if spec.batch_size < 2 {
         return Err(setting(
             "train.batch_size",

@@ -223,6 +223,24 @@ pub enum TeacherError {
 }
 
 impl TeacherError {
+    /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
+    pub fn is_request(&self) -> bool {
+        match self {
+            Self::UnknownProvider { .. }
+            | Self::PrecisionDiffers { .. }
+            | Self::NoSuchOutput { .. }
+            | Self::OutputUnclear { .. }
+            | Self::FeaturesAreLogits { .. }
+            | Self::ClassOutOfRange { .. }
+            | Self::ClassTwice { .. }
+            | Self::ChunkCutsBatch { .. }
+            | Self::NoSuchPart { .. } => true,
+            Self::Dataset(error) => error.is_request(),
+            Self::Cache(error) => error.is_request(),
+            _ => false,
+        }
+    }
+
     /// What to type or change next, where something can be said.
     pub fn hint(&self) -> Option<String> {
         let text = match self {

@@ -8,13 +8,12 @@ use logitcask_dataset::{
     PUBLICATIONS, PixelBatch, PixelLayout, Preprocess, Role, Trust, ViewFamily, contact_sheet,
     render, stack, write_npy, write_png,
 };
+use logitcask_experiment::{Experiment, Failure, Outcome, Recipe, Split, hex};
 use serde_json::json;
 
 use crate::args::{Dataset, DatasetShow, DatasetVerify};
-use crate::exit::{Failure, Outcome};
-use crate::experiment::{Experiment, Split, hex};
 use crate::progress::{Progress, say};
-use crate::recipe::Recipe;
+use crate::watch::shown;
 
 pub(crate) fn run(args: &Dataset, stop: &AtomicBool) -> Outcome {
     match args {
@@ -35,13 +34,13 @@ pub(crate) fn run(args: &Dataset, stop: &AtomicBool) -> Outcome {
 
 fn show(args: &DatasetShow) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
-    let experiment = Experiment::open(recipe)?;
+    let experiment = Experiment::open(recipe, &shown())?;
     let split = match (args.eval, &experiment.eval) {
         (false, _) => &experiment.train,
         (true, Some(eval)) => eval,
         (true, None) => {
             return Err(Failure::asked("the recipe names no evaluation split")
-                .hint("add `eval` to `[data]`"));
+                .with_hint("add `eval` to `[data]`"));
         }
     };
     if args.recipe.json {
@@ -115,7 +114,7 @@ fn verify(args: &DatasetVerify) -> Outcome {
         "the images of the {} are not those that were digested before, though the files have the same names, lengths and times",
         changed.join(" and the ")
     ))
-    .hint("bring the old images back, or capture the teacher's logits of these: caches are found by the images' digest"))
+    .with_hint("bring the old images back, or capture the teacher's logits of these: caches are found by the images' digest"))
 }
 
 fn described(split: &Split) -> serde_json::Value {
@@ -182,7 +181,7 @@ fn class_counts(split: &Split) -> Vec<usize> {
 fn views(args: &DatasetShow, split: &Split) -> Outcome<Range<u32>> {
     let wrong = || {
         Failure::asked(format!("`{}` is no range of views", args.views))
-            .hint("ranges look like `0..8`")
+            .with_hint("ranges look like `0..8`")
     };
     let range = match args.views.split_once("..") {
         Some((start, end)) => {

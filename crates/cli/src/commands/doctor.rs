@@ -1,14 +1,14 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use logitcask_experiment::{
+    Failure, LAST_WORDS, Machine, Outcome, RECIPE, Recipe, check, symptoms,
+};
 use logitcask_student::{EpochRecord, Symptom};
 use logitcask_teacher::{ExecutionProvider, Runtime, TeacherError, gpu_models};
 
 use crate::args::Doctor;
-use crate::commands::student::{LAST_WORDS, RECIPE, symptoms};
-use crate::exit::{Failure, Outcome};
-use crate::experiment::Experiment;
-use crate::recipe::Recipe;
 use crate::runtime;
+use crate::watch::shown;
 
 /// One line of the diagnosis: what was looked at, what was found, and what to do if that is bad.
 struct Finding {
@@ -44,31 +44,19 @@ pub(crate) fn run(args: &Doctor) -> Outcome {
         }
         recipe => {
             let mut findings = vec![
-                Finding::good("logitcask", crate::VERSION),
+                Finding::good("logitcask", logitcask_experiment::VERSION),
                 Finding::good("processor", processor()),
             ];
-            findings.extend(onnx_runtime());
-            findings.extend(recipe.iter().flat_map(|recipe| of_recipe(recipe)));
+            let (runs, library) = onnx_runtime();
+            findings.extend(runs);
+            if let Some(recipe) = recipe {
+                print(&findings);
+                return check_recipe(recipe, library);
+            }
             findings
         }
     };
-    let width = findings
-        .iter()
-        .map(|finding| finding.what.len())
-        .max()
-        .unwrap_or(0);
-    for finding in &findings {
-        let mark = match &finding.remedy {
-            None => "ok",
-            // A GPU that is not there is no illness.
-            Some(_) if finding.is_optional => "--",
-            Some(_) => "!!",
-        };
-        println!("{mark}  {:width$}  {}", finding.what, finding.found);
-        if let Some(remedy) = &finding.remedy {
-            println!("    {:width$}  -> {remedy}", "");
-        }
-    }
+    print(&findings);
     let ill = findings
         .iter()
         .filter(|finding| finding.remedy.is_some() && !finding.is_optional)
@@ -79,6 +67,41 @@ pub(crate) fn run(args: &Doctor) -> Outcome {
             "{n} of {} findings want attention",
             findings.len()
         ))),
+    }
+}
+
+/// As `logitcask check` does, with the library that was found.
+fn check_recipe(recipe: &Path, library: Option<PathBuf>) -> Outcome {
+    let cache_dir = Path::new("data/cache");
+    let machine = library.map(|library| Machine {
+        provider: ExecutionProvider::Cpu,
+        gpus: Vec::new(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        library: Some(library),
+        engines: cache_dir.join(".tensorrt"),
+    });
+    let findings = check(recipe, &[], cache_dir, machine.as_ref(), &shown());
+    findings.iter().for_each(super::check::print);
+    super::check::judge(&findings)
+}
+
+fn print(findings: &[Finding]) {
+    let width = findings
+        .iter()
+        .map(|finding| finding.what.len())
+        .max()
+        .unwrap_or(0);
+    for finding in findings {
+        let mark = match &finding.remedy {
+            None => "ok",
+            // A GPU that is not there is no illness.
+            Some(_) if finding.is_optional => "--",
+            Some(_) => "!!",
+        };
+        println!("{mark}  {:width$}  {}", finding.what, finding.found);
+        if let Some(remedy) = &finding.remedy {
+            println!("    {:width$}  -> {remedy}", "");
+        }
     }
 }
 
@@ -93,7 +116,7 @@ fn processor() -> String {
 
 /// The library and what it can run. The one with CUDA is looked for first: it serves the CPU too, and a process can load
 /// only one.
-fn onnx_runtime() -> Vec<Finding> {
+fn onnx_runtime() -> (Vec<Finding>, Option<PathBuf>) {
     let stated = runtime::library_path();
     let loaded = Runtime::load(stated.as_deref(), ExecutionProvider::Cuda);
     let loaded = match loaded {
@@ -106,7 +129,10 @@ fn onnx_runtime() -> Vec<Finding> {
         Ok(runtime) => runtime,
         Err(error) => {
             let remedy = error.hint().unwrap_or_else(|| "make setup".to_owned());
-            return vec![Finding::bad("ONNX Runtime", told(&error), remedy)];
+            return (
+                vec![Finding::bad("ONNX Runtime", told(&error), remedy)],
+                None,
+            );
         }
     };
     let mut findings = vec![
@@ -127,7 +153,7 @@ fn onnx_runtime() -> Vec<Finding> {
             },
         });
     }
-    findings
+    (findings, Some(runtime.path().to_owned()))
 }
 
 fn gpus() -> Finding {
@@ -174,7 +200,7 @@ fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
             "`{}` is no run: there is no `{RECIPE}` in it",
             run.display()
         ))
-        .hint("name the folder of a run: `logitcask student` prints it"));
+        .with_hint("name the folder of a run: `logitcask student` prints it"));
     }
     let recipe = Recipe::load(&recipe, &[])?;
     let history = EpochRecord::read_all(run)?;
@@ -263,51 +289,4 @@ fn stopped(run: &Path) -> Outcome<Option<Finding>> {
     };
     let told = words.split_once('\n');
     Ok(told.map(|(error, remedy)| Finding::bad("stopped", error, remedy.trim_end())))
-}
-
-/// What a recipe names: is it there?
-fn of_recipe(path: &Path) -> Vec<Finding> {
-    let bad = |what, failure: Failure| {
-        let remedy = failure.remedy().unwrap_or("see the message").to_owned();
-        Finding::bad(what, failure.to_string(), remedy)
-    };
-    let recipe = match Recipe::load(path, &[]) {
-        Ok(recipe) => recipe,
-        Err(failure) => return vec![bad("recipe", failure)],
-    };
-    let mut findings = vec![Finding::good(
-        "recipe",
-        format!("`{}` reads well", path.display()),
-    )];
-    let experiment = match Experiment::open(recipe.clone()) {
-        Ok(experiment) => experiment,
-        Err(failure) => {
-            findings.push(bad("dataset", failure));
-            return findings;
-        }
-    };
-    findings.push(Finding::good(
-        "dataset",
-        format!(
-            "{} samples, {} classes",
-            experiment.train.dataset.len(),
-            experiment.train.dataset.n_classes()
-        ),
-    ));
-    for teacher in &recipe.teacher {
-        let wants = match experiment.wants(teacher) {
-            Ok(wants) => wants,
-            Err(failure) => {
-                findings.push(bad("teacher", failure));
-                continue;
-            }
-        };
-        for want in wants {
-            findings.push(match want.open(Path::new("data/cache"), path) {
-                Ok(_) => Finding::good("cache", format!("{}: ready", want.split.what())),
-                Err(failure) => bad("cache", failure),
-            });
-        }
-    }
-    findings
 }

@@ -1,21 +1,14 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use candle_core::Device;
-use logitcask_cache::LogitCache;
-use logitcask_dataset::Preprocess;
-use logitcask_student::{
-    Checkpoint, Evaluation, Metrics, Network, StudentError, Tally, TeacherRows, fit_temperature,
-    hold_out, predict,
+use logitcask_experiment::{
+    Failure, Logits, Outcome, Recipe, Rows, Split, Trained, eval_caches, rows, without_dropout,
 };
+use logitcask_student::{Metrics, Tally, TeacherRows};
 use serde::Serialize;
 
 use crate::args::{Evaluate, Which};
-use crate::commands::student::RECIPE;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::{CacheWant, Split, student_preprocess};
 use crate::progress::say;
-use crate::recipe::Recipe;
-use crate::teachers::{Rows, rows, without_dropout};
+use crate::watch::shown;
 
 pub(crate) fn run(args: &Evaluate) -> Outcome {
     let best = args.run.join(Which::Best.file());
@@ -28,11 +21,11 @@ pub(crate) fn run(args: &Evaluate) -> Outcome {
     };
     let trained = which
         .iter()
-        .map(|which| Trained::open(&args.run, *which, &args.overrides))
+        .map(|which| Trained::open(&args.run, which.file(), &args.overrides))
         .collect::<Outcome<Vec<_>>>()?;
     let recipe = elsewhere(&trained[0].recipe, args)?;
-    let split = Split::open_eval(&recipe)?;
-    let caches = eval_caches(&recipe, &split, &args.cache_dir, &args.run)?;
+    let split = Split::open_eval(&recipe, &shown())?;
+    let caches = eval_caches(&recipe, &split, &args.cache_dir, &args.run, &shown())?;
     let teacher = rows(&caches, &without_dropout(recipe.ensemble.as_ref()), 0)?;
     let teacher = teacher.as_ref().map(Rows::as_teacher);
     let pages = std::iter::zip(&which, &trained)
@@ -69,174 +62,30 @@ fn elsewhere(recipe: &Recipe, args: &Evaluate) -> Outcome<Recipe> {
     Ok(recipe)
 }
 
-/// A student with the recipe that made it.
-pub(crate) struct Trained {
-    pub(crate) recipe: Recipe,
-    pub(crate) network: Network,
-    pub(crate) preprocess: Preprocess,
-    pub(crate) epochs_done: usize,
-}
-
-impl Trained {
-    pub(crate) fn open(run: &Path, which: Which, overrides: &[String]) -> Outcome<Self> {
-        let path = run.join(which.file());
-        let checkpoint = Checkpoint::read(&path)?.ok_or_else(|| {
-            Failure::work(format!("there is no `{}`", path.display()))
-                .hint("name the folder of a run: `logitcask student` prints it")
-        })?;
-        let recipe = Recipe::load(&run.join(RECIPE), overrides)?;
-        Ok(Self {
-            preprocess: student_preprocess(&recipe)?,
-            network: Network::of_checkpoint(&checkpoint, &Device::Cpu)?,
-            epochs_done: checkpoint.position.epochs_done,
-            recipe,
-        })
-    }
-
-    /// Refuses images and classes that are not those of the student.
-    pub(crate) fn check_fits(&self, split: &Split) -> Outcome {
-        let shape = self.network.shape();
-        let (student, data) = (shape.n_classes, split.dataset.n_classes());
-        if student != data {
-            return Err(Failure::from(StudentError::Classes {
-                left_name: "the student".into(),
-                left: student,
-                right_name: "the dataset".into(),
-                right: data,
-            }));
-        }
-        let image = shape.image;
-        let size = split.input_size(&self.preprocess)?;
-        let found = (size.channels, size.height, size.width);
-        if found != (image.channels, image.height, image.width) {
-            return Err(Failure::work(format!(
-                "the student was trained on images of {} x {} x {} (channels, height, width), these are {} x {} x {}",
-                image.channels, image.height, image.width, found.0, found.1, found.2
-            ))
-            .hint("`--set views.clean=[...]` can resize and crop them"));
-        }
-        Ok(())
-    }
-
-    fn n_held_out(&self) -> usize {
-        self.recipe.train.as_ref().map_or(0, |train| train.held_out)
-    }
-
-    /// Fitted on the training images that the run held out.
-    pub(crate) fn temperature(&self) -> Outcome<f64> {
-        let split = Split::open_train_in_clean_view(&self.recipe)?;
-        let (_, samples) = hold_out(
-            self.recipe.seed,
-            &split.dataset.selected(),
-            self.n_held_out(),
-        );
-        let found = self.logits(&split, &samples, None)?;
-        Ok(fit_temperature(&found.logits, &found.labels)?)
-    }
-
-    /// The student's logits for the clean views of some samples, and the teacher's if there is one.
-    pub(crate) fn logits(
-        &self,
-        split: &Split,
-        samples: &[u32],
-        teacher: Option<&dyn TeacherRows>,
-    ) -> Outcome<Logits> {
-        let evaluation = Evaluation {
-            dataset: split.dataset.clone(),
-            family: split.family.clone(),
-            teacher: None,
-        };
-        let mut found = Logits::default();
-        let mut keep = |pixels: &logitcask_dataset::PixelBatch, logits: &[f32]| {
-            let label = |&(sample, _): &(u32, u32)| split.dataset.labels()[sample as usize];
-            found.labels.extend(pixels.requests.iter().map(label));
-            found.logits.extend_from_slice(logits);
-            if let Some(teacher) = teacher {
-                let mut rows = vec![0.0; logits.len()];
-                teacher.rows(pixels, &mut rows, &mut vec![0; pixels.n])?;
-                found.teacher.get_or_insert_default().extend(rows);
-            }
-            Ok(())
-        };
-        let device = Device::Cpu;
-        predict(
-            &self.network,
-            &evaluation,
-            samples,
-            &self.preprocess,
-            1,
-            &device,
-            &mut keep,
-        )?;
-        Ok(found)
-    }
-}
-
-/// Rows of student and teacher, (B, C) each, and labels (B).
-#[derive(Default)]
-pub(crate) struct Logits {
-    pub(crate) logits: Vec<f32>,
-    pub(crate) labels: Vec<u32>,
-    pub(crate) teacher: Option<Vec<f32>>,
-}
-
-impl Logits {
-    /// The teacher is compared as it is; only the student's logits are divided.
-    fn metrics(&self, temperature: f64) -> Metrics {
-        let divided = |z: &f32| (f64::from(*z) / temperature) as f32;
-        let divided: Vec<f32> = self.logits.iter().map(divided).collect();
+/// Figures of each class.
+fn classes(found: &Logits, names: &[String]) -> Vec<ClassRow> {
+    let n_classes = found.logits.len() / found.labels.len().max(1);
+    let row = |class: usize| {
         let mut tally = Tally::default();
-        tally.add(&divided, &self.labels, self.teacher.as_deref());
-        tally.metrics()
-    }
-
-    fn classes(&self, names: &[String]) -> Vec<ClassRow> {
-        let n_classes = self.logits.len() / self.labels.len().max(1);
-        let row = |class: usize| {
-            let mut tally = Tally::default();
-            let rows = self.logits.chunks_exact(n_classes).zip(&self.labels);
-            for (row, label) in rows.filter(|(_, label)| **label as usize == class) {
-                tally.add(row, &[*label], None);
-            }
-            let Metrics {
-                n_samples,
-                top1,
-                nll,
-                ..
-            } = tally.metrics();
-            ClassRow {
-                class,
-                name: names.get(class).cloned().unwrap_or_default(),
-                n_samples,
-                top1,
-                nll,
-            }
-        };
-        (0..n_classes).map(row).collect()
-    }
-}
-
-/// Each teacher's cache of the evaluation split, where all of them were made. Without them there is no agreement, and that
-/// is said.
-pub(crate) fn eval_caches(
-    recipe: &Recipe,
-    split: &Split,
-    cache_dir: &Path,
-    run: &Path,
-) -> Outcome<Vec<LogitCache>> {
-    let mut caches = Vec::new();
-    for teacher in &recipe.teacher {
-        let opened = CacheWant::of_split(teacher, split)
-            .and_then(|want| want.open(cache_dir, &run.join(RECIPE)));
-        match opened {
-            Ok(cache) => caches.push(cache),
-            Err(failure) => {
-                say(format!("no agreement with the teacher: {failure}"));
-                return Ok(Vec::new());
-            }
+        let rows = found.logits.chunks_exact(n_classes).zip(&found.labels);
+        for (row, label) in rows.filter(|(_, label)| **label as usize == class) {
+            tally.add(row, &[*label], None);
         }
-    }
-    Ok(caches)
+        let Metrics {
+            n_samples,
+            top1,
+            nll,
+            ..
+        } = tally.metrics();
+        ClassRow {
+            class,
+            name: names.get(class).cloned().unwrap_or_default(),
+            n_samples,
+            top1,
+            nll,
+        }
+    };
+    (0..n_classes).map(row).collect()
 }
 
 /// What one checkpoint is worth.
@@ -273,7 +122,7 @@ impl Page {
         let found = trained.logits(split, &split.dataset.selected(), teacher)?;
         let temperature = match trained.n_held_out() {
             0 => None,
-            _ => Some(trained.temperature()?),
+            _ => Some(trained.temperature(&shown())?),
         };
         let data = split.dataset.spec();
         let name = data.eval.as_ref().map(ToString::to_string);
@@ -290,7 +139,7 @@ impl Page {
             metrics: found.metrics(1.0),
             temperature,
             calibrated: temperature.map(|temperature| found.metrics(temperature)),
-            classes: found.classes(split.dataset.class_names()),
+            classes: classes(&found, split.dataset.class_names()),
         })
     }
 }

@@ -4,24 +4,23 @@ use std::path::Path;
 use logitcask_dataset::{
     ChannelOrder, PixelBatch, PixelLayout, Preprocess, PreprocessSpec, Scale, render,
 };
+use logitcask_experiment::{Failure, Outcome, Split, Trained};
 use logitcask_student::{Normalisation, OnnxSpec, to_onnx, to_safetensors};
 use logitcask_teacher::{Device, ExecutionProvider, Runtime, Teacher, TeacherSpec};
 use serde_json::json;
 
 use crate::args::Export;
-use crate::commands::evaluate::Trained;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::Split;
 use crate::progress::{bytes, say};
+use crate::watch::shown;
 
 pub(crate) fn run(args: &Export) -> Outcome {
     if args.onnx.is_none() && (args.check || args.with_normalisation || args.keep_batch_norm) {
         return Err(Failure::asked(
             "`--check`, `--with-normalisation` and `--keep-batch-norm` speak of an ONNX file",
         )
-        .hint("name it: `--onnx student.onnx`"));
+        .with_hint("name it: `--onnx student.onnx`"));
     }
-    let trained = Trained::open(&args.run, args.checkpoint, &args.overrides)?;
+    let trained = Trained::open(&args.run, args.checkpoint.file(), &args.overrides)?;
     if let Some(path) = &args.safetensors {
         if args.calibrated {
             return Err(Failure::asked(
@@ -34,7 +33,7 @@ pub(crate) fn run(args: &Export) -> Outcome {
         return Ok(());
     };
     let temperature = match args.calibrated {
-        true => Some(trained.temperature()?),
+        true => Some(trained.temperature(&shown())?),
         false => None,
     };
     let spec = OnnxSpec {
@@ -97,7 +96,7 @@ fn metadata(args: &Export, trained: &Trained, temperature: Option<f64>) -> Vec<(
         false => trained.preprocess.identity(),
     };
     let mut facts = vec![
-        ("tool", crate::VERSION.to_owned()),
+        ("tool", logitcask_experiment::VERSION.to_owned()),
         ("student", trained.network.name().to_owned()),
         ("epochs", trained.epochs_done.to_string()),
         ("preprocess", preprocess),
@@ -116,7 +115,7 @@ const TOLERANCE: f32 = 1e-4;
 
 /// Runs the file through ONNX Runtime on the evaluation split, beside the student.
 fn check(path: &Path, trained: &Trained, spec: &OnnxSpec) -> Outcome {
-    let split = Split::open_eval(&trained.recipe)?;
+    let split = Split::open_eval(&trained.recipe, &shown())?;
     trained.check_fits(&split)?;
     let samples = split.dataset.selected();
     let mut ours = trained.logits(&split, &samples, None)?.logits;

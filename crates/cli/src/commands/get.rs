@@ -22,11 +22,11 @@ use logitcask_dataset::{
 use logitcask_durable::{self as durable, ClaimError};
 
 use crate::args::DatasetGet;
-use crate::claims;
-use crate::exit::{Failure, Outcome};
 use crate::progress::{bytes, say};
+use crate::watch::shown;
 use checksum::Digest;
 use error::GetError;
+use logitcask_experiment::{Failure, Outcome, claim};
 use record::Record;
 use unpack::Unpacker;
 
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &DatasetGet, stop: &AtomicBool) -> Outcome {
         let hint = error.hint(publication);
         let failure = Failure::work(error);
         match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.with_hint(hint),
             None => failure,
         }
     };
@@ -101,7 +101,7 @@ fn publication(name: &str) -> Outcome<&'static Publication> {
                 .map(|publication| publication.name)
                 .collect();
             Failure::asked(format!("`{name}` is no dataset whose address is known"))
-                .hint(format!("these are: {}", names.join(", ")))
+                .with_hint(format!("these are: {}", names.join(", ")))
         })
 }
 
@@ -115,7 +115,7 @@ fn wanted(publication: &'static Publication, args: &DatasetGet) -> Outcome<Vec<W
             publication.name
         );
         let names: Vec<&str> = publication.files.iter().map(name).collect();
-        return Err(Failure::asked(message).hint(format!(
+        return Err(Failure::asked(message).with_hint(format!(
             "one `--checksum` for each of: {}",
             names.join(", ")
         )));
@@ -126,7 +126,7 @@ fn wanted(publication: &'static Publication, args: &DatasetGet) -> Outcome<Vec<W
             None => Digest::published(file.checksum),
             Some(digits) => Some(Digest::parse(digits).ok_or_else(|| {
                 Failure::asked(format!("`{digits}` is no checksum"))
-                    .hint("MD5 has 32 hexadecimal digits, SHA-256 has 64")
+                    .with_hint("MD5 has 32 hexadecimal digits, SHA-256 has 64")
             })?),
         };
         let origin = match &args.from {
@@ -163,7 +163,7 @@ fn origin(from: &str, name: &str, n_files: usize) -> Outcome<Origin> {
     if n_files > 1 && found.as_ref().is_some_and(|found| found.is_file()) {
         return Err(
             Failure::asked(format!("`{from}` is one file, and {n_files} are wanted"))
-                .hint("`--from` takes the folder that holds them"),
+                .with_hint("`--from` takes the folder that holds them"),
         );
     }
     Ok(Origin::File(if found.is_some_and(|found| found.is_dir()) {
@@ -217,14 +217,14 @@ fn get(
     stop: &AtomicBool,
 ) -> Result<(), GetError> {
     durable::create_dir_all(workplace).map_err(GetError::io("make the folder", workplace))?;
-    let claim = claims::claim(&workplace.join(CLAIM), Duration::ZERO, stop)?;
+    let held = claim(&workplace.join(CLAIM), Duration::ZERO, stop, &shown())?;
     // A call that was thought dead must not go on unpacking into the folder of this one.
-    let unpacked = workplace.join(format!("{UNPACKED}{}", claim.nonce()));
+    let unpacked = workplace.join(format!("{UNPACKED}{}", held.nonce()));
     let is_done = || already_there(publication, to).map(|record| record.is_some());
     let work = || {
         remove_unpacked(workplace)?;
         bring_and_unpack(publication, wanted, workplace, &unpacked, stop)?;
-        claim.check()?;
+        held.check()?;
         durable::rename(&unpacked, to).map_err(GetError::io("make the folder", to))
     };
     // Whoever had the claim before, or took it over since, may have done it all.
@@ -238,7 +238,7 @@ fn get(
     };
     // A leftover is harmless: nothing reads these names, and the next call starts by removing it.
     let _ = fs::remove_dir_all(&unpacked);
-    drop(claim);
+    drop(held);
     let _ = match result {
         Ok(()) => fs::remove_dir_all(workplace),
         // Goes only where it is empty.
@@ -249,7 +249,7 @@ fn get(
 
 /// Removes what a call that was killed at its very end has left. Whoever is at work there cleans up after themselves.
 fn tidy(workplace: &Path, stop: &AtomicBool) -> Result<(), GetError> {
-    match claims::claim(&workplace.join(CLAIM), Duration::ZERO, stop) {
+    match claim(&workplace.join(CLAIM), Duration::ZERO, stop, &shown()) {
         Err(ClaimError::Held(_)) => return Ok(()),
         other => drop(other?),
     }

@@ -1,9 +1,9 @@
 use candle_core::{DType, Device};
+use logitcask_experiment::Outcome;
 use logitcask_losses::{COMMON_OPTIONS, MethodRow, Options, Setup};
 use serde_json::{Value, json};
 
 use crate::args::{List, Listed};
-use crate::exit::Outcome;
 
 pub(crate) fn run(args: &List) -> Outcome {
     let all = [

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod cache;
+pub(crate) mod check;
 pub(crate) mod dataset;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;

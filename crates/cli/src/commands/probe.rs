@@ -1,17 +1,15 @@
 use std::path::Path;
 
+use logitcask_experiment::{Experiment, Failure, Outcome, Recipe, Split, Trained};
 use logitcask_student::{Evaluation, ProbeEpoch, probe};
 use serde_json::json;
 
 use crate::args::Probe;
-use crate::commands::evaluate::Trained;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::{Experiment, Split};
 use crate::progress::say;
-use crate::recipe::Recipe;
+use crate::watch;
 
 pub(crate) fn run(args: &Probe) -> Outcome {
-    let trained = Trained::open(&args.run, args.checkpoint, &[])?;
+    let trained = Trained::open(&args.run, args.checkpoint.file(), &[])?;
     let recipe = Recipe::load(&args.dataset, &args.overrides)?;
     let asked = |problem: &str| Failure::asked(format!("`{}` {problem}", args.dataset.display()));
     let Some(spec) = recipe.train.clone() else {
@@ -19,18 +17,20 @@ pub(crate) fn run(args: &Probe) -> Outcome {
     };
     if recipe.student.is_some() || !recipe.teacher.is_empty() || !recipe.loss.is_empty() {
         return Err(asked("names a student, a teacher or a loss, but the run is the student and a probe has no teacher")
-            .hint("a probe's recipe has `[data]`, `[views]` and `[train]`; see `pipelines/probe/`"));
+            .with_hint("a probe's recipe has `[data]`, `[views]` and `[train]`; see `pipelines/probe/`"));
     }
     if !recipe.views.augment.is_empty() {
         return Err(asked(
             "augments, but a frozen student sees each image in its clean view, once",
         )
-        .hint("leave `views.augment` out; `views.clean` brings images to the student's size"));
+        .with_hint(
+            "leave `views.augment` out; `views.clean` brings images to the student's size",
+        ));
     }
     let seed = recipe.seed;
-    let experiment = Experiment::open(recipe)?;
+    let experiment = Experiment::open(recipe, &watch::shown())?;
     let Some(eval) = &experiment.eval else {
-        return Err(asked("names no evaluation split").hint("add `eval` to `[data]`"));
+        return Err(asked("names no evaluation split").with_hint("add `eval` to `[data]`"));
     };
     let train = experiment.train_in_clean_view()?;
     let wanted = trained.network.shape().image;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Probe) -> Outcome {
             "the student takes {} x {} pixels of {} channels, the dataset's have {found}",
             wanted.height, wanted.width, wanted.channels
         ))
-        .hint(format!(
+        .with_hint(format!(
             "bring them to its size: `[views] clean = [{{ name = \"resize\", size = {0} }}, {{ name = \"center_crop\", size = {0} }}]`",
             wanted.height
         )));

@@ -1,11 +1,10 @@
 use std::path::{Path, PathBuf};
 
+use logitcask_experiment::{Failure, Finished, Outcome, Sweep};
 use logitcask_student::RunRecord;
 
 use crate::args::Report;
-use crate::exit::{Failure, Outcome};
 use crate::report::{self, Run};
-use crate::sweep::{Finished, Sweep};
 
 pub(crate) fn run(args: &Report) -> Outcome {
     let (runs, beside) = match &args.runs[..] {
@@ -37,10 +36,9 @@ fn runs_of_sweep(path: &Path) -> Outcome<(Vec<Run>, PathBuf)> {
     };
     let Some(first) = finished.first() else {
         return Err(
-            Failure::work(format!("no run of `{}` is finished yet", path.display())).hint(format!(
-                "logitcask sweep {}",
-                path.with_extension("toml").display()
-            )),
+            Failure::work(format!("no run of `{}` is finished yet", path.display())).with_hint(
+                format!("logitcask sweep {}", path.with_extension("toml").display()),
+            ),
         );
     };
     let beside = first.run.parent().unwrap_or(Path::new(".")).to_owned();
@@ -74,7 +72,7 @@ fn runs_in(path: &Path) -> Outcome<Vec<PathBuf>> {
     }
     if folders.is_empty() {
         let failure = Failure::work(format!("`{}` holds no finished run", path.display()));
-        return Err(failure.hint("train one: `make student RECIPE=pipelines/quick.toml`"));
+        return Err(failure.with_hint("train one: `logitcask student pipelines/quick.toml`"));
     }
     Ok(folders)
 }

@@ -10,19 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use logitcask_cache::{Found, LogitCache, OpenOptions};
-use logitcask_losses::{Objective, Setup};
+use logitcask_experiment::{
+    Board, Entry, Experiment, Failure, Finished, Outcome, Planned, Recipe, Sweep, claim, objective,
+    open_device, placeless, sections,
+};
 use logitcask_student::{EpochRecord, RunRecord};
 
 use crate::args;
-use crate::board::{self, Board, Entry};
-use crate::claims;
-use crate::commands::student::sections;
-use crate::device;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::Experiment;
+use crate::leaderboard;
 use crate::progress::say;
-use crate::recipe::Recipe;
-use crate::sweep::{Finished, Planned, Sweep};
+use crate::watch::shown;
 use live::Live;
 use process::{myself, spawn, wait};
 use queue::Queue;
@@ -36,10 +33,10 @@ pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
         )));
     }
     for device in &args.devices {
-        device::open(device, false)?;
+        open_device(device, false)?;
     }
     let configurations = sweep.configurations();
-    let reference = board::reference(args.reference.as_deref(), &configurations)?;
+    let reference = logitcask_experiment::reference(args.reference.as_deref(), &configurations)?;
     if !args.show {
         let out = args.out.clone();
         let out = out.unwrap_or_else(|| Path::new("data/runs").join(&sweep.name));
@@ -59,9 +56,9 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
         ))
     };
     logitcask_durable::create_dir_all(out).map_err(cannot)?;
-    let claim = claims::claim(&out.join(".sweep"), Duration::ZERO, stop).map_err(|error| {
+    let held = claim(&out.join(".sweep"), Duration::ZERO, stop, &shown()).map_err(|error| {
         let remedy = error.hint().unwrap_or_default();
-        Failure::from(error).hint(format!("{remedy}; `--show` tells how far that sweep is"))
+        Failure::from(error).with_hint(format!("{remedy}; `--show` tells how far that sweep is"))
     })?;
     sweep.tidy()?;
     let sources = Sources::open(sweep)?;
@@ -87,7 +84,7 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
     });
     let queue = Queue {
         args,
-        claim: &claim,
+        claim: &held,
         lines: &sweep.lines,
         missing: Mutex::new(missing),
         failures: Mutex::new(Vec::new()),
@@ -99,12 +96,12 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
     if n_failed > 0 {
         return Err(
             Failure::work(format!("{n_failed} of {n_missing} runs failed"))
-                .hint("the same command tries them again; finished runs are kept"),
+                .with_hint("the same command tries them again; finished runs are kept"),
         );
     }
     if stop.load(Ordering::Relaxed) && n_left > 0 {
         return Err(Failure::work(format!("stopped with {n_left} of {n_runs} runs to go"))
-            .hint("what is finished is saved, what was interrupted continues from its checkpoint: run the same command"));
+            .with_hint("what is finished is saved, what was interrupted continues from its checkpoint: run the same command"));
     }
     Ok(())
 }
@@ -123,7 +120,7 @@ impl Sources {
             let experiment = match by_recipe.entry(source) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Experiment::open(run.recipe.clone())?)
+                    entry.insert(Experiment::open(run.recipe.clone(), &shown())?)
                 }
             };
             check(run, experiment)?;
@@ -157,7 +154,7 @@ impl Sources {
             let mut child = spawn(&mut command)?;
             if !wait(&mut child, stop, &mut || ())? {
                 return Err(Failure::work("the teacher's logits could not be captured")
-                    .hint("the reason stands above; the same command goes on from here"));
+                    .with_hint("the reason stands above; the same command goes on from here"));
             }
         }
         Ok(())
@@ -175,7 +172,7 @@ impl Sources {
                 continue;
             };
             let mut hasher = blake3::Hasher::new();
-            hasher.update(crate::sweep::placeless(&run.recipe.to_toml()?).as_bytes());
+            hasher.update(placeless(&run.recipe.to_toml()?).as_bytes());
             hasher.update(rows);
             let key = hasher.finalize().to_hex().to_string();
             let seed = run.recipe.seed;
@@ -216,22 +213,16 @@ fn source_of(recipe: &Recipe) -> Outcome<String> {
 /// Names that do not exist, options that a loss does not know.
 fn check(run: &Planned, experiment: &Experiment) -> Outcome {
     let named = |failure: Failure| {
-        let remedy = failure.remedy().map(str::to_owned);
+        let remedy = failure.hint().map(str::to_owned);
         let named = Failure::asked(format!("`{}`: {failure}", run.configuration));
         match remedy {
-            Some(remedy) => named.hint(remedy),
+            Some(remedy) => named.with_hint(remedy),
             None => named,
         }
     };
-    let (student, train) = sections(&run.recipe).map_err(named)?;
+    let (student, _) = sections(&run.recipe).map_err(named)?;
     logitcask_student::find_model(&student.name).map_err(|error| named(error.into()))?;
-    let setup = Setup {
-        n_classes: experiment.train.dataset.n_classes(),
-        epochs: train.epochs as u32,
-        dtype: candle_core::DType::F32,
-        device: &candle_core::Device::Cpu,
-    };
-    Objective::new(&run.recipe.loss, &setup).map_err(|error| named(error.into()))?;
+    objective(&run.recipe, experiment.train.dataset.n_classes()).map_err(named)?;
     Ok(())
 }
 
@@ -267,7 +258,7 @@ fn rows_digest(experiment: &Experiment, args: &args::Sweep) -> Outcome<[u8; 32]>
     }
     for teacher in &experiment.recipe.teacher {
         for want in experiment.wants(teacher)? {
-            let cache = want.open(&args.cache_dir, &args.sweep)?;
+            let cache = want.open(&args.cache_dir, &args.sweep, &shown())?;
             hasher.update(&cache.manifest().key.digest());
             for file in cache.view_files_below(want.split.n_views) {
                 hasher.update(&file.digest());
@@ -350,9 +341,8 @@ fn say_missing(sweep: &Sweep, finished: &[Finished]) -> Outcome {
         ));
     }
     if finished.is_empty() {
-        return Err(
-            Failure::work("no run is finished yet").hint("without `--show` the sweep trains them")
-        );
+        return Err(Failure::work("no run is finished yet")
+            .with_hint("without `--show` the sweep trains them"));
     }
     Ok(())
 }
@@ -368,7 +358,7 @@ fn print(sweep: &Sweep, finished: &[Finished], reference: &str, json: bool) -> O
         println!("{cost}");
         return Ok(());
     }
-    let (header, rows) = board.table();
+    let (header, rows) = leaderboard::table(&board);
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
@@ -388,10 +378,10 @@ fn print(sweep: &Sweep, finished: &[Finished], reference: &str, json: bool) -> O
             .collect();
         println!("{}", padded.join("  ").trim_end());
     }
-    for line in board.legend() {
+    for line in leaderboard::legend(&board) {
         say(line);
     }
-    if let Some(sentence) = board.cost.sentence(finished.len()) {
+    if let Some(sentence) = leaderboard::cost(&board.cost, finished.len()) {
         say(sentence);
     }
     say(format!(

@@ -1,7 +1,6 @@
+use logitcask_experiment::{Failure, Outcome};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use crate::exit::{Failure, Outcome};
 
 /// A line of a chart: (x, mean, standard deviation), the last 0 where there is one run.
 pub(super) struct Series {

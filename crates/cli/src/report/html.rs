@@ -4,13 +4,14 @@ use base64::prelude::BASE64_STANDARD;
 use super::Page;
 use super::charts::{Chart, css_colour};
 use super::looks::{Case, Look};
-use crate::exit::Outcome;
+use crate::leaderboard;
+use logitcask_experiment::Outcome;
 
 /// The report as one self-contained page: no script, no font, no address to load from.
 pub(super) fn page(page: &Page) -> Outcome<String> {
-    let (header, rows) = page.board.table();
-    let leaderboard = table(&header, &rows);
-    let legend = items(&page.board.legend());
+    let (header, rows) = leaderboard::table(&page.board);
+    let board = table(&header, &rows);
+    let legend = items(&leaderboard::legend(&page.board));
     let curves = figures(&page.curves(), false)?;
     let losses = figures(&page.losses(), true)?;
     let calibration = match page.reliability() {
@@ -55,7 +56,7 @@ pub(super) fn page(page: &Page) -> Outcome<String> {
 <body>
 <h1>Distillation report</h1>
 <h2>Leaderboard</h2>
-{leaderboard}
+{board}
 {legend}
 <h2>Learning curves</h2>
 <p>On the evaluation images; mean over seeds, and one standard deviation around it.</p>

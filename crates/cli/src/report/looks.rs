@@ -6,10 +6,10 @@ use std::path::Path;
 use logitcask_dataset::{contact_sheet, png};
 
 use crate::args::Which;
-use crate::commands::evaluate::{Trained, eval_caches};
-use crate::exit::{Failure, Outcome};
-use crate::experiment::Split;
-use crate::teachers::{Rows, rows, without_dropout};
+use crate::watch::shown;
+use logitcask_experiment::{
+    Failure, Outcome, Rows, Split, Trained, eval_caches, rows, without_dropout,
+};
 
 /// Images that are looked at, at most: the first of the split.
 const N_LOOKED_AT: usize = 2000;
@@ -44,13 +44,13 @@ pub(super) struct Case {
 
 /// Runs the student of a finished run over its evaluation split.
 pub(super) fn look(run: &Path, cache_dir: &Path) -> Outcome<Option<Look>> {
-    let trained = Trained::open(run, Which::Last, &[])?;
+    let trained = Trained::open(run, Which::Last.file(), &[])?;
     if trained.recipe.data.eval.is_none() {
         return Ok(None);
     }
-    let split = &Split::open_eval(&trained.recipe)?;
+    let split = &Split::open_eval(&trained.recipe, &shown())?;
     trained.check_fits(split)?;
-    let caches = eval_caches(&trained.recipe, split, cache_dir, run)?;
+    let caches = eval_caches(&trained.recipe, split, cache_dir, run, &shown())?;
     let ensemble = without_dropout(trained.recipe.ensemble.as_ref());
     let teacher = rows(&caches, &ensemble, 0)?;
     let mut samples = split.dataset.selected();

@@ -1,14 +1,13 @@
 use super::Page;
+use crate::leaderboard;
 
 /// The report as Markdown.
 pub(super) fn page(page: &Page) -> String {
     let mut lines = vec!["# Distillation report".to_owned(), String::new()];
-    let (header, rows) = page.board.table();
+    let (header, rows) = leaderboard::table(&page.board);
     lines.extend(table(&header, &rows));
     lines.push(String::new());
-    let facts = page
-        .board
-        .legend()
+    let facts = leaderboard::legend(&page.board)
         .into_iter()
         .chain(page.cost())
         .chain(page.facts());

@@ -10,16 +10,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use logitcask_experiment::{
+    Board, Entry, Failure, Finished, Outcome, RECIPE, Recipe, Summary, placeless, reference,
+};
 use logitcask_student::{EpochRecord, Metrics, RunRecord};
 
 use crate::args::Report;
-use crate::board::{self, Board, Entry};
-use crate::commands::student::RECIPE;
-use crate::exit::{Failure, Outcome};
+use crate::leaderboard;
 use crate::progress::say;
-use crate::recipe::Recipe;
-use crate::statistics::Summary;
-use crate::sweep::{Finished, placeless};
 use charts::{Chart, Series};
 use looks::Look;
 
@@ -39,7 +37,7 @@ impl Run {
     pub(crate) fn read(folder: &Path) -> Outcome<Self> {
         let record = RunRecord::read(folder)?.ok_or_else(|| {
             Failure::work(format!("`{}` holds no finished run", folder.display()))
-                .hint("give the folder of a run, as `student` printed it; an unfinished one continues by its own command")
+                .with_hint("give the folder of a run, as `student` printed it; an unfinished one continues by its own command")
         })?;
         let recorded = |key: &str| record.recorded.get(key).cloned().unwrap_or_default();
         Ok(Self {
@@ -106,7 +104,7 @@ pub(crate) fn write(mut runs: Vec<Run>, args: &Report, out: &Path) -> Outcome<Pa
             names.push(run.configuration.clone());
         }
     }
-    let reference = board::reference(args.reference.as_deref(), &names)?;
+    let reference = reference(args.reference.as_deref(), &names)?;
     let entries: Vec<Entry> = runs.iter().map(Run::entry).collect();
     let board = Board::of(&entries, &names, reference);
     let looks = names
@@ -165,7 +163,7 @@ fn look_at(runs: &[Run], name: &str, cache_dir: &Path) -> Result<Look, String> {
         Ok(Some(look)) => Ok(look),
         Ok(None) => Err("its recipe names no evaluation split".to_owned()),
         Err(failure) => {
-            let hint = failure.remedy().map(|hint| format!("\n  hint: {hint}"));
+            let hint = failure.hint().map(|hint| format!("\n  hint: {hint}"));
             say(format!(
                 "{name}: its student could not be looked at again: {failure}{}",
                 hint.unwrap_or_default()
@@ -362,12 +360,8 @@ impl Page {
 
     /// What it all cost: sentences.
     fn cost(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .board
-            .cost
-            .sentence(self.runs.len())
-            .into_iter()
-            .collect();
+        let cost = leaderboard::cost(&self.board.cost, self.runs.len());
+        let mut lines: Vec<String> = cost.into_iter().collect();
         let mut shares = [0.0; 5];
         for times in self.runs.iter().map(|run| &run.record.times) {
             let parts = [

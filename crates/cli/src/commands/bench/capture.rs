@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use logitcask_cache::{LogitWriter, Manifest};
 use logitcask_dataset::{Preprocess, Role};
+use logitcask_experiment::{Experiment, Failure, Outcome, Recipe, check_has_teacher};
 use logitcask_teacher::{
     BatchSize, CaptureReport, Job, Part, Pixels, Shares, Teacher, bare_rate, capture,
     find_batch_size, prepare,
@@ -14,17 +15,14 @@ use serde_json::json;
 
 use super::{cpu_seconds, median, peak_rss_bytes};
 use crate::args::BenchCapture;
-use crate::commands::teacher_logits::check_has_teacher;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::Experiment;
-use crate::machine;
+use crate::machine::describe;
 use crate::progress::{bytes, say};
-use crate::recipe::Recipe;
+use crate::watch::shown;
 
 pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     check_has_teacher(&recipe)?;
-    let experiment = Experiment::open(recipe)?;
+    let experiment = Experiment::open(recipe, &shown())?;
     let spec = &experiment.recipe.teacher[0];
     let wants = experiment.wants(spec)?;
     let want = wants
@@ -37,8 +35,9 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
         family: &want.split.family,
         preprocess: &preprocess,
     };
-    let mut teacher = args.machine.load(spec, &args.recipe.cache_dir)?;
-    say(machine::describe(&teacher));
+    let machine = args.machine.machine(&args.recipe.cache_dir)?;
+    let mut teacher = machine.load(spec)?;
+    say(describe(&teacher));
     let images = prepare(&mut teacher, pixels)?;
     let batch_size = find_batch_size(&mut teacher, images)?;
 
@@ -52,7 +51,7 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
         pixels,
         views: &extent.views,
         batch_size: batch_size.rows,
-        decoders: args.machine.threads(),
+        decoders: machine.threads,
         views_per_pass: experiment.recipe.views.views_per_pass as usize,
         images,
     };

@@ -6,7 +6,7 @@ mod step;
 use std::sync::atomic::AtomicBool;
 
 use crate::args::Bench;
-use crate::exit::Outcome;
+use logitcask_experiment::Outcome;
 
 pub(crate) fn run(args: &Bench, stop: &AtomicBool) -> Outcome {
     match args {

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use logitcask_cache::{
     CacheKey, ChunkRows, Encoding, LogitCache, LogitWriter, Manifest, OpenOptions,
 };
+use logitcask_experiment::{Failure, Outcome, open_device};
 use logitcask_layers::{Instructions, Mode, instructions, limit_instructions};
 use logitcask_losses::{LossSpec, Objective, Setup, TeacherNeed, bank};
 use logitcask_philox::{Purpose, Stream};
@@ -18,8 +19,6 @@ use serde_json::json;
 
 use super::{cpu_seconds, median, peak_rss_bytes};
 use crate::args::{BenchStep, InstructionSet, Precision};
-use crate::device;
-use crate::exit::{Failure, Outcome};
 use crate::progress::bytes;
 
 /// Of every random draw here.
@@ -101,8 +100,7 @@ impl Split {
 
 impl Bench {
     fn new(args: &BenchStep) -> Outcome<Self> {
-        let row = logitcask_student::find_model(&args.student)
-            .map_err(|error| Failure::from(error).as_asked())?;
+        let row = logitcask_student::find_model(&args.student)?;
         let n_classes = args.classes.unwrap_or(row.n_classes);
         let size = args.image_size.unwrap_or(row.image_size);
         let image = ImageShape {
@@ -110,7 +108,7 @@ impl Bench {
             height: size,
             width: size,
         };
-        let device = device::open(&args.device, args.tf32)?;
+        let device = open_device(&args.device, args.tf32)?;
         let precision = match args.precision {
             Precision::F32 => logitcask_layers::Precision::F32,
             Precision::Bf16 => logitcask_layers::Precision::Bf16,
@@ -122,8 +120,7 @@ impl Bench {
             device: &Device::Cpu, // where losses are computed
         };
         let losses = args.losses.iter().map(|text| loss_spec(text));
-        let objective = Objective::new(&losses.collect::<Outcome<Vec<_>>>()?, &setup)
-            .map_err(|error| Failure::from(error).as_asked())?;
+        let objective = Objective::new(&losses.collect::<Outcome<Vec<_>>>()?, &setup)?;
         let network =
             Network::build(row.name, image, n_classes, SEED, &device)?.with_precision(precision)?;
         let mut parameters = network.params().parameters();
@@ -173,7 +170,7 @@ impl Bench {
             steps.push(step);
         }
         if steps.is_empty() {
-            return Err(Failure::asked("no line arrived on stdin").hint("leave out `--paced`"));
+            return Err(Failure::asked("no line arrived on stdin").with_hint("leave out `--paced`"));
         }
         Ok(steps)
     }
@@ -281,7 +278,7 @@ fn loss_spec(text: &str) -> Outcome<LossSpec> {
         });
     }
     let entry: Entry = toml::from_str(&format!("loss = {text}")).map_err(|error| {
-        Failure::asked(error).hint("write an entry as `{ name = \"kd\", temperature = 2 }`")
+        Failure::asked(error).with_hint("write an entry as `{ name = \"kd\", temperature = 2 }`")
     })?;
     Ok(entry.loss)
 }

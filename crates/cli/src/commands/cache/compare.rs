@@ -2,13 +2,12 @@ use std::io::Write;
 use std::path::Path;
 
 use logitcask_cache::SampleStats;
+use logitcask_experiment::{Failure, Outcome, describe};
 use serde_json::json;
 
 use super::verify::open;
 use super::{print_columns, print_json};
 use crate::args::{CacheDiff, CacheStats};
-use crate::exit::{Failure, Outcome};
-use crate::experiment::describe;
 use crate::progress::say;
 
 pub(super) fn diff(args: &CacheDiff) -> Outcome {

@@ -9,10 +9,10 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+use logitcask_experiment::{Failure, Outcome};
 use serde::Serialize;
 
 use crate::args::Cache;
-use crate::exit::{Failure, Outcome};
 use crate::progress::harmless;
 
 pub(crate) fn run(args: &Cache) -> Outcome {
@@ -44,12 +44,12 @@ fn resolve(text: &str, cache_dir: &Path) -> Outcome<PathBuf> {
     match (named.pop(), named.len()) {
         (Some(path), 0) => Ok(path),
         (Some(_), more) => Err(Failure::asked(format!("`{text}` fits {} caches", more + 1))
-            .hint("give more of the name, as `logitcask cache ls` shows it")),
+            .with_hint("give more of the name, as `logitcask cache ls` shows it")),
         (None, _) => Err(Failure::asked(format!(
             "no cache under `{}` is named `{text}`",
             cache_dir.display()
         ))
-        .hint("`logitcask cache ls` shows what there is")),
+        .with_hint("`logitcask cache ls` shows what there is")),
     }
 }
 

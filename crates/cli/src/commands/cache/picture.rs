@@ -3,10 +3,9 @@ use std::io::Write;
 use std::path::Path;
 
 use logitcask_cache::{N_BINS, Stats};
+use logitcask_experiment::{Failure, Outcome};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-
-use crate::exit::{Failure, Outcome};
 
 const SIZE: (u32, u32) = (1200, 400);
 const BAR: RGBColor = RGBColor(0, 114, 178);

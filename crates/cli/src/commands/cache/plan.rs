@@ -2,21 +2,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use logitcask_dataset::Preprocess;
+use logitcask_experiment::{Experiment, Machine, Outcome, Recipe, Split};
 use logitcask_teacher::{Pixels, TeacherSpec, measure_accuracy, prepare, spread};
 use serde_json::json;
 
 use super::{print_columns, print_json};
 use crate::args::CachePlan;
-use crate::exit::Outcome;
-use crate::experiment::{Experiment, Split};
 use crate::progress::{bytes, duration, say};
-use crate::recipe::Recipe;
+use crate::watch::shown;
 
 /// What a recipe's caches would take, in every encoding, and for how long its teachers would run.
 pub(super) fn plan(args: &CachePlan) -> Outcome {
-    args.machine.provider()?;
+    let machine = args.machine.machine(&args.recipe.cache_dir)?;
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
-    let experiment = Experiment::open(recipe)?;
+    let experiment = Experiment::open(recipe, &shown())?;
     let free = logitcask_cache::available(&args.recipe.cache_dir)?;
     let splits = || {
         let always = experiment.eval.iter().chain([&experiment.taught]);
@@ -28,7 +27,7 @@ pub(super) fn plan(args: &CachePlan) -> Outcome {
         .sum();
     for teacher in &experiment.recipe.teacher {
         if args.images > 0 {
-            times(teacher, &experiment.taught, n_images, args)?;
+            times(teacher, &experiment.taught, n_images, &machine, args)?;
         }
     }
     if let Some(free) = free.filter(|_| !args.recipe.json) {
@@ -75,8 +74,14 @@ fn sizes(split: &Split, free: Option<u64>, json: bool) -> Outcome {
 
 /// Runs the teacher on a few images and reckons the rest by them. A teacher that cannot run here does not keep the sizes
 /// from being planned.
-fn times(spec: &TeacherSpec, split: &Split, n_images: u64, args: &CachePlan) -> Outcome {
-    let rate = match rate(spec, split, args) {
+fn times(
+    spec: &TeacherSpec,
+    split: &Split,
+    n_images: u64,
+    machine: &Machine,
+    args: &CachePlan,
+) -> Outcome {
+    let rate = match rate(spec, split, machine, args) {
         Ok(rate) => rate,
         Err(failure) => {
             say(format!(
@@ -106,9 +111,9 @@ fn times(spec: &TeacherSpec, split: &Split, n_images: u64, args: &CachePlan) -> 
 }
 
 /// Images per second, decoding and augmenting included.
-fn rate(spec: &TeacherSpec, split: &Split, args: &CachePlan) -> Outcome<f64> {
-    let mut teacher = args.machine.load(spec, &args.recipe.cache_dir)?;
-    let decoders = args.machine.threads();
+fn rate(spec: &TeacherSpec, split: &Split, machine: &Machine, args: &CachePlan) -> Outcome<f64> {
+    let mut teacher = machine.load(spec)?;
+    let decoders = machine.threads;
     let preprocess = Preprocess::new(&spec.preprocess)?;
     let pixels = Pixels {
         dataset: &split.dataset,

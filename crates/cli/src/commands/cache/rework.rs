@@ -5,8 +5,8 @@ use logitcask_cache::{Encoding, GcPolicy, LogitCache, OpenOptions};
 use super::verify::open;
 use super::{print_columns, resolve};
 use crate::args::{CacheExport, CacheGc, CacheMerge, CacheTranscode, ChunkFiles};
-use crate::exit::{Failure, Outcome};
 use crate::progress::{Progress, bytes, duration, say};
+use logitcask_experiment::{Failure, Outcome};
 
 pub(super) fn transcode(args: &CacheTranscode) -> Outcome {
     let progress = Progress::new("transcoding", 0, "chunks");
@@ -22,7 +22,7 @@ pub(super) fn transcode(args: &CacheTranscode) -> Outcome {
         (Some(ChunkFiles::Arrow), _) => logitcask_cache::unpack(&path, &args.cache_dir, &show)?,
         (None, encoding) => {
             let encoding = Encoding::parse(encoding.as_deref().unwrap_or_default());
-            let encoding = encoding.map_err(|error| Failure::from(error).as_asked())?;
+            let encoding = encoding?;
             let cache = LogitCache::open(&path, OpenOptions::default())?;
             logitcask_cache::transcode(&cache, &args.cache_dir, encoding, &show)?
         }
@@ -78,7 +78,7 @@ pub(super) fn gc(args: &CacheGc) -> Outcome {
     };
     if policy.older_than.is_none() && policy.max_bytes.is_none() {
         return Err(Failure::asked("nothing says which caches may go")
-            .hint("give `--older-than-days 90` or `--max-gb 50`"));
+            .with_hint("give `--older-than-days 90` or `--max-gb 50`"));
     }
     let candidates = logitcask_cache::gc_plan(&args.cache_dir, policy, SystemTime::now())?;
     let rows: Vec<[String; 3]> = candidates

@@ -1,11 +1,9 @@
 use logitcask_cache::{LogitCache, OpenOptions};
+use logitcask_experiment::{Outcome, hex, teacher_seconds};
 use serde_json::json;
 
 use super::{print_columns, print_json, resolve};
 use crate::args::{CacheLs, CacheShow};
-use crate::commands::teacher_logits::teacher_seconds;
-use crate::exit::Outcome;
-use crate::experiment::hex;
 use crate::progress::{bytes, duration, say};
 
 pub(super) fn ls(args: &CacheLs) -> Outcome {
@@ -15,7 +13,7 @@ pub(super) fn ls(args: &CacheLs) -> Outcome {
     }
     if caches.is_empty() {
         say(format!(
-            "no caches under `{}`; make one: `make teacher-logits RECIPE=pipelines/quick.toml`",
+            "no caches under `{}`; make one: `logitcask teacher-logits pipelines/quick.toml`",
             args.cache_dir.display()
         ));
         return Ok(());

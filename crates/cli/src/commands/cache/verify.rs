@@ -2,16 +2,15 @@ use std::path::Path;
 
 use logitcask_cache::{DistanceSummary, Distances, Encoding, LogitCache, OpenOptions, RowDistance};
 use logitcask_dataset::{PixelBatch, Preprocess, render};
+use logitcask_experiment::{CacheWant, Experiment, Failure, Outcome, Recipe};
 use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{Device, Pixels, Runtime, Teacher, prepare};
 use serde_json::json;
 
 use super::{print_json, resolve};
 use crate::args::CacheVerify;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::{CacheWant, Experiment};
 use crate::progress::{Progress, bytes, say};
-use crate::recipe::Recipe;
+use crate::watch::shown;
 
 pub(super) fn verify(args: &CacheVerify) -> Outcome {
     let mut damaged = 0;
@@ -22,10 +21,10 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
     let mut doubtful = 0;
     if let Some(path) = &args.recipe {
         let recipe = Recipe::load(path, &args.overrides)?;
-        let experiment = Experiment::open(recipe)?;
+        let experiment = Experiment::open(recipe, &shown())?;
         for teacher in &experiment.recipe.teacher {
             for want in experiment.wants(teacher)? {
-                let cache = want.open(&args.cache_dir, path)?;
+                let cache = want.open(&args.cache_dir, path, &shown())?;
                 let is_whole = is_whole(cache.path(), args.json)?;
                 damaged += usize::from(!(is_whole && has_labels_of(&want, &cache, args.json)?));
                 if args.recompute > 0 {
@@ -36,11 +35,11 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
     } else if args.recompute > 0 {
         return Err(
             Failure::asked("`--recompute` needs the teacher and the images")
-                .hint("name them: `logitcask cache verify --recipe RECIPE --recompute 500`"),
+                .with_hint("name them: `logitcask cache verify --recipe RECIPE --recompute 500`"),
         );
     } else if args.caches.is_empty() {
         return Err(Failure::asked("nothing was named to verify")
-            .hint("`logitcask cache verify CACHE`, or `--recipe RECIPE`"));
+            .with_hint("`logitcask cache verify CACHE`, or `--recipe RECIPE`"));
     }
     match (damaged, doubtful) {
         (0, 0) => Ok(()),
@@ -48,7 +47,7 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
             "the teacher gives other logits than {n} of the caches hold"
         ))),
         (n, _) => Err(Failure::work(format!("{n} of the caches are damaged"))
-            .hint(
+            .with_hint(
                 "remove the files named above and the `view.json` beside each, then capture again: only they are made anew",
             )),
     }

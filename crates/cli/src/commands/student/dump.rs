@@ -8,15 +8,13 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use logitcask_experiment::{Failure, Outcome};
 use logitcask_student::{Event, Network, to_safetensors};
 use serde_json::{Value, json};
 
-use crate::exit::{Failure, Outcome};
-
-pub(super) struct Dump<'a> {
+pub(super) struct Dump {
     folder: PathBuf,
     n_steps: usize,
-    network: &'a Network,
     state: RefCell<State>,
 }
 
@@ -27,25 +25,24 @@ struct State {
     failure: Option<Failure>,
 }
 
-impl<'a> Dump<'a> {
-    pub(super) fn new(folder: &Path, n_steps: usize, network: &'a Network) -> Outcome<Self> {
+impl Dump {
+    pub(super) fn new(folder: &Path, n_steps: usize) -> Outcome<Self> {
         logitcask_durable::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
         Ok(Self {
             folder: folder.to_owned(),
             n_steps,
-            network,
             state: RefCell::default(),
         })
     }
 
-    pub(super) fn event(&self, event: &Event) {
+    pub(super) fn event(&self, network: &Network, event: &Event<'_>) {
         let state = &mut *self.state.borrow_mut();
         if state.failure.is_none() {
-            state.failure = self.note(event, &mut state.lines).err();
+            state.failure = self.note(network, event, &mut state.lines).err();
         }
     }
 
-    fn note(&self, event: &Event, lines: &mut Vec<Value>) -> Outcome {
+    fn note(&self, network: &Network, event: &Event<'_>, lines: &mut Vec<Value>) -> Outcome {
         match event {
             Event::Batch {
                 epoch,
@@ -54,7 +51,7 @@ impl<'a> Dump<'a> {
                 batch,
             } if lines.len() < self.n_steps => {
                 if lines.is_empty() {
-                    self.write("initial.safetensors", &to_safetensors(self.network)?)?;
+                    self.write("initial.safetensors", &to_safetensors(network)?)?;
                 }
                 lines.push(json!({ "epoch": epoch, "step": step, "lr": lr }));
                 let name = format!("batch-{:05}.safetensors", lines.len());

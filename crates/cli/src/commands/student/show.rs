@@ -1,12 +1,11 @@
 //! What a person sees of a training run.
 
 use std::cell::Cell;
-use std::path::Path;
 use std::time::Instant;
 
-use logitcask_student::{EpochRecord, Event, Network, RunRecord, Term, Times};
+use logitcask_experiment::{Failure, Outcome, Run};
+use logitcask_student::{EpochRecord, Event, Network, Term, Times};
 
-use crate::exit::{Failure, Outcome};
 use crate::progress::{Progress, duration, say};
 
 /// Turns events into a bar, and a line per epoch.
@@ -141,10 +140,11 @@ impl Show {
 }
 
 /// The record of a finished run, for a person or as a line of JSON; the run's folder goes to stdout.
-pub(super) fn print(record: &RunRecord, run: &Path, json: bool) -> Outcome {
+pub(super) fn print(run: &Run, json: bool) -> Outcome {
+    let Run { folder, record } = run;
     if json {
         let mut line = serde_json::to_value(record).map_err(Failure::work)?;
-        line["run"] = run.display().to_string().into();
+        line["run"] = folder.display().to_string().into();
         println!("{line}");
         return Ok(());
     }
@@ -162,6 +162,6 @@ pub(super) fn print(record: &RunRecord, run: &Path, json: bool) -> Outcome {
             shares(&record.times)
         ));
     }
-    println!("{}", run.display());
+    println!("{}", folder.display());
     Ok(())
 }

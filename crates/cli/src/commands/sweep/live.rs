@@ -1,11 +1,11 @@
 use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use logitcask_experiment::Finished;
 use logitcask_student::EpochRecord;
 
 use super::{Task, queue::locked};
 use crate::progress::{duration, on_terminal, say};
-use crate::sweep::Finished;
 
 /// A bar for each run at work and one for the whole on a terminal; a line per finished run elsewhere.
 pub(super) struct Live {

@@ -1,10 +1,9 @@
+use logitcask_experiment::{Failure, Outcome};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use crate::exit::{Failure, Outcome};
 
 /// This very program, told to stop when we are gone: a sweep that is killed leaves nobody training behind its back.
 pub(super) fn myself() -> Outcome<Command> {

@@ -11,8 +11,7 @@ use super::live::Live;
 use super::process::{last_lines, myself, spawn, wait};
 use super::{Task, write_recipe};
 use crate::args;
-use crate::commands::student::RECIPE;
-use crate::exit::{Failure, Outcome};
+use logitcask_experiment::{Failure, Outcome, RECIPE};
 
 /// Missing runs, and whoever takes the next one.
 ///

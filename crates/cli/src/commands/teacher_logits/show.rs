@@ -1,11 +1,11 @@
 use std::cell::Cell;
 use std::time::Instant;
 
+use logitcask_experiment::CacheWant;
 use logitcask_teacher::Event;
 use serde_json::{Value, json};
 
 use super::print_event;
-use crate::experiment::CacheWant;
 use crate::progress::{Progress, bytes};
 
 /// Turns events into a bar, and into lines of JSON where these are wanted.
@@ -17,7 +17,7 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub(super) fn new(want: &CacheWant, as_json: bool) -> Self {
+    pub(super) fn new(want: &CacheWant<'_>, as_json: bool) -> Self {
         Self {
             bar: Progress::new(want.split.what(), 0, "img"),
             what: want.split.what(),

@@ -5,26 +5,31 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Several values of one quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Summary {
-    pub(crate) n: usize,
-    pub(crate) mean: f64,
+pub struct Summary {
+    /// How many.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
     /// Standard deviation of the values (divided by n - 1); absent for a single one.
-    pub(crate) sd: Option<f64>,
+    pub sd: Option<f64>,
 }
 
 /// A mean with its 95 % confidence interval, by Student's t with n - 1 degrees of freedom.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Interval {
-    pub(crate) n: usize,
-    pub(crate) mean: f64,
-    /// Both ends; absent for a single value, which says nothing about spread.
-    pub(crate) low: Option<f64>,
-    pub(crate) high: Option<f64>,
+pub struct Interval {
+    /// Of how many values.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// The lower end; absent for a single value, which says nothing about spread.
+    pub low: Option<f64>,
+    /// The upper end, likewise.
+    pub high: Option<f64>,
 }
 
 impl Summary {
     /// `None` of no values.
-    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+    pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         let mean = values.iter().sum::<f64>() / n as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
@@ -38,7 +43,7 @@ impl Summary {
 
 impl Interval {
     /// `None` of no values.
-    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+    pub fn of(values: &[f64]) -> Option<Self> {
         let Summary { n, mean, sd } = Summary::of(values)?;
         let half = sd.and_then(|sd| {
             let t = StudentsT::new(0.0, 1.0, (n - 1) as f64).ok()?;

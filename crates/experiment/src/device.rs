@@ -2,10 +2,10 @@
 
 use candle_core::Device;
 
-use crate::exit::{Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 
 /// The device that `cpu`, `cuda` or `cuda:1` names. `tf32` lets CUDA round the inputs of convolutions.
-pub(crate) fn open(name: &str, tf32: bool) -> Outcome<Device> {
+pub fn open_device(name: &str, tf32: bool) -> Outcome<Device> {
     let (kind, ordinal) = match name.split_once(':') {
         None => (name, Some(0)),
         Some((kind, ordinal)) => (kind, ordinal.parse().ok()),
@@ -13,17 +13,17 @@ pub(crate) fn open(name: &str, tf32: bool) -> Outcome<Device> {
     match (kind, ordinal) {
         ("cpu", Some(0)) if tf32 => {
             Err(Failure::asked("`--tf32` says nothing to the `cpu` device")
-                .hint("add `--device cuda`"))
+                .with_hint("add `--device cuda`"))
         }
         ("cpu", Some(0)) => Ok(Device::Cpu),
         ("cuda", Some(ordinal)) => cuda(ordinal, tf32),
         _ => Err(Failure::asked(format!("there is no device `{name}`"))
-            .hint("`cpu`, `cuda`, or `cuda:1` for the second GPU")),
+            .with_hint("`cpu`, `cuda`, or `cuda:1` for the second GPU")),
     }
 }
 
 /// What a run records: `cpu avx512`, `cuda tf32=off`.
-pub(crate) fn describe(device: &Device, tf32: bool) -> String {
+pub fn describe_device(device: &Device, tf32: bool) -> String {
     match device {
         Device::Cpu => format!("cpu {:?}", logitcask_layers::instructions()).to_lowercase(),
         _ => format!("cuda tf32={}", if tf32 { "on" } else { "off" }),
@@ -33,7 +33,7 @@ pub(crate) fn describe(device: &Device, tf32: bool) -> String {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize, _: bool) -> Outcome<Device> {
     Err(
-        Failure::asked("this build of logitcask has no CUDA for students").hint(
+        Failure::asked("this build of logitcask has no CUDA for students").with_hint(
             "where an NVIDIA GPU, the CUDA toolkit and cuDNN are: `make build DEVICE=cuda` (docs/cuda.md); \
              elsewhere: `--device cpu`",
         ),
@@ -46,7 +46,7 @@ fn cuda(ordinal: usize, tf32: bool) -> Outcome<Device> {
     Device::new_cuda(ordinal).map_err(|error| {
         let error = error.to_string();
         Failure::work(format!("cuda device {ordinal} cannot be used: {error}"))
-            .hint(missing(&error))
+            .with_hint(missing(&error))
     })
 }
 

@@ -109,13 +109,32 @@ pub(crate) const RANGES: &[(&str, Takes)] = &[
     ("train.schedule.warmup_epochs", Number(0.0, 1_000_000.0)),
 ];
 
+/// A number that is out of its range, or is none.
+pub(crate) struct OutOfRange {
+    /// What the user calls it: `loss.0.weight`.
+    pub(crate) place: String,
+    /// What it may be, where the table says so.
+    pub(crate) takes: Option<Takes>,
+    pub(crate) problem: Problem,
+}
+
 /// Refuses the first number of a recipe that is out of its range, and any that is not finite.
 pub(crate) fn check(recipe: &Value) -> Result<(), Problem> {
-    walk(recipe, String::new(), "")
+    match problems(recipe).into_iter().next() {
+        Some(first) => Err(first.problem),
+        None => Ok(()),
+    }
+}
+
+/// All of them.
+pub(crate) fn problems(recipe: &Value) -> Vec<OutOfRange> {
+    let mut found = Vec::new();
+    walk(recipe, String::new(), "", &mut found);
+    found
 }
 
 /// `place` is what the user calls it, `key` the table.
-fn walk(value: &Value, place: String, key: &str) -> Result<(), Problem> {
+fn walk(value: &Value, place: String, key: &str, found: &mut Vec<OutOfRange>) {
     let below = |name: &str| match place.is_empty() {
         true => name.to_owned(),
         false => format!("{place}.{name}"),
@@ -123,19 +142,18 @@ fn walk(value: &Value, place: String, key: &str) -> Result<(), Problem> {
     match value {
         Value::Table(table) => {
             for (name, value) in table {
-                walk(value, below(name), &key_below(key, name))?;
+                walk(value, below(name), &key_below(key, name), found);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(item, below(&index.to_string()), &key_below(key, "*"))?;
+                walk(item, below(&index.to_string()), &key_below(key, "*"), found);
             }
         }
-        Value::Integer(n) => fits(&place, key, *n as f64, Some(*n))?,
-        Value::Float(x) => fits(&place, key, *x, None)?,
+        Value::Integer(n) => found.extend(out_of_range(place, key, *n as f64, Some(*n))),
+        Value::Float(x) => found.extend(out_of_range(place, key, *x, None)),
         _ => {}
     }
-    Ok(())
 }
 
 fn key_below(key: &str, name: &str) -> String {
@@ -147,22 +165,28 @@ fn key_below(key: &str, name: &str) -> String {
     }
 }
 
-fn fits(place: &str, key: &str, number: f64, whole: Option<i64>) -> Result<(), Problem> {
+fn out_of_range(place: String, key: &str, number: f64, whole: Option<i64>) -> Option<OutOfRange> {
     let takes = RANGES.iter().find(|(known, _)| *known == key);
+    let takes = takes.map(|(_, takes)| *takes);
     let is_in = match (takes, whole) {
-        (Some((_, Whole(from, to))), Some(n)) => (*from..=*to).contains(&n),
+        (Some(Whole(from, to)), Some(n)) => (from..=to).contains(&n),
         // What takes whole numbers refuses others by itself.
-        (None | Some((_, Whole(..))), _) => number.is_finite(),
-        (Some((_, Number(from, to))), _) => (*from..=*to).contains(&number),
+        (None | Some(Whole(..)), _) => number.is_finite(),
+        (Some(Number(from, to)), _) => (from..=to).contains(&number),
     };
     if is_in {
-        return Ok(());
+        return None;
     }
     let found = whole.map_or_else(|| number.to_string(), |n| n.to_string());
-    let expected = takes.map_or("a finite number".to_owned(), |(_, takes)| takes.to_string());
-    Err(Problem {
+    let expected = takes.map_or("a finite number".to_owned(), |takes| takes.to_string());
+    let problem = Problem {
         message: format!("`{place}` is {found}, expected {expected}"),
         hint: Some("docs/ranges.md has the range of every key".to_owned()),
+    };
+    Some(OutOfRange {
+        place,
+        takes,
+        problem,
     })
 }
 
@@ -266,7 +290,7 @@ mod tests {
                         // Of a word or a switch inside a tagged table, serde names the table.
                         let section = place.rsplit('.').nth(1).unwrap_or_default();
                         let names = |name: &str| problem.message.contains(name);
-                        let is_switch = names("invalid type") && names(section);
+                        let is_switch = names("found the number") && names(section);
                         assert!(
                             names(last) || is_switch,
                             "{place} = {n}: {}",

@@ -7,27 +7,34 @@ use logitcask_cache::{LogitCache, OpenOptions};
 use logitcask_dataset::Role;
 use logitcask_student::{Ensemble, EnsembleSpec, TeacherRows, teacher_accuracy};
 
-use crate::commands::teacher_logits::teacher_seconds;
-use crate::exit::{Failure, Outcome};
-use crate::experiment::{Experiment, encoding_of, hex};
-use crate::progress::say;
+use crate::event::{self, Watch};
+use crate::experiment::Experiment;
+use crate::failure::{Failure, Outcome};
+use crate::recipe::Recipe;
+use crate::want::{encoding_of, hex, teacher_seconds};
 
 /// A cache per teacher for each of the views that are wanted; empty where there is no teacher, or no such split.
 #[derive(Default)]
-pub(crate) struct Teachers {
-    pub(crate) train: Vec<LogitCache>,
-    pub(crate) strong: Vec<LogitCache>,
-    pub(crate) eval: Vec<LogitCache>,
+pub struct Teachers {
+    /// Of the training split's views.
+    pub train: Vec<LogitCache>,
+    /// Of its strong views.
+    pub strong: Vec<LogitCache>,
+    /// Of the evaluation split.
+    pub eval: Vec<LogitCache>,
 }
 
 /// One teacher's cache, or several that answer as one.
-pub(crate) enum Rows<'a> {
+pub enum Rows<'a> {
+    /// One teacher.
     One(&'a LogitCache),
+    /// Several, combined.
     Many(Ensemble<'a>),
 }
 
 impl Rows<'_> {
-    pub(crate) fn as_teacher(&self) -> &dyn TeacherRows {
+    /// As what a student is trained against.
+    pub fn as_teacher(&self) -> &dyn TeacherRows {
         match self {
             Rows::One(cache) => *cache,
             Rows::Many(ensemble) => ensemble,
@@ -36,28 +43,35 @@ impl Rows<'_> {
 }
 
 impl Teachers {
-    pub(crate) fn open(
+    /// Opens what the recipe's teachers said of every view that is wanted.
+    ///
+    /// # Errors
+    /// If a cache is not there, damaged, or of other images; if several teachers are named and nothing says how they are combined.
+    pub fn open(
         experiment: &Experiment,
         cache_dir: &Path,
         recipe: &Path,
         options: OpenOptions,
+        watch: &Watch<'_>,
     ) -> Outcome<Self> {
-        check(experiment)?;
+        check(&experiment.recipe)?;
+        check_mixing(experiment)?;
         let mut teachers = Teachers::default();
         let n_teachers = experiment.recipe.teacher.len();
         for teacher in &experiment.recipe.teacher {
             for want in experiment.wants(teacher)? {
-                let cache = want.open_by(cache_dir, recipe, options)?;
+                let cache = want.open_by(cache_dir, recipe, options, watch)?;
                 let whose = match n_teachers {
                     1 => String::new(),
                     _ => format!("`{}`, ", teacher.title()),
                 };
-                say(format!(
+                let told = format!(
                     "{whose}{}: cache {} ({})",
                     want.split.what(),
                     &hex(&cache.id_below(want.split.n_views))[..16],
                     encoding_of(&cache)
-                ));
+                );
+                event::info(watch, told);
                 match want.split.role {
                     Role::Train if want.split.is_strong => teachers.strong.push(cache),
                     Role::Train => teachers.train.push(cache),
@@ -69,7 +83,7 @@ impl Teachers {
     }
 
     /// The ids of the rows that are read, in an order that the recipe alone decides.
-    pub(crate) fn ids(&self, experiment: &Experiment) -> Vec<[u8; 32]> {
+    pub fn ids(&self, experiment: &Experiment) -> Vec<[u8; 32]> {
         let n_strong = experiment.strong.as_ref().map_or(0, |split| split.n_views);
         let train = self.train.iter().zip(repeat(experiment.taught.n_views));
         train
@@ -80,12 +94,12 @@ impl Teachers {
     }
 
     /// What is trained on.
-    pub(crate) fn captured(&self) -> impl Iterator<Item = &LogitCache> {
+    pub fn captured(&self) -> impl Iterator<Item = &LogitCache> {
         self.train.iter().chain(&self.strong)
     }
 
     /// What the teacher, or all of them together, are worth on the evaluation split, as a sentence; and the caches.
-    pub(crate) fn described(&self, experiment: &Experiment) -> Outcome<Option<(String, String)>> {
+    pub fn described(&self, experiment: &Experiment) -> Outcome<Option<(String, String)>> {
         let recipe = &experiment.recipe;
         let titles: Vec<String> = recipe
             .teacher
@@ -130,7 +144,7 @@ impl Teachers {
     }
 
     /// Seconds that the teachers computed for the views that are trained on.
-    pub(crate) fn seconds(&self, experiment: &Experiment) -> f64 {
+    pub fn seconds(&self, experiment: &Experiment) -> f64 {
         let n_strong = experiment.strong.as_ref().map_or(0, |split| split.n_views);
         let trained_on = self.train.iter().zip(repeat(experiment.taught.n_views));
         trained_on
@@ -140,7 +154,7 @@ impl Teachers {
     }
 
     /// Whether every cache that is trained on says the same of all images, or the same of all classes.
-    pub(crate) fn say_nothing(&self) -> Outcome<bool> {
+    pub fn say_nothing(&self) -> Outcome<bool> {
         let mut caches = self.captured().peekable();
         if caches.peek().is_none() {
             return Ok(false);
@@ -154,7 +168,7 @@ impl Teachers {
     }
 
     /// What tells the caches that are trained on from others, however many of their views are read.
-    pub(crate) fn keys(&self) -> String {
+    pub fn keys(&self) -> String {
         let keys = self
             .captured()
             .map(|cache| hex(&cache.manifest().key.digest()));
@@ -186,7 +200,7 @@ fn says_nothing(cache: &LogitCache) -> Outcome<bool> {
 }
 
 /// Caches of the same views as one teacher; `None` where there is none.
-pub(crate) fn rows<'a>(
+pub fn rows<'a>(
     caches: &'a [LogitCache],
     spec: &Option<EnsembleSpec>,
     seed: u64,
@@ -199,10 +213,7 @@ pub(crate) fn rows<'a>(
                 .iter()
                 .map(|cache| cache as &dyn TeacherRows)
                 .collect();
-            let ensemble = Ensemble::new(members, spec, seed);
-            Ok(Some(Rows::Many(
-                ensemble.map_err(|error| Failure::from(error).as_asked())?,
-            )))
+            Ok(Some(Rows::Many(Ensemble::new(members, spec, seed)?)))
         }
         (_, None) => Err(Failure::work(
             "several teachers and nothing that says how they are combined",
@@ -211,33 +222,40 @@ pub(crate) fn rows<'a>(
 }
 
 /// In evaluation every teacher takes part.
-pub(crate) fn without_dropout(spec: Option<&EnsembleSpec>) -> Option<EnsembleSpec> {
+pub fn without_dropout(spec: Option<&EnsembleSpec>) -> Option<EnsembleSpec> {
     spec.map(|spec| EnsembleSpec {
         dropout: 0.0,
         ..spec.clone()
     })
 }
 
-fn check(experiment: &Experiment) -> Outcome {
-    let recipe = &experiment.recipe;
+/// Refuses teachers that nothing combines, and a combination of none.
+pub(crate) fn check(recipe: &Recipe) -> Outcome {
     match (recipe.teacher.len(), &recipe.ensemble) {
         (2.., None) => Err(Failure::asked(format!(
             "the recipe names {} teachers, and nothing says how they are combined",
             recipe.teacher.len()
         ))
-        .hint("add `[ensemble]` with `combine = \"logits\"`, `\"probabilities\"` or `\"per_sample_best\"`")),
+        .with_hint("add `[ensemble]` with `combine = \"logits\"`, `\"probabilities\"` or `\"per_sample_best\"`")),
         (n @ 0..=1, Some(_)) => Err(Failure::asked(format!(
             "`[ensemble]` combines teachers, but the recipe names {n}"
         ))
-        .hint("name several `[[teacher]]` sections, or leave `[ensemble]` out")),
-        (2.., Some(spec))
-            if spec.combine == logitcask_student::Combine::PerSampleBest
-                && experiment.train.family.mixes() =>
-        {
-            Err(Failure::asked("`per_sample_best` asks for one label per sample, but the views mix two samples")
-                .hint("combine by `logits`, or leave mixup and cutmix out"))
-        }
+        .with_hint("name several `[[teacher]]` sections, or leave `[ensemble]` out")),
         _ => Ok(()),
+    }
+}
+
+/// Refuses to choose a teacher by a label where views have two.
+pub(crate) fn check_mixing(experiment: &Experiment) -> Outcome {
+    let chooses = |spec: &EnsembleSpec| spec.combine == logitcask_student::Combine::PerSampleBest;
+    match experiment.recipe.ensemble.as_ref().is_some_and(chooses)
+        && experiment.train.family.mixes()
+    {
+        true => Err(Failure::asked(
+            "`per_sample_best` asks for one label per sample, but the views mix two samples",
+        )
+        .with_hint("combine by `logits`, or leave mixup and cutmix out")),
+        false => Ok(()),
     }
 }
 

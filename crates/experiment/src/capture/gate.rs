@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 use logitcask_cache::LogitCache;
 use logitcask_dataset::{Preprocess, Role};
 use logitcask_teacher::{
-    Accuracy, ENOUGH, Pixels, Warning, explain, gate, is_chance, measure_accuracy, percent, spread,
+    Accuracy, ENOUGH, Pixels, Warning, explain, gate, is_chance, measure_accuracy, spread,
 };
-use serde_json::json;
 
-use super::{Stage, stopped, warn};
-use crate::exit::Outcome;
-use crate::experiment::CacheWant;
-use crate::progress::say;
+use super::{Stage, stopped};
+use crate::event::Event;
+use crate::failure::Outcome;
+use crate::want::CacheWant;
 
 /// Labelled images that a bar is held against; enough to tell 97 % from 98 %.
 const JUDGED_BY: usize = 1000;
@@ -24,7 +23,7 @@ impl Stage<'_> {
     pub(super) fn gate_before(&mut self, want: &CacheWant, pixels: Pixels) -> Outcome {
         let has_bar = self.spec.min_accuracy.is_some();
         match want.split.role {
-            Role::Eval if has_bar || !self.part.is_whole() => {
+            Role::Eval if has_bar || !self.how.part.is_whole() => {
                 self.measure(pixels, JUDGED_BY, "evaluation images")
             }
             Role::Train if self.experiment.eval.is_none() => {
@@ -78,7 +77,7 @@ impl Stage<'_> {
 
     fn measure(&mut self, pixels: Pixels, n_samples: usize, what: &str) -> Outcome {
         let samples = spread(&pixels.dataset.selected(), n_samples);
-        let (stop, decoders) = (self.stop, self.args.machine.threads());
+        let (stop, decoders) = (self.how.stop, self.how.machine.threads);
         let teacher = self.loaded_teacher()?;
         let accuracy = measure_accuracy(teacher, pixels, &samples, decoders, stop)?;
         // Asked to stop, it has looked at fewer: too few to judge by.
@@ -88,22 +87,17 @@ impl Stage<'_> {
         if accuracy.n_samples == 0 {
             return Ok(());
         }
-        say(format!(
-            "teacher accuracy {} on {} {what}",
-            percent(accuracy.top1()),
-            accuracy.n_samples
-        ));
-        self.json(
-            "accuracy",
-            json!({ "of": what, "top1": accuracy.top1(), "top5": accuracy.top5(), "samples": accuracy.n_samples }),
-        );
+        (self.watch)(Event::Accuracy {
+            of: what,
+            accuracy: &accuracy,
+        });
         self.judge(pixels, &accuracy)
     }
 
     /// Refuses what is below the bar; without one, warns of a teacher that guesses.
     fn judge(&mut self, pixels: Pixels, accuracy: &Accuracy) -> Outcome {
         let samples = pixels.dataset.selected();
-        let (stop, decoders) = (self.stop, self.args.machine.threads());
+        let (stop, decoders) = (self.how.stop, self.how.machine.threads);
         let n_classes = pixels.dataset.n_classes();
         let teacher = self.loaded_teacher()?;
         gate(teacher, pixels, &samples, accuracy, decoders, stop)?;
@@ -113,10 +107,10 @@ impl Stage<'_> {
                 n_samples: accuracy.n_samples,
                 accuracy: accuracy.top1(),
             };
-            warn(
-                &warning,
-                &best.map_or_else(|| warning.hint(), |best| best.to_string()),
-            );
+            (self.watch)(Event::Warning {
+                what: warning.to_string(),
+                hint: best.map_or_else(|| warning.hint(), |best| best.to_string()),
+            });
         }
         Ok(())
     }

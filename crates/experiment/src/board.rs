@@ -5,22 +5,24 @@ use std::collections::BTreeMap;
 use logitcask_student::RunRecord;
 use serde::Serialize;
 
-use crate::exit::{Failure, Outcome};
-use crate::progress::duration;
+use crate::failure::{Failure, Outcome};
 use crate::statistics::{Interval, Summary};
 
 /// A finished run as the leaderboard sees it.
-pub(crate) struct Entry<'a> {
-    pub(crate) configuration: &'a str,
-    pub(crate) seed: u64,
-    pub(crate) record: &'a RunRecord,
+pub struct Entry<'a> {
+    /// What it shares with the runs that differ in their seed alone.
+    pub configuration: &'a str,
+    /// Its seed.
+    pub seed: u64,
+    /// What it came to.
+    pub record: &'a RunRecord,
 }
 
 /// The configuration that the others are compared with: the one that was asked for, else the first.
 ///
 /// # Errors
 /// If there is none of that name.
-pub(crate) fn reference<'a>(asked: Option<&str>, order: &'a [String]) -> Outcome<&'a str> {
+pub fn reference<'a>(asked: Option<&str>, order: &'a [String]) -> Outcome<&'a str> {
     let found = match asked {
         None => order.first(),
         Some(asked) => order.iter().find(|name| *name == asked),
@@ -28,50 +30,60 @@ pub(crate) fn reference<'a>(asked: Option<&str>, order: &'a [String]) -> Outcome
     found.map(String::as_str).ok_or_else(|| {
         let asked = asked.unwrap_or_default();
         Failure::asked(format!("no configuration is called `{asked}`"))
-            .hint(format!("there are: `{}`", order.join("`, `")))
+            .with_hint(format!("there are: `{}`", order.join("`, `")))
     })
 }
 
 /// All rows, the best last epoch first.
 #[derive(Serialize)]
-pub(crate) struct Board {
-    pub(crate) rows: Vec<Row>,
+pub struct Board {
+    /// A row for each configuration.
+    pub rows: Vec<Row>,
     /// The configuration that the others are compared with.
-    pub(crate) reference: String,
-    pub(crate) cost: Cost,
+    pub reference: String,
+    /// What all of it cost.
+    pub cost: Cost,
 }
 
 /// A configuration. Accuracies and other shares are in [0, 1].
 #[derive(Serialize)]
-pub(crate) struct Row {
-    pub(crate) configuration: String,
-    pub(crate) seeds: Vec<u64>,
+pub struct Row {
+    /// The configuration.
+    pub configuration: String,
+    /// The seeds of its finished runs.
+    pub seeds: Vec<u64>,
     /// Top-1 after the last epoch.
-    pub(crate) last: Option<Summary>,
+    pub last: Option<Summary>,
     /// Top-1 after each run's best epoch. The images that chose the epoch also judge it: it flatters.
-    pub(crate) best: Option<Summary>,
-    pub(crate) best_epochs: Vec<usize>,
+    pub best: Option<Summary>,
+    /// Which epoch that was, run by run.
+    pub best_epochs: Vec<usize>,
     /// Top-1 after the last epoch minus the reference's with the same seed.
-    pub(crate) difference: Option<Interval>,
-    pub(crate) nll: Option<Summary>,
-    pub(crate) ece: Option<Summary>,
-    pub(crate) agreement: Option<Summary>,
-    pub(crate) train_seconds: Option<Summary>,
+    pub difference: Option<Interval>,
+    /// Mean negative log-likelihood of the label after the last epoch, in nats.
+    pub nll: Option<Summary>,
+    /// Expected calibration error after the last epoch.
+    pub ece: Option<Summary>,
+    /// Share on which student and teacher name the same class, after the last epoch.
+    pub agreement: Option<Summary>,
+    /// Seconds spent in training.
+    pub train_seconds: Option<Summary>,
 }
 
 /// What the teacher cost, and what reading its cache saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Cost {
+pub struct Cost {
     /// Seconds of teacher time in the caches that the runs read.
-    pub(crate) teacher_seconds: f64,
+    pub teacher_seconds: f64,
     /// Seconds that further captures for the other runs would have taken.
-    pub(crate) teacher_seconds_saved: f64,
-    pub(crate) student_seconds: f64,
+    pub teacher_seconds_saved: f64,
+    /// Seconds that the students trained.
+    pub student_seconds: f64,
 }
 
 impl Board {
     /// `order` names the configurations as they were asked for, `reference` the one to compare with.
-    pub(crate) fn of(entries: &[Entry], order: &[String], reference: &str) -> Self {
+    pub fn of(entries: &[Entry], order: &[String], reference: &str) -> Self {
         let last_by_seed = |configuration: &str| -> BTreeMap<u64, f64> {
             let of_it = entries
                 .iter()
@@ -106,59 +118,6 @@ impl Board {
             cost: Cost::of(entries),
         }
     }
-
-    /// The table as text: a header and a row per configuration. The first column is text, the others are numbers.
-    pub(crate) fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
-        let header = [
-            "configuration",
-            "seeds",
-            "top-1 last",
-            "top-1 best (epoch)",
-            &format!("against {}, points", self.reference),
-            "NLL",
-            "ECE",
-            "agrees with teacher",
-            "training",
-        ];
-        let paired = self.rows.iter().any(|row| row.difference.is_some());
-        let agrees = self.rows.iter().any(|row| row.agreement.is_some());
-        let kept = |column: &usize| (*column != 4 || paired) && (*column != 7 || agrees);
-        let columns: Vec<usize> = (0..header.len()).filter(kept).collect();
-        let rows = self.rows.iter().map(|row| {
-            let cells = row.cells();
-            columns
-                .iter()
-                .map(|&column| cells[column].clone())
-                .collect()
-        });
-        (
-            columns
-                .iter()
-                .map(|&column| header[column].to_owned())
-                .collect(),
-            rows.collect(),
-        )
-    }
-
-    /// What the columns mean, for below the table.
-    pub(crate) fn legend(&self) -> Vec<String> {
-        let several = self.rows.iter().any(|row| row.seeds.len() > 1);
-        let mut lines = Vec::new();
-        if several {
-            lines.push("± is the standard deviation over seeds.".to_owned());
-        }
-        if self.rows.iter().any(|row| row.difference.is_some()) {
-            lines.push(format!(
-                "Differences are top-1 after the last epoch minus that of `{}` with the same seed, in points, with the \
-                 95 % confidence interval of their mean (Student's t); one seed alone has none.",
-                self.reference
-            ));
-        }
-        lines.push(
-            "`best` is chosen and judged by the same images, so it flatters; `last` is the figure to compare.".to_owned(),
-        );
-        lines
-    }
 }
 
 impl Row {
@@ -179,26 +138,6 @@ impl Row {
             agreement: summary(&|record| record.last.eval?.agreement),
             train_seconds: summary(&|record| Some(record.times.train_seconds)),
         }
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let first = self.best_epochs.iter().min().copied().unwrap_or_default();
-        let epochs = match self.best_epochs.iter().max() {
-            Some(&last) if last > first => format!("{first} to {last}"),
-            _ => first.to_string(),
-        };
-        vec![
-            self.configuration.clone(),
-            self.seeds.len().to_string(),
-            percent(self.last),
-            format!("{} ({epochs})", percent(self.best)),
-            self.difference.map_or("-".to_owned(), points),
-            plain(self.nll),
-            percent(self.ece),
-            percent(self.agreement),
-            self.train_seconds
-                .map_or("-".to_owned(), |seconds| duration(seconds.mean)),
-        ]
     }
 }
 
@@ -231,49 +170,6 @@ impl Cost {
                 .map(|entry| entry.record.times.train_seconds)
                 .sum(),
         }
-    }
-
-    /// One sentence; `None` where no teacher was asked.
-    pub(crate) fn sentence(&self, n_runs: usize) -> Option<String> {
-        (self.teacher_seconds > 0.0).then(|| {
-            format!(
-                "The teacher ran once, for {}; reading its cache instead of asking again saved {} over {n_runs} runs, \
-                 which trained for {}.",
-                duration(self.teacher_seconds),
-                duration(self.teacher_seconds_saved),
-                duration(self.student_seconds)
-            )
-        })
-    }
-}
-
-/// `93.12 ± 0.40 %`
-fn percent(summary: Option<Summary>) -> String {
-    match summary {
-        None => "-".to_owned(),
-        Some(Summary { mean, sd: None, .. }) => format!("{:.2} %", 100.0 * mean),
-        Some(Summary {
-            mean, sd: Some(sd), ..
-        }) => format!("{:.2} ± {:.2} %", 100.0 * mean, 100.0 * sd),
-    }
-}
-
-fn plain(summary: Option<Summary>) -> String {
-    match summary {
-        None => "-".to_owned(),
-        Some(Summary { mean, sd: None, .. }) => format!("{mean:.3}"),
-        Some(Summary {
-            mean, sd: Some(sd), ..
-        }) => format!("{mean:.3} ± {sd:.3}"),
-    }
-}
-
-/// `+1.20 [+0.31, +2.09]`
-fn points(interval: Interval) -> String {
-    let mean = 100.0 * interval.mean;
-    match interval.low.zip(interval.high) {
-        None => format!("{mean:+.2}"),
-        Some((low, high)) => format!("{mean:+.2} [{:+.2}, {:+.2}]", 100.0 * low, 100.0 * high),
     }
 }
 

@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use logitcask_durable::Claim;
 use logitcask_student::{Checkpoint, EpochRecord, RunRecord, StudentError, TensorBoard, Times};
 
-use crate::args::Student;
+use super::Training;
 use crate::claims;
-use crate::exit::{Failure, Outcome};
+use crate::event::Watch;
 use crate::experiment::Experiment;
+use crate::failure::{Failure, Outcome};
 use crate::recipe::{Recipe, collect_leaves};
 use crate::teachers::Teachers;
 
 /// The folder that was asked for, or one named after the recipe, its seed and its digest.
-pub(super) fn run_folder(args: &Student, recipe: &Recipe) -> Outcome<PathBuf> {
-    if let Some(out) = &args.out {
-        return Ok(out.clone());
+pub(super) fn run_folder(how: &Training<'_>, recipe: &Recipe) -> Outcome<PathBuf> {
+    if let Some(out) = how.out {
+        return Ok(out.to_owned());
     }
-    let path = &args.recipe.recipe;
+    let path = how.recipe;
     let digest = blake3::hash(recipe.to_toml()?.as_bytes()).to_hex();
     // A recipe that is named without a folder has none in its run's name: a name never begins with a dash.
     let mut words: Vec<String> = [path.parent().and_then(Path::file_name), path.file_stem()]
@@ -77,15 +77,15 @@ pub(super) fn prepare(
     run: &Path,
     recipe: &Recipe,
     run_digest: &str,
-    fresh: bool,
-    stop: &AtomicBool,
+    how: &Training<'_>,
+    watch: &Watch<'_>,
 ) -> Outcome<Claim> {
     let cannot = |path: &Path, error: std::io::Error| {
         Failure::work(format!("cannot write `{}`: {error}", path.display()))
     };
     logitcask_durable::create_dir_all(run).map_err(|error| cannot(run, error))?;
-    let claim = hold(run, stop)?;
-    if fresh {
+    let claim = hold(run, how, watch)?;
+    if how.fresh {
         forget(run).map_err(|error| cannot(run, error))?;
     }
     refuse_foreign(run, recipe, run_digest)?;
@@ -102,12 +102,12 @@ pub(super) fn prepare(
 
 /// Two processes in one folder would overwrite each other. One that lives may be about to end, the orphan of a sweep that
 /// was killed, say: it is given a while.
-fn hold(run: &Path, stop: &AtomicBool) -> Outcome<Claim> {
-    let claimed = claims::claim(&run.join(CLAIM), Duration::from_secs(5), stop);
+fn hold(run: &Path, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<Claim> {
+    let claimed = claims::claim(&run.join(CLAIM), Duration::from_secs(5), how.stop, watch);
     claimed.map_err(|error| {
         let remedy = error.hint().unwrap_or_default();
         let elsewhere = "another run beside it goes into another folder, with `--out`";
-        Failure::from(error).hint(format!("{remedy}; {elsewhere}"))
+        Failure::from(error).with_hint(format!("{remedy}; {elsewhere}"))
     })
 }
 
@@ -115,10 +115,10 @@ fn hold(run: &Path, stop: &AtomicBool) -> Outcome<Claim> {
 const CLAIM: &str = ".run";
 
 /// The recipe as it was obeyed, in the run's folder.
-pub(crate) const RECIPE: &str = "recipe.toml";
+pub const RECIPE: &str = "recipe.toml";
 
 /// Why the run stopped, where its numbers left the finite ones: for `doctor`.
-pub(crate) const LAST_WORDS: &str = "stopped.txt";
+pub const LAST_WORDS: &str = "stopped.txt";
 
 pub(super) fn last_words(run: &Path, error: &StudentError) -> Outcome {
     let path = run.join(LAST_WORDS);
@@ -168,7 +168,7 @@ fn refuse_foreign(run: &Path, recipe: &Recipe, run_digest: &str) -> Outcome {
     };
     Err(
         Failure::work(format!("`{}` holds another run: {what}", run.display()))
-            .hint("choose another folder with `--out`, or pass `--fresh` to replace it"),
+            .with_hint("choose another folder with `--out`, or pass `--fresh` to replace it"),
     )
 }
 
@@ -214,7 +214,7 @@ pub(super) fn finished(run: &Path, run_digest: &str) -> Outcome<Option<RunRecord
             "`{}` holds a finished run of another recipe, dataset or cache",
             run.display()
         ))
-        .hint("choose another folder with `--out`, or pass `--fresh` to replace it")),
+        .with_hint("choose another folder with `--out`, or pass `--fresh` to replace it")),
         other => Ok(other),
     }
 }

@@ -10,28 +10,29 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::board::Entry;
-use crate::exit::{Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::ranges::MOST_RUNS;
 use crate::recipe::{Problem, Recipe, collect_leaves, set};
 
 /// A sweep's file, expanded.
-pub(crate) struct Sweep {
+pub struct Sweep {
     /// The file.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// The file's name without its ending.
-    pub(crate) name: String,
+    pub name: String,
     /// Where the finished runs are: beside the file.
-    pub(crate) lines: PathBuf,
+    pub lines: PathBuf,
     /// Every combination, by configuration and then by seed.
-    pub(crate) runs: Vec<Planned>,
+    pub runs: Vec<Planned>,
 }
 
 /// One combination.
 #[derive(Clone)]
-pub(crate) struct Planned {
+pub struct Planned {
     /// What tells it from the others, seed aside: `mcld`, `kd, count=4`.
-    pub(crate) configuration: String,
-    pub(crate) recipe: Recipe,
+    pub configuration: String,
+    /// What it trains, seed included.
+    pub recipe: Recipe,
 }
 
 /// Every recipe that a sweep's file stands for.
@@ -45,17 +46,21 @@ pub fn recipes_of_sweep(path: &Path) -> Outcome<Vec<Recipe>> {
 
 /// A line of the `.jsonl` file: all that a leaderboard or a report wants to know of a finished run.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Finished {
+pub struct Finished {
     /// What the run was: the merged recipe, the images and the teacher's rows that it read.
-    pub(crate) key: String,
-    pub(crate) configuration: String,
-    pub(crate) seed: u64,
+    pub key: String,
+    /// Its configuration: [`Planned::configuration`].
+    pub configuration: String,
+    /// Its seed.
+    pub seed: u64,
     /// Where its checkpoints were left.
-    pub(crate) run: PathBuf,
+    pub run: PathBuf,
     /// The merged recipe.
-    pub(crate) recipe: String,
-    pub(crate) record: RunRecord,
-    pub(crate) epochs: Vec<EpochRecord>,
+    pub recipe: String,
+    /// What it came to.
+    pub record: RunRecord,
+    /// Every epoch.
+    pub epochs: Vec<EpochRecord>,
 }
 
 impl Sweep {
@@ -63,10 +68,10 @@ impl Sweep {
     ///
     /// # Errors
     /// If the file is no sweep, a list is empty, or a combination is no recipe.
-    pub(crate) fn load(path: &Path) -> Outcome<Self> {
+    pub fn load(path: &Path) -> Outcome<Self> {
         let text = fs::read_to_string(path).map_err(|error| {
             Failure::asked(format!("cannot read the sweep `{}`: {error}", path.display()))
-                .hint("sweeps live under `pipelines/studies/`; the smallest one is `pipelines/studies/quick.toml`")
+                .with_hint("sweeps live under `pipelines/studies/`; the smallest one is `pipelines/studies/quick.toml`")
         })?;
         let runs = expand(&text).map_err(|problem| problem.in_file(path))?;
         Ok(Self {
@@ -86,7 +91,7 @@ impl Sweep {
     ///
     /// # Errors
     /// What the file system reports.
-    pub(crate) fn tidy(&self) -> Outcome {
+    pub fn tidy(&self) -> Outcome {
         let folder = match self.lines.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -99,7 +104,7 @@ impl Sweep {
     }
 
     /// The configurations, in the order of the file's lists.
-    pub(crate) fn configurations(&self) -> Vec<String> {
+    pub fn configurations(&self) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
         for run in &self.runs {
             if !found.contains(&run.configuration) {
@@ -114,7 +119,7 @@ impl Sweep {
     ///
     /// # Errors
     /// If the file cannot be read or a line is none of ours.
-    pub(crate) fn finished(&self) -> Outcome<Vec<Finished>> {
+    pub fn finished(&self) -> Outcome<Vec<Finished>> {
         let mut by_recipe = BTreeMap::new();
         for line in Finished::read_all(&self.lines)? {
             by_recipe.insert(placeless(&line.recipe), line);
@@ -135,7 +140,7 @@ impl Sweep {
 
 impl Finished {
     /// As the leaderboard wants it.
-    pub(crate) fn entry(&self) -> Entry<'_> {
+    pub fn entry(&self) -> Entry<'_> {
         Entry {
             configuration: &self.configuration,
             seed: self.seed,
@@ -147,7 +152,7 @@ impl Finished {
     ///
     /// # Errors
     /// If the file cannot be read, or a line is none of ours or not as it was written.
-    pub(crate) fn read_all(path: &Path) -> Outcome<Vec<Self>> {
+    pub fn read_all(path: &Path) -> Outcome<Vec<Self>> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(|error| {
@@ -166,7 +171,7 @@ impl Finished {
                         index + 1,
                         path.display()
                     ))
-                    .hint("remove the line, and the sweep trains that run again")
+                    .with_hint("remove the line, and the sweep trains that run again")
                 })
             })
             .collect()
@@ -184,7 +189,7 @@ impl Finished {
     ///
     /// # Errors
     /// What the file system reports.
-    pub(crate) fn append(&self, path: &Path) -> Outcome {
+    pub fn append(&self, path: &Path) -> Outcome {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             other => other,
@@ -207,7 +212,7 @@ impl Finished {
 
 /// A merged recipe with the names of its dataset and teachers but not with their folders: images and teachers are known
 /// by their digests, and a dataset that moved makes no new run.
-pub(crate) fn placeless(recipe: &str) -> String {
+pub fn placeless(recipe: &str) -> String {
     let Ok(mut value) = recipe.parse::<Table>() else {
         return recipe.to_owned();
     };

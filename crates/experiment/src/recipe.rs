@@ -10,7 +10,7 @@ use logitcask_student::{EnsembleSpec, StudentSpec, TrainSpec};
 use logitcask_teacher::TeacherSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Failure, Outcome};
+use crate::failure::{Failure, Kind, Outcome};
 use crate::ranges;
 
 /// The whole experiment. Device and provider are flags: they describe the machine.
@@ -61,18 +61,19 @@ impl Recipe {
     ///
     /// # Errors
     /// If the file cannot be read, or is not as the run wrote it.
-    pub(crate) fn text(path: &Path) -> Outcome<String> {
+    pub fn text(path: &Path) -> Outcome<String> {
         let text = fs::read_to_string(path).map_err(|source| {
             let failure = Failure::asked(RecipeError::Read {
                 path: path.into(),
                 source,
             });
-            failure
-                .hint("recipes live under `pipelines/`; the smallest one is `pipelines/quick.toml`")
+            failure.with_hint(
+                "recipes live under `pipelines/`; the smallest one is `pipelines/quick.toml`",
+            )
         })?;
         let unsealed = logitcask_durable::unseal_comment(&text).map_err(|seal| {
             let path = path.into();
-            Failure::work(RecipeError::Damaged { path, seal }).hint(
+            Failure::work(RecipeError::Damaged { path, seal }).with_hint(
                 "a run wrote this recipe; if it was changed on purpose, remove its last line, the digest",
             )
         })?;
@@ -140,33 +141,33 @@ enum RecipeError {
         path: PathBuf,
         seal: logitcask_durable::BrokenSeal,
     },
-    #[error("recipe `{}`: {message}", path.display())]
-    Wrong { path: PathBuf, message: String },
 }
 
 impl Problem {
     pub(crate) fn toml(error: toml::de::Error) -> Self {
         let hint = nearest_field(error.message());
+        let (told, serde) = (error.to_string(), error.message());
         Self {
-            message: error.to_string().trim_end().to_owned(),
+            message: told.replace(serde, &plainly(serde)).trim_end().to_owned(),
             hint,
         }
     }
 
     pub(crate) fn in_file(self, path: &Path) -> Failure {
-        let failure = Failure::asked(RecipeError::Wrong {
+        let kind = Kind::Recipe {
             path: path.into(),
             message: self.message,
-        });
+        };
+        let failure = Failure::from(kind);
         match self.hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.with_hint(hint),
             None => failure,
         }
     }
 }
 
 /// Serde says "unknown field `epoch`, expected one of `epochs`, `batch_size`": offers the nearest of them.
-fn nearest_field(message: &str) -> Option<String> {
+pub(crate) fn nearest_field(message: &str) -> Option<String> {
     let (_, rest) = message
         .split_once("unknown field `")
         .or_else(|| message.split_once("unknown variant `"))?;
@@ -177,6 +178,42 @@ fn nearest_field(message: &str) -> Option<String> {
         .filter(|&(similarity, _)| similarity > 0.4)
         .max_by(|a, b| a.0.total_cmp(&b.0))?;
     Some(format!("did you mean `{nearest}`?"))
+}
+
+/// What serde says, in words of a recipe: it speaks of Rust's types.
+pub(crate) fn plainly(message: &str) -> String {
+    let mut message = message.to_owned();
+    for (theirs, ours) in [
+        ("usize", "a whole number"),
+        ("u64", "a whole number"),
+        ("u32", "a whole number"),
+        ("u16", "a whole number"),
+        ("u8", "a whole number"),
+        ("i64", "a whole number"),
+        ("f64", "a number"),
+        ("f32", "a number"),
+        ("path string", "text"),
+        ("a string", "text"),
+        ("a sequence", "a list, as in `[1, 2]`"),
+        ("a boolean", "`true` or `false`"),
+        ("a map", "a table, as in `{ name = \"...\" }`"),
+    ] {
+        let expected = format!("expected {theirs}");
+        if message.ends_with(&expected) {
+            message = message.replace(&expected, &format!("expected {ours}"));
+        }
+    }
+    for (theirs, ours) in [
+        ("invalid type: ", "found "),
+        ("invalid value: ", "found "),
+        ("found string ", "found the text "),
+        ("found integer ", "found the number "),
+        ("found floating point ", "found the number "),
+        ("found boolean ", "found "),
+    ] {
+        message = message.replace(theirs, ours);
+    }
+    message
 }
 
 /// Sets one value in the tree: `a.b.0.c=value`. The value is read as TOML, or taken as a string where it is none.

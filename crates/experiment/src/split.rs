@@ -1,0 +1,207 @@
+//! A split of a dataset, and the views of it that are wanted.
+
+use std::sync::Arc;
+
+use logitcask_dataset::{
+    Dataset, Fingerprint, ImageSize, Preprocess, Role, Trust, ViewFamily, ViewsSpec, input_size,
+};
+
+use crate::event::{self, Watch, with_progress};
+use crate::failure::{Failure, Outcome};
+use crate::recipe::Recipe;
+
+/// The seed of the views where the recipe gives none. It is not the recipe's own seed: ten students of ten seeds are to
+/// share one cache.
+const VIEWS_SEED: u64 = 1;
+
+/// A split, what identifies it, and the views of it that are wanted.
+#[derive(Clone)]
+pub struct Split {
+    /// Which one.
+    pub role: Role,
+    /// The samples.
+    pub dataset: Arc<Dataset>,
+    /// Digests of images and labels.
+    pub fingerprint: Fingerprint,
+    /// How a sample is shown.
+    pub family: Arc<ViewFamily>,
+    /// In how many views.
+    pub n_views: u32,
+    /// How many of them are captured at a time.
+    pub views_per_pass: u32,
+    /// Whether these are the views of `[views.strong]`.
+    pub is_strong: bool,
+    /// What the recipe calls them: `views.augment`, `views.clean`, `views.strong.augment`.
+    pub(crate) views: &'static str,
+}
+
+impl Split {
+    /// A recipe's evaluation split, alone.
+    ///
+    /// # Errors
+    /// If the recipe names none, or it cannot be read.
+    pub fn open_eval(recipe: &Recipe, watch: &Watch<'_>) -> Outcome<Self> {
+        match recipe.data.eval {
+            Some(_) => Self::open(recipe, Role::Eval, Trust::ModificationTimes, watch),
+            None => Err(Failure::asked("the recipe names no evaluation split")
+                .with_hint("name one, `--set data.eval=test` say")),
+        }
+    }
+
+    /// A recipe's training split as evaluation would show it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or `views.clean` does not fit the images.
+    pub fn open_train_in_clean_view(recipe: &Recipe, watch: &Watch<'_>) -> Outcome<Self> {
+        Self::open(recipe, Role::Train, Trust::ModificationTimes, watch)?
+            .in_clean_view(&recipe.views)
+    }
+
+    pub(crate) fn open(
+        recipe: &Recipe,
+        role: Role,
+        trust: Trust,
+        watch: &Watch<'_>,
+    ) -> Outcome<Self> {
+        let mut dataset = Dataset::open(&recipe.data, role)?;
+        for note in dataset.notes() {
+            event::note(watch, format!("{}: {note}", split_name(recipe, role)));
+        }
+        let fingerprint = with_progress(watch, "reading images", "img", |progress| {
+            dataset.fingerprint_trusting(trust, progress)
+        })?;
+        tell_bad(&dataset, &fingerprint, &split_name(recipe, role), watch)?;
+        let size = fingerprint.uniform_size();
+        let (family, n_views, views) = match role {
+            Role::Train => {
+                let (family, n_views) = family(&recipe.views, size)?;
+                (family, n_views, "views.augment")
+            }
+            Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1, "views.clean"),
+        };
+        if recipe.data.store_pixels {
+            if family.reduces() {
+                return Err(Failure::asked(
+                    "`views.augment` wants JPEGs decoded at a reduced resolution, which stored pixels cannot give",
+                )
+                .with_hint("keep `reduced = true` or `data.store_pixels = true`, not both"));
+            }
+            with_progress(watch, "storing pixels", "img", |progress| {
+                dataset.store_pixels(progress)
+            })?;
+        }
+        Ok(Self {
+            role,
+            dataset: Arc::new(dataset),
+            fingerprint,
+            family: Arc::new(family),
+            n_views,
+            views_per_pass: recipe.views.views_per_pass,
+            is_strong: false,
+            views,
+        })
+    }
+
+    pub(crate) fn in_clean_view(&self, views: &ViewsSpec) -> Outcome<Self> {
+        let family = ViewFamily::clean_of(views, self.fingerprint.uniform_size())?;
+        Ok(Self {
+            family: Arc::new(family),
+            n_views: 1,
+            views: "views.clean",
+            ..self.clone()
+        })
+    }
+
+    pub(crate) fn in_strong_views(&self, views: &ViewsSpec) -> Outcome<Self> {
+        let only_outside = [
+            ("strong", views.strong.is_some()),
+            ("inconsistent", views.inconsistent),
+            ("views_per_step", views.views_per_step != 1),
+            ("views_per_pass", views.views_per_pass != 1),
+        ];
+        if let Some((key, _)) = only_outside.iter().find(|(_, given)| *given) {
+            return Err(Failure::asked(format!(
+                "`views.strong.{key}` is given, but `{key}` belongs into `[views]` alone"
+            )));
+        }
+        let (family, n_views) = family(views, self.fingerprint.uniform_size())?;
+        Ok(Self {
+            family: Arc::new(family),
+            n_views,
+            is_strong: true,
+            views: "views.strong.augment",
+            ..self.clone()
+        })
+    }
+
+    /// `train split, 16 views` and the like.
+    pub fn what(&self) -> String {
+        match (self.role, self.n_views) {
+            (Role::Train, n) if self.is_strong => format!("train split, {n} strong views"),
+            (Role::Train, 1) => "train split, 1 view".to_owned(),
+            (Role::Train, n) => format!("train split, {n} views"),
+            (Role::Eval, _) => "evaluation split, clean view".to_owned(),
+        }
+    }
+
+    /// The size of every view as a model sees it, after its preprocessing.
+    ///
+    /// # Errors
+    /// If the views of different images have different sizes.
+    pub fn input_size(&self, preprocess: &Preprocess) -> Outcome<ImageSize> {
+        let (dataset, fingerprint) = (&self.dataset, &self.fingerprint);
+        let views = self.views;
+        Ok(input_size(
+            dataset,
+            fingerprint,
+            &self.family,
+            preprocess,
+            views,
+        )?)
+    }
+}
+
+/// Says which samples are left out, by `on_bad = "skip"`: how many, and the first of them with where they lie and why.
+fn tell_bad(
+    dataset: &Dataset,
+    fingerprint: &Fingerprint,
+    split: &str,
+    watch: &Watch<'_>,
+) -> Outcome {
+    let n_bad = fingerprint.bad.len();
+    if n_bad == 0 {
+        return Ok(());
+    }
+    let mut lines = format!(
+        "{n_bad} of the {} samples of {split} cannot be used and are left out (`on_bad = \"skip\"`):",
+        dataset.len()
+    );
+    let named = dataset.name_bad()?;
+    for bad in &named {
+        lines += &format!("\n  {bad}");
+    }
+    if n_bad > named.len() {
+        let more = n_bad - named.len();
+        lines += &format!("\n  and {more} more; `logitcask dataset show RECIPE --json` lists all");
+    }
+    event::note(watch, lines);
+    Ok(())
+}
+
+/// As the recipe names it: ``split `train` ``.
+fn split_name(recipe: &Recipe, role: Role) -> String {
+    let data = &recipe.data;
+    let split = match role {
+        Role::Train => Some(&data.train),
+        Role::Eval => data.eval.as_ref(),
+    };
+    split.map_or_else(String::new, |split| format!("split `{split}`"))
+}
+
+/// The family of `[views]` or `[views.strong]`, and how many of its views are wanted.
+fn family(views: &ViewsSpec, size: Option<ImageSize>) -> Outcome<(ViewFamily, u32)> {
+    let seed = views.seed.unwrap_or(VIEWS_SEED);
+    let family = ViewFamily::new(&views.augment, seed, size)?;
+    let n_views = family.resolve_count(&views.count)?;
+    Ok((family, n_views))
+}

@@ -30,7 +30,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Say everything that is wrong with a recipe, before anything is paid
+    /// Say what is wrong with a recipe, line by line, before anything is paid
     Check(Check),
     /// Run a recipe's teachers over its views, into a cache
     TeacherLogits(TeacherLogits),

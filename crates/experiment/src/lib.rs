@@ -1,4 +1,4 @@
-//! Recipes, and what is done with them: opened, checked, captured, trained, swept, and compared.
+//! Recipes, and what is done with them: checked, captured and trained; the runs that a sweep stands for, and how runs compare.
 //!
 //! This crate stands between the stages and the people. It takes values and gives values; what happens on the way is told as
 //! [`Event`]s to whoever watches, and what goes wrong is a [`Failure`]. It prints nothing, reads no environment and ends no

@@ -1,4 +1,4 @@
-//! A recipe checked whole: everything that is wrong with it, before anything is paid.
+//! A recipe checked whole, before anything is paid: its text and names, then its data, then whether they fit each other.
 
 mod text;
 
@@ -49,9 +49,9 @@ pub enum State {
     Wrong,
 }
 
-/// Looks at everything that a recipe names: keys, names, options and ranges of all sections; its data; the sizes of its views;
-/// its teachers' files, and where `machine` is given the teachers themselves, with a few images; losses against encodings, views
-/// and labels; which caches are there, and whether the disk holds the others. Nothing is captured. A dataset that is met for the
+/// Looks at what a recipe names: keys, names, options and ranges of all sections; its teachers' files; its data; and where all of
+/// that is well the sizes of its views, losses against encodings, views and labels, which caches are there, whether the disk holds the
+/// others, and where `machine` is given the teachers themselves, with a few images. Nothing is captured. A dataset that is met for the
 /// first time has its images digested, which the stages would do as well and then need not.
 ///
 /// Findings come in the order of the recipe's lines.

@@ -156,6 +156,21 @@ fn a_right_recipe_is_told_what_it_will_take() {
 }
 
 #[test]
+fn a_mistake_of_the_command_line_is_no_line_of_the_file() {
+    let bench = Bench::new("check_set");
+    let recipe = bench.folder.join("recipe.toml");
+    fs::write(&recipe, quick()).unwrap();
+    let recipe = recipe.to_str().unwrap();
+    let set = ["--set", "loss.0.name=mlcd"];
+    let run = bench.run(&[&["check", recipe], &set[..]].concat());
+    let told = "recipe.toml: no loss is called `mlcd`";
+    assert!(run.code == 2 && run.stdout.contains(told), "{}", run.stdout);
+    let run = bench.run(&[&["teacher-logits", recipe], &set[..]].concat());
+    let told = "with `--set`: no loss is called `mlcd`";
+    assert!(run.code == 2 && run.stderr.contains(told), "{}", run.stderr);
+}
+
+#[test]
 fn a_line_of_json_is_a_finding() {
     let bench = Bench::new("check_json");
     let text = quick().replace("epochs = 18", "epochs = 0");

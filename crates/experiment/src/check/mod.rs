@@ -69,6 +69,7 @@ pub fn check(
     let (parsed, mistakes) = Text::parse(&text);
     let mut checked = Checked {
         path,
+        overrides,
         text: parsed,
         findings: Vec::new(),
     };
@@ -108,6 +109,7 @@ pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
     let (parsed, mistakes) = Text::parse(&text);
     let mut checked = Checked {
         path,
+        overrides,
         text: parsed,
         findings: Vec::new(),
     };
@@ -136,8 +138,7 @@ pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
         // Its own message shows the place.
         [_] if loaded.is_err() => loaded,
         [one] => {
-            let line = one.line.unwrap_or(1);
-            let message = format!("line {line}: {}", one.what);
+            let message = format!("{}: {}", place_of(one), one.what);
             let path = path.to_owned();
             let failure = Failure::from(Kind::Recipe { path, message });
             Err(match &one.hint {
@@ -148,8 +149,12 @@ pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
         several => {
             let told = several.iter().map(|it| {
                 let hint = it.hint.as_ref().map(|hint| format!(" ({hint})"));
-                let line = it.line.unwrap_or(1);
-                format!("\n  line {line}: {}{}", it.what, hint.unwrap_or_default())
+                format!(
+                    "\n  {}: {}{}",
+                    place_of(it),
+                    it.what,
+                    hint.unwrap_or_default()
+                )
             });
             let message = format!(
                 "wrong in {} places:{}",
@@ -164,6 +169,12 @@ pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
             Err(Failure::from(Kind::Recipe { path, message }).with_hint(hint))
         }
     }
+}
+
+fn place_of(finding: &Finding) -> String {
+    finding
+        .line
+        .map_or("with `--set`".to_owned(), |line| format!("line {line}"))
 }
 
 fn finding(path: &Path, line: Option<usize>, failure: &Failure) -> Finding {
@@ -189,6 +200,8 @@ fn finding(path: &Path, line: Option<usize>, failure: &Failure) -> Finding {
 /// A recipe under examination.
 struct Checked<'t> {
     path: &'t Path,
+    /// What is not the file's: `train.epochs=2`.
+    overrides: &'t [String],
     text: Text<'t>,
     findings: Vec<Finding>,
 }
@@ -206,13 +219,19 @@ impl Checked<'_> {
 
     /// Something went wrong with what stands at `place`. Of one line the first word counts: what follows may follow from it.
     fn wrong(&mut self, place: &str, failure: impl Into<Failure>) {
-        let line = self.text.line_of(place);
+        let is_set = self.overrides.iter().any(|assignment| {
+            let path = assignment.split('=').next().unwrap_or_default().trim();
+            let below = place.strip_prefix(path);
+            below.is_some_and(|below| below.is_empty() || below.starts_with('.'))
+        });
+        let line = (!is_set).then(|| self.text.line_of(place));
         let is_told = |finding: &Finding| {
-            finding.line == Some(line) && finding.state > State::Unknown && place.contains('.')
+            let is_here = line.is_some() && finding.line == line && place.contains('.');
+            is_here && finding.state > State::Unknown
         };
         if !self.findings.iter().any(is_told) {
             self.findings
-                .push(finding(self.path, Some(line), &failure.into()));
+                .push(finding(self.path, line, &failure.into()));
         }
     }
 

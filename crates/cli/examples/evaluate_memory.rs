@@ -29,7 +29,7 @@ fn main() -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.use_current_thread().build_global()?;
 
-    let row = find_model(&student)?;
+    let row = find_model(&student, &[])?;
     let size = row.image_size;
     let mut spec = DataSpec::new("synthetic", "");
     let synthetic = spec.synthetic.get_or_insert_default();

@@ -9,8 +9,8 @@ use crate::exif::Orientation;
 use crate::fingerprint::Fingerprint;
 use crate::formats::{self, FetchError, Fetched, Opened};
 use crate::{
-    DataSpec, DatasetError, Image, ImageError, ImageSize, OnBad, Role, SampleWeights, Selection,
-    SplitSpec,
+    DataSpec, DatasetError, FormatRow, Image, ImageError, ImageSize, OnBad, Role, SampleWeights,
+    Selection, SplitSpec,
 };
 
 /// One split of a dataset: labels in memory, images read when they are wanted.
@@ -34,6 +34,18 @@ impl Dataset {
     /// # Errors
     /// Whatever is wrong with the folder, the files or the labels. Images are looked at later.
     pub fn open(spec: &DataSpec, role: Role) -> Result<Self, DatasetError> {
+        Self::open_with(spec, role, &[])
+    }
+
+    /// The same, where `format` may also name one of a program's `own`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        spec: &DataSpec,
+        role: Role,
+        own: &'static [FormatRow],
+    ) -> Result<Self, DatasetError> {
         let split: &SplitSpec = match role {
             Role::Train => &spec.train,
             Role::Eval => spec.eval.as_ref().ok_or(DatasetError::NoEvalSplit)?,
@@ -47,7 +59,7 @@ impl Dataset {
                 found: format!("is {channels}: images have 1 or 3"),
             });
         }
-        let opened = formats::open(spec, split, role)?;
+        let opened = formats::open(spec, split, role, own)?;
         let chosen = match role {
             Role::Train => choose(spec, opened.labels.len())?,
             Role::Eval => (0..opened.labels.len() as u32).collect(),

@@ -12,6 +12,8 @@ pub enum DatasetError {
     UnknownFormat {
         /// What the recipe said.
         name: String,
+        /// What it could have said.
+        known: Vec<&'static str>,
     },
     /// The dataset's folder is not there.
     #[error("dataset folder `{path}` does not exist")]
@@ -265,12 +267,16 @@ pub enum DatasetError {
     UnknownAugment {
         /// What the recipe said.
         name: String,
+        /// What it could have said.
+        known: Vec<&'static str>,
     },
     /// An augmentation's options do not parse.
     #[error("augmentation `{name}` cannot be read")]
     AugmentOptions {
         /// The augmentation.
         name: String,
+        /// Its options with their defaults.
+        takes: &'static str,
         /// Which key or value it was.
         source: serde_json::Error,
     },
@@ -423,8 +429,9 @@ impl DatasetError {
     /// What to do about it, where that can be said: kept apart from the message, for the person who reads it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::UnknownFormat { name } => crate::formats::hint(name),
-            Self::UnknownAugment { name } => crate::augment::hint(name),
+            Self::UnknownFormat { name, known } | Self::UnknownAugment { name, known } => {
+                crate::formats::nearest(name, known.iter().copied())
+            }
             Self::FolderMissing { .. } => {
                 "put the dataset there, or point `data.root` at it; `logitcask dataset get` downloads the well-known ones".into()
             }
@@ -454,7 +461,7 @@ impl DatasetError {
             Self::BadSample { source: ImageError::Colour, .. } => "set `channels = 3` in `[data]`".into(),
             Self::BadSample { .. } | Self::BadSamples { .. } => "repair or replace the image, or set `on_bad = \"skip\"` in `[data]`: the sample keeps its index and is left out".into(),
             Self::Io { action: "read", .. } => "the disk failed, or the file was cut short or deleted while it was in use: see to that, then start again".into(),
-            Self::AugmentOptions { name, .. } => crate::augment::options_hint(name)?,
+            Self::AugmentOptions { name, takes, .. } => format!("`{name}` takes {takes}"),
             Self::TooManyViews { n_views, .. } => format!("set `count` to at most {n_views}, or to \"all\""),
             Self::EndlessFamily => "give `views.count` a number; only crops at every offset and flips, on images of one size, can be counted out".into(),
             Self::ViewSizes { views, .. } if *views == "views.clean" => {

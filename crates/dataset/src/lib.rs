@@ -56,14 +56,15 @@ mod store;
 mod view;
 mod view_size;
 
-pub use augment::{AugmentRow, AugmentSpec, augmentations};
+pub use augment::{Augment, AugmentRow, AugmentSpec, Built, Choice, augmentations};
 pub use batch::{BadSample, Mixed, PixelBatch, PixelLayout, render, render_views};
 pub use dataset::Dataset;
 pub use digests::pixel_digests;
 pub use error::{DatasetError, ImageError};
 pub use fingerprint::{Fingerprint, Trust};
-pub use formats::{FormatRow, format_keys, formats};
+pub use formats::{FetchError, Fetched, FormatRow, Opened, Source, format_keys, formats};
 pub use loader::Loader;
+pub use logitcask_philox::Stream;
 pub use pixels::{Interpolation, Pillow, Resampling, Step};
 pub use preprocess::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
 pub use sample::{Image, ImageSize};

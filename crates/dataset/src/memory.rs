@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::{DECODING, Fingerprint, Trust, VERSION};
-use crate::{Dataset, DatasetError, files};
+use crate::{Dataset, DatasetError, files, formats};
 
 /// A file of `.logitcask/` in the dataset's folder, named by the names, lengths and modification times of the split's
 /// files.
@@ -39,6 +39,9 @@ impl Memory {
             .update(&[dataset.channels.unwrap_or(0) as u8, DECODING]);
         if dataset.spec.exif {
             key.update(b"exif");
+        }
+        if formats::is_own(&dataset.spec.format) {
+            key.update(dataset.spec.format.as_bytes());
         }
         let mut newest_status = i64::MIN;
         for path in files.iter() {

@@ -93,6 +93,11 @@ impl Image {
         &mut self.pixels
     }
 
+    /// Where a [`Source`](crate::Source) puts the bytes of a file that is still to be decoded, in place of what was there.
+    pub fn encoded_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.encoded
+    }
+
     /// Makes this an image of `size` and returns its pixels. Their values are whatever the buffer held.
     pub fn reshape(&mut self, size: ImageSize) -> &mut [u8] {
         (self.height, self.width, self.channels) = (size.height, size.width, size.channels);

@@ -4,7 +4,7 @@ use logitcask_philox::{Purpose, Stream};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::augment::{self, Augment, Choice};
-use crate::{AugmentSpec, DatasetError, Image, ImageSize, Step, pixels};
+use crate::{AugmentRow, AugmentSpec, DatasetError, Image, ImageSize, Step, pixels};
 
 /// How parameters are drawn, as a number: part of the identity, raised when any draw would change.
 const DRAW_VERSION: u32 = 1;
@@ -153,9 +153,22 @@ impl ViewFamily {
         seed: u64,
         size: Option<ImageSize>,
     ) -> Result<Self, DatasetError> {
+        Self::new_with(augment, seed, size, &[])
+    }
+
+    /// The same, where augmentations may also be a program's `own`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn new_with(
+        augment: &[AugmentSpec],
+        seed: u64,
+        size: Option<ImageSize>,
+        own: &[AugmentRow],
+    ) -> Result<Self, DatasetError> {
         let augment = augment
             .iter()
-            .map(|spec| Ok((spec.name.clone(), augment::build(spec)?)))
+            .map(|spec| Ok((spec.name.clone(), augment::build(spec, own)?)))
             .collect::<Result<Vec<_>, DatasetError>>()?;
         if let Some((name, _)) = augment.iter().rev().skip(1).find(|(_, a)| a.is_mix()) {
             return Err(DatasetError::Setting {
@@ -190,8 +203,12 @@ impl ViewFamily {
     ///
     /// # Errors
     /// As [`Self::new`]; and augmentations that draw anything at random.
-    pub fn clean_of(spec: &ViewsSpec, size: Option<ImageSize>) -> Result<Self, DatasetError> {
-        let mut family = Self::new(&spec.clean, 0, size)?;
+    pub fn clean_of(
+        spec: &ViewsSpec,
+        size: Option<ImageSize>,
+        own: &[AugmentRow],
+    ) -> Result<Self, DatasetError> {
+        let mut family = Self::new_with(&spec.clean, 0, size, own)?;
         if let Some((name, _)) = family
             .augment
             .iter()

@@ -428,7 +428,7 @@ fn clean_views_are_timms() {
             clean: case.clean.clone(),
             ..ViewsSpec::default()
         };
-        let family = ViewFamily::clean_of(&spec, Some(image.size())).unwrap();
+        let family = ViewFamily::clean_of(&spec, Some(image.size()), &[]).unwrap();
         let view = family.draw(0, 0, image.size(), 1).unwrap();
         let mut found = Image::new();
         view.apply_steps(&image, &mut found);

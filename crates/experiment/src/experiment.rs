@@ -56,11 +56,11 @@ impl Experiment {
             ));
         }
         let taught = match recipe.views.inconsistent {
-            true => train.in_clean_view(&recipe.views)?,
+            true => train.in_clean_view(&recipe)?,
             false => train.clone(),
         };
         let strong = match &recipe.views.strong {
-            Some(views) => Some(train.in_strong_views(views)?),
+            Some(views) => Some(train.in_strong_views(views, recipe.own.augmentations)?),
             None => None,
         };
         Ok(Self {
@@ -130,7 +130,7 @@ impl Experiment {
     /// # Errors
     /// If `views.clean` does not fit the images.
     pub fn train_in_clean_view(&self) -> Outcome<Split> {
-        self.train.in_clean_view(&self.recipe.views)
+        self.train.in_clean_view(&self.recipe)
     }
 }
 

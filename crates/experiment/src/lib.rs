@@ -4,6 +4,9 @@
 //! [`Event`]s to whoever watches, and what goes wrong is a [`Failure`]. It prints nothing, reads no environment and ends no
 //! process.
 //!
+//! What a program has of its own, a network or a loss, a dataset format or an augmentation, goes into [`Own`], and recipes name
+//! it beside ours: the crate's examples are one of each.
+//!
 //! Captures the embedded digits' teacher and trains a student of it:
 //!
 //! ```
@@ -41,6 +44,7 @@ mod event;
 mod experiment;
 mod failure;
 mod machine;
+mod own;
 mod ranges;
 mod recipe;
 mod run;
@@ -53,13 +57,14 @@ mod want;
 
 pub use board::{Board, Cost, Entry, Row, reference};
 pub use capture::{Capture, capture, check_has_teacher};
-pub use check::{Finding, State, check, read_checked};
+pub use check::{Finding, State, check, read_checked, read_checked_with};
 pub use claims::claim;
 pub use device::{describe_device, open_device};
 pub use event::{Event, Watch};
 pub use experiment::{Experiment, student_preprocess};
 pub use failure::{Failure, Kind, Outcome};
 pub use machine::Machine;
+pub use own::Own;
 pub use recipe::Recipe;
 pub use run::{LAST_WORDS, RECIPE, Run, Training, objective, sections, symptoms, train};
 pub use split::Split;

@@ -11,6 +11,7 @@ use logitcask_teacher::TeacherSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Kind, Outcome};
+use crate::own::Own;
 use crate::ranges;
 
 /// The whole experiment. Device and provider are flags: they describe the machine.
@@ -40,6 +41,9 @@ pub struct Recipe {
     /// How long and how fast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainSpec>,
+    /// What else its names may mean. No part of the file.
+    #[serde(skip)]
+    pub own: Own,
 }
 
 fn default_seed() -> u64 {
@@ -55,6 +59,18 @@ impl Recipe {
     pub fn load(path: &Path, overrides: &[String]) -> Outcome<Self> {
         let text = Self::text(path)?;
         Self::parse(&text, overrides).map_err(|problem| problem.in_file(path))
+    }
+
+    /// The same, where its names may mean something of a program's own too.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); if one of `own` has a name that another has.
+    pub fn load_with(path: &Path, overrides: &[String], own: Own) -> Outcome<Self> {
+        own.check()?;
+        Ok(Self {
+            own,
+            ..Self::load(path, overrides)?
+        })
     }
 
     /// A recipe's text, without the digest that it has in a run's folder.

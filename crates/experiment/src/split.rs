@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use logitcask_dataset::{
-    Dataset, Fingerprint, ImageSize, Preprocess, Role, Trust, ViewFamily, ViewsSpec, input_size,
+    AugmentRow, Dataset, Fingerprint, ImageSize, Preprocess, Role, Trust, ViewFamily, ViewsSpec,
+    input_size,
 };
 
 use crate::event::{self, Watch, with_progress};
@@ -53,8 +54,7 @@ impl Split {
     /// # Errors
     /// If it cannot be read, or `views.clean` does not fit the images.
     pub fn open_train_in_clean_view(recipe: &Recipe, watch: &Watch<'_>) -> Outcome<Self> {
-        Self::open(recipe, Role::Train, Trust::ModificationTimes, watch)?
-            .in_clean_view(&recipe.views)
+        Self::open(recipe, Role::Train, Trust::ModificationTimes, watch)?.in_clean_view(recipe)
     }
 
     pub(crate) fn open(
@@ -63,7 +63,7 @@ impl Split {
         trust: Trust,
         watch: &Watch<'_>,
     ) -> Outcome<Self> {
-        let mut dataset = Dataset::open(&recipe.data, role)?;
+        let mut dataset = Dataset::open_with(&recipe.data, role, recipe.own.formats)?;
         for note in dataset.notes() {
             event::note(watch, format!("{}: {note}", split_name(recipe, role)));
         }
@@ -72,12 +72,16 @@ impl Split {
         })?;
         tell_bad(&dataset, &fingerprint, &split_name(recipe, role), watch)?;
         let size = fingerprint.uniform_size();
+        let own = recipe.own.augmentations;
         let (family, n_views, views) = match role {
             Role::Train => {
-                let (family, n_views) = family(&recipe.views, size)?;
+                let (family, n_views) = family(&recipe.views, size, own)?;
                 (family, n_views, "views.augment")
             }
-            Role::Eval => (ViewFamily::clean_of(&recipe.views, size)?, 1, "views.clean"),
+            Role::Eval => {
+                let family = ViewFamily::clean_of(&recipe.views, size, own)?;
+                (family, 1, "views.clean")
+            }
         };
         if recipe.data.store_pixels {
             if family.reduces() {
@@ -102,8 +106,9 @@ impl Split {
         })
     }
 
-    pub(crate) fn in_clean_view(&self, views: &ViewsSpec) -> Outcome<Self> {
-        let family = ViewFamily::clean_of(views, self.fingerprint.uniform_size())?;
+    pub(crate) fn in_clean_view(&self, recipe: &Recipe) -> Outcome<Self> {
+        let size = self.fingerprint.uniform_size();
+        let family = ViewFamily::clean_of(&recipe.views, size, recipe.own.augmentations)?;
         Ok(Self {
             family: Arc::new(family),
             n_views: 1,
@@ -112,7 +117,7 @@ impl Split {
         })
     }
 
-    pub(crate) fn in_strong_views(&self, views: &ViewsSpec) -> Outcome<Self> {
+    pub(crate) fn in_strong_views(&self, views: &ViewsSpec, own: &[AugmentRow]) -> Outcome<Self> {
         let only_outside = [
             ("strong", views.strong.is_some()),
             ("inconsistent", views.inconsistent),
@@ -124,7 +129,7 @@ impl Split {
                 "`views.strong.{key}` is given, but `{key}` belongs into `[views]` alone"
             )));
         }
-        let (family, n_views) = family(views, self.fingerprint.uniform_size())?;
+        let (family, n_views) = family(views, self.fingerprint.uniform_size(), own)?;
         Ok(Self {
             family: Arc::new(family),
             n_views,
@@ -199,9 +204,13 @@ fn split_name(recipe: &Recipe, role: Role) -> String {
 }
 
 /// The family of `[views]` or `[views.strong]`, and how many of its views are wanted.
-fn family(views: &ViewsSpec, size: Option<ImageSize>) -> Outcome<(ViewFamily, u32)> {
+fn family(
+    views: &ViewsSpec,
+    size: Option<ImageSize>,
+    own: &[AugmentRow],
+) -> Outcome<(ViewFamily, u32)> {
     let seed = views.seed.unwrap_or(VIEWS_SEED);
-    let family = ViewFamily::new(&views.augment, seed, size)?;
+    let family = ViewFamily::new_with(&views.augment, seed, size, own)?;
     let n_views = family.resolve_count(&views.count)?;
     Ok((family, n_views))
 }

@@ -13,6 +13,7 @@ use logitcask_student::{
 use crate::event::{Watch, info};
 use crate::experiment::student_preprocess;
 use crate::failure::{Failure, Outcome};
+use crate::own::Own;
 use crate::recipe::Recipe;
 use crate::run::RECIPE;
 use crate::split::Split;
@@ -36,15 +37,28 @@ impl Trained {
     /// # Errors
     /// If there is none, or it is damaged.
     pub fn open(run: &Path, checkpoint: &str, overrides: &[String]) -> Outcome<Self> {
+        Self::open_with(run, checkpoint, overrides, Own::NONE)
+    }
+
+    /// The same of a run whose recipe names something of a program's own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        run: &Path,
+        checkpoint: &str,
+        overrides: &[String],
+        own: Own,
+    ) -> Outcome<Self> {
         let path = run.join(checkpoint);
         let checkpoint = Checkpoint::read(&path)?.ok_or_else(|| {
             Failure::work(format!("there is no `{}`", path.display()))
                 .with_hint("name the folder of a run: `logitcask student` prints it")
         })?;
-        let recipe = Recipe::load(&run.join(RECIPE), overrides)?;
+        let recipe = Recipe::load_with(&run.join(RECIPE), overrides, own)?;
         Ok(Self {
             preprocess: student_preprocess(&recipe)?,
-            network: Network::of_checkpoint(&checkpoint, &Device::Cpu)?,
+            network: Network::of_checkpoint(&checkpoint, own.students, &Device::Cpu)?,
             epochs_done: checkpoint.position.epochs_done,
             recipe,
         })

@@ -8,10 +8,19 @@ use logitcask_philox::{Purpose, Stream};
 pub enum Init {
     /// Every element the same.
     Constant(f64),
-    /// Normal with mean 0.
+    /// Normal.
     Normal {
+        /// Mean.
+        mean: f64,
         /// Standard deviation.
         std: f64,
+    },
+    /// Uniform between two numbers.
+    Uniform {
+        /// The lower one.
+        low: f64,
+        /// The upper one.
+        high: f64,
     },
     /// Normal with variance `2 / fan_out`: `kaiming_normal_(mode="fan_out", nonlinearity="relu")`.
     KaimingFanOut,
@@ -28,34 +37,38 @@ impl Init {
     /// in f64 by Box and Muller's method, two from two draws, with `libm` so that every platform agrees.
     pub(crate) fn draw(self, seed: u64, number: u64, shape: &[usize], fan_in: usize) -> Vec<f32> {
         let len = shape.iter().product();
-        let fan_out = shape[0] * shape.iter().skip(2).product::<usize>();
+        let fan_out =
+            shape.first().map_or(1, |&outputs| outputs) * shape.iter().skip(2).product::<usize>();
         let stream = Stream::new(seed, Purpose::Init, [0, number, 0]);
         match self {
             Self::Constant(value) => vec![value as f32; len],
-            Self::Normal { std } => normal(stream, std, len),
-            Self::KaimingFanOut => normal(stream, (2.0 / fan_out as f64).sqrt(), len),
-            Self::KaimingFanIn => normal(stream, (2.0 / fan_in as f64).sqrt(), len),
-            Self::UniformFanIn => uniform(stream, 1.0 / (fan_in as f64).sqrt(), len),
+            Self::Normal { mean, std } => normal(stream, mean, std, len),
+            Self::Uniform { low, high } => {
+                uniform(stream, 0.5 * (low + high), 0.5 * (high - low), len)
+            }
+            Self::KaimingFanOut => normal(stream, 0.0, (2.0 / fan_out as f64).sqrt(), len),
+            Self::KaimingFanIn => normal(stream, 0.0, (2.0 / fan_in as f64).sqrt(), len),
+            Self::UniformFanIn => uniform(stream, 0.0, 1.0 / (fan_in as f64).sqrt(), len),
         }
     }
 }
 
-fn normal(mut stream: Stream, std: f64, len: usize) -> Vec<f32> {
+fn normal(mut stream: Stream, mean: f64, std: f64, len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len + 1);
     while values.len() < len {
         // 1 - u is in (0, 1], so the logarithm is finite.
         let radius = std * libm::sqrt(-2.0 * libm::log(1.0 - stream.uniform()));
         let angle = std::f64::consts::TAU * stream.uniform();
-        values.push((radius * libm::cos(angle)) as f32);
-        values.push((radius * libm::sin(angle)) as f32);
+        values.push((mean + radius * libm::cos(angle)) as f32);
+        values.push((mean + radius * libm::sin(angle)) as f32);
     }
     values.truncate(len);
     values
 }
 
-fn uniform(mut stream: Stream, bound: f64, len: usize) -> Vec<f32> {
+fn uniform(mut stream: Stream, middle: f64, bound: f64, len: usize) -> Vec<f32> {
     (0..len)
-        .map(|_| ((2.0 * stream.uniform() - 1.0) * bound) as f32)
+        .map(|_| (middle + (2.0 * stream.uniform() - 1.0) * bound) as f32)
         .collect()
 }
 

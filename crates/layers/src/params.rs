@@ -280,16 +280,21 @@ impl Scope {
         self.add(name, Var::from_tensor(&tensor)?, Role::Parameter, layout)
     }
 
-    /// A value that is saved with the network but not optimised.
-    pub(crate) fn buffer(&self, name: &str, value: &Tensor) -> Result<Var> {
+    /// A value that is saved with the network but not optimised: a running statistic.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    pub fn buffer(&self, name: &str, value: &Tensor) -> Result<Var> {
         self.add(name, Var::from_tensor(value)?, Role::Buffer, Layout::Same)
     }
 
-    pub(crate) fn params(&self) -> &Params {
+    /// All parameters that this is a place among.
+    pub fn params(&self) -> &Params {
         &self.params
     }
 
-    pub(crate) fn device(&self) -> &Device {
+    /// Where parameters lie.
+    pub fn device(&self) -> &Device {
         &self.params.device
     }
 

@@ -47,8 +47,8 @@ impl Component {
     }
 }
 
-/// One row of the registry: all that can be said of a method without running it.
-#[derive(Clone, Copy, Serialize)]
+/// One row of the registry, or a program's own: all that can be said of a method without running it.
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct MethodRow {
     /// The name in a recipe.
     pub name: &'static str,
@@ -105,7 +105,7 @@ pub struct ComponentSpec {
 
 impl ComponentSpec {
     /// A component with weight 1, no warm-up, and a loss per sample.
-    pub(crate) const fn new(name: &'static str, meaning: &'static str) -> Self {
+    pub const fn new(name: &'static str, meaning: &'static str) -> Self {
         Self {
             name,
             meaning,
@@ -116,22 +116,26 @@ impl ComponentSpec {
         }
     }
 
-    pub(crate) const fn weight(mut self, weight: f64) -> Self {
+    /// With another default weight.
+    pub const fn weight(mut self, weight: f64) -> Self {
         self.default_weight = weight;
         self
     }
 
-    pub(crate) const fn weight_key(mut self, key: &'static str) -> Self {
+    /// With a key of the entry that is its weight too.
+    pub const fn weight_key(mut self, key: &'static str) -> Self {
         self.weight_key = Some(key);
         self
     }
 
-    pub(crate) const fn warmup(mut self, warmup: Warmup) -> Self {
+    /// With a warm-up of its own.
+    pub const fn warmup(mut self, warmup: Warmup) -> Self {
         self.default_warmup = warmup;
         self
     }
 
-    pub(crate) const fn whole_batch(mut self, because: &'static str) -> Self {
+    /// Without a loss per sample, for this reason.
+    pub const fn whole_batch(mut self, because: &'static str) -> Self {
         self.whole_batch_because = Some(because);
         self
     }
@@ -221,7 +225,7 @@ pub enum LabelNeed {
 
 impl Needs {
     /// Every class of the teacher, up to a constant, and no label.
-    pub(crate) const DENSE: Needs = Needs {
+    pub const DENSE: Needs = Needs {
         teacher: TeacherNeed::Dense,
         absolute_logits: false,
         labels: LabelNeed::Ignored,

@@ -7,8 +7,8 @@ use crate::adaptive::Adaptive;
 use crate::error::Need;
 use crate::methods;
 use crate::{
-    Component, ComponentSpec, LabelNeed, LogitBatch, LogitLoss, LossError, Needs, Options, Setup,
-    TeacherNeed, Warmup,
+    Component, ComponentSpec, LabelNeed, LogitBatch, LogitLoss, LossError, MethodRow, Needs,
+    Options, Setup, TeacherNeed, Warmup,
 };
 
 /// One `[[loss]]` entry of a recipe: a name, and the options of that method.
@@ -121,6 +121,18 @@ impl Objective {
     /// # Errors
     /// An entry that names an unknown loss or option, or an option out of range.
     pub fn new(specs: &[LossSpec], setup: &Setup<'_>) -> Result<Self, LossError> {
+        Self::new_with(specs, setup, &[])
+    }
+
+    /// The same, where entries may also name a program's `own` methods.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_with(
+        specs: &[LossSpec],
+        setup: &Setup<'_>,
+        own: &'static [MethodRow],
+    ) -> Result<Self, LossError> {
         if specs.is_empty() {
             return Err(LossError::NoLoss);
         }
@@ -141,7 +153,7 @@ impl Objective {
                 0 => spec.name.clone(),
                 earlier => format!("{}#{}", spec.name, earlier + 1),
             };
-            entries.push(Entry::new(spec, label, setup)?);
+            entries.push(Entry::new(spec, label, setup, own)?);
         }
         Ok(Self {
             entries,
@@ -324,8 +336,13 @@ impl Entry {
             .all(Adaptive::is_unweighted)
     }
 
-    fn new(spec: &LossSpec, label: String, setup: &Setup<'_>) -> Result<Self, LossError> {
-        let row = methods::find(&spec.name)?;
+    fn new(
+        spec: &LossSpec,
+        label: String,
+        setup: &Setup<'_>,
+        own: &'static [MethodRow],
+    ) -> Result<Self, LossError> {
+        let row = methods::find(&spec.name, own)?;
         let mut options = Options::new(&spec.name, spec.options.clone());
         let method = (row.build)(&mut options, setup)?;
         let mut common = Common::read(&mut options)?;

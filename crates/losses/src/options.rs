@@ -48,7 +48,10 @@ impl Options {
     }
 
     /// A finite number within limits that `expected` puts in words.
-    pub(crate) fn optional_number(
+    ///
+    /// # Errors
+    /// [`LossError::BadOption`] for anything else.
+    pub fn optional_number(
         &mut self,
         key: &str,
         expected: &str,
@@ -60,14 +63,20 @@ impl Options {
     }
 
     /// `true` or `false`.
-    pub(crate) fn flag(&mut self, key: &str, default: bool) -> Result<bool, LossError> {
+    ///
+    /// # Errors
+    /// [`LossError::BadOption`] for anything else.
+    pub fn flag(&mut self, key: &str, default: bool) -> Result<bool, LossError> {
         Ok(self
             .take(key, "true or false", Value::as_bool)?
             .unwrap_or(default))
     }
 
     /// One of several words.
-    pub(crate) fn choice<T: Copy>(
+    ///
+    /// # Errors
+    /// [`LossError::BadOption`] for anything else.
+    pub fn choice<T: Copy>(
         &mut self,
         key: &str,
         choices: &[(&'static str, T)],

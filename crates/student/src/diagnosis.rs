@@ -5,7 +5,8 @@ use std::fmt;
 use candle_core::Device;
 
 use crate::checkpoint::STUDENT;
-use crate::{Checkpoint, EpochRecord, Metrics, Network, StudentError, StudentShape};
+use crate::models::find;
+use crate::{Checkpoint, EpochRecord, Metrics, ModelRow, Network, StudentError, StudentShape};
 
 /// What a diagnosis looks at.
 #[derive(Clone, Copy, Debug)]
@@ -320,17 +321,22 @@ impl fmt::Display for Symptom {
 }
 
 /// The parameters of a checkpoint's student that are as `seed` drew them. A parameter without a gradient does not even
-/// decay, so none of them moves without a reason.
+/// decay, so none of them moves without a reason. The student is one of the zoo or of `own`.
 ///
 /// # Errors
-/// If the checkpoint's tensors are not those of its student.
-pub fn untrained(checkpoint: &Checkpoint, seed: u64) -> Result<Vec<String>, StudentError> {
+/// If there is no such student, or the checkpoint's tensors are not those of it.
+pub fn untrained(
+    checkpoint: &Checkpoint,
+    own: &'static [ModelRow],
+    seed: u64,
+) -> Result<Vec<String>, StudentError> {
     let StudentShape {
         name,
         image,
         n_classes,
     } = &checkpoint.position.student;
-    let drawn = Network::build(name, *image, *n_classes, seed, &Device::Cpu)?;
+    let row = find(name, own)?;
+    let drawn = Network::of_row(row, *image, *n_classes, seed, &Device::Cpu)?;
     let trained = checkpoint.part(STUDENT);
     let parameters = drawn.params().parameters();
     let is_parameter = |name: &String| parameters.iter().any(|(known, _)| known == name);

@@ -183,7 +183,7 @@ impl StudentError {
         match self {
             StudentError::UnknownStudent { nearest, .. } => Some(match nearest {
                 Some(nearest) => format!("did you mean `{nearest}`? `logitcask list students` shows all"),
-                None => "`logitcask list students` shows all".to_owned(),
+                None => "`logitcask list students` shows all; a network that a program brings is known to that program alone".to_owned(),
             }),
             StudentError::Claim(claim) => claim.hint(),
             StudentError::TooFewSamples { n_samples: 0 | 1, .. } => {

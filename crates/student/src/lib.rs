@@ -10,6 +10,7 @@
 mod adam;
 mod batch;
 mod calibrate;
+mod candle_student;
 mod checkpoint;
 mod diagnosis;
 mod ema;
@@ -34,6 +35,7 @@ mod train;
 
 pub use batch::{CleanRows, TeacherRows, TrainBatch};
 pub use calibrate::fit_temperature;
+pub use candle_student::{CandleStudent, var_builder};
 pub use checkpoint::{Checkpoint, Position};
 pub use diagnosis::{Patient, Symptom, diagnose, untrained};
 pub use ema::Ema;
@@ -41,7 +43,7 @@ pub use ensemble::{Combine, Ensemble, EnsembleSpec, teacher_accuracy};
 pub use error::StudentError;
 pub use evaluate::{Evaluation, Metrics, Sink, Tally, evaluate, predict};
 pub use export_onnx::{Normalisation, OnnxSpec, to_onnx, to_safetensors};
-pub use models::{ImageShape, ModelRow, Student, find as find_model, models};
+pub use models::{Build, Head, ImageShape, ModelRow, Student, find as find_model, models};
 pub use network::{Network, StudentShape, StudentSpec};
 pub use optim::{Decay, Gradients, Optimizer, OptimizerSpec};
 pub use plan::{check_spec, hold_out};

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use logitcask_layers::{FeatureMap, Mode, Params, Precision, release_memory, trace::trace};
 use serde::{Deserialize, Serialize};
 
-use crate::models::{ImageShape, Student, find};
+use crate::models::{ImageShape, ModelRow, Student, find};
 use crate::{Checkpoint, StudentError};
 
 /// `[student]` of a recipe.
@@ -80,12 +80,25 @@ impl Network {
         seed: u64,
         device: &Device,
     ) -> Result<Self, StudentError> {
-        let row = find(name)?;
+        Self::of_row(find(name, &[])?, image, n_classes, seed, device)
+    }
+
+    /// The same of a row, which may be a program's own.
+    ///
+    /// # Errors
+    /// If the student cannot take images of that shape, or gives one name to two parameters.
+    pub fn of_row(
+        row: &ModelRow,
+        image: ImageShape,
+        n_classes: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, StudentError> {
         let params = Params::new(seed, DType::F32, device)?;
         let student = (row.build)(&params.root(), image, n_classes)?;
         Ok(Self {
             shape: StudentShape {
-                name: name.to_owned(),
+                name: row.name.to_owned(),
                 image,
                 n_classes,
             },
@@ -172,17 +185,22 @@ impl Network {
         Ok(*self.images_at_once.get_or_init(|| n_images))
     }
 
-    /// The student of a checkpoint, to evaluate and export: the moving average of its weights where there is one.
+    /// The student of a checkpoint, to evaluate and export: the moving average of its weights where there is one. It is one
+    /// of the zoo or of `own`.
     ///
     /// # Errors
-    /// If the checkpoint's tensors are not those of its student.
-    pub fn of_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<Self, StudentError> {
+    /// If there is no such student, or the checkpoint's tensors are not those of it.
+    pub fn of_checkpoint(
+        checkpoint: &Checkpoint,
+        own: &'static [ModelRow],
+        device: &Device,
+    ) -> Result<Self, StudentError> {
         let StudentShape {
             name,
             image,
             n_classes,
         } = &checkpoint.position.student;
-        let network = Self::build(name, *image, *n_classes, 0, device)?;
+        let network = Self::of_row(find(name, own)?, *image, *n_classes, 0, device)?;
         network.load(&checkpoint.student())?;
         Ok(network)
     }

@@ -241,7 +241,7 @@ fn weights_from_elsewhere_fit_or_are_refused() {
 
 #[test]
 fn a_misspelt_student_is_told_its_neighbour() {
-    let Err(StudentError::UnknownStudent { nearest, .. }) = find_model("resnet8_4") else {
+    let Err(StudentError::UnknownStudent { nearest, .. }) = find_model("resnet8_4", &[]) else {
         panic!("no student is named so");
     };
     assert_eq!(nearest, Some("resnet8x4"));

@@ -1,4 +1,4 @@
-use logitcask_experiment::{Failure, Finding, Machine, Outcome, State, check};
+use logitcask_experiment::{Failure, Finding, Machine, Outcome, Own, State, check};
 use logitcask_teacher::{Runtime, TeacherError};
 
 use crate::args::Check;
@@ -10,6 +10,7 @@ pub(crate) fn run(args: &Check) -> Outcome {
     let findings = check(
         &recipe.recipe,
         &recipe.overrides,
+        Own::NONE,
         &recipe.cache_dir,
         can_run(&machine)?.then_some(&machine),
         &shown(),

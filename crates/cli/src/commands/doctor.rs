@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use logitcask_experiment::{
-    Failure, LAST_WORDS, Machine, Outcome, RECIPE, Recipe, check, symptoms,
+    Failure, LAST_WORDS, Machine, Outcome, Own, RECIPE, Recipe, check, symptoms,
 };
 use logitcask_student::{EpochRecord, Symptom};
 use logitcask_teacher::{ExecutionProvider, Runtime, TeacherError, gpu_models};
@@ -80,7 +80,14 @@ fn check_recipe(recipe: &Path, library: Option<PathBuf>) -> Outcome {
         library: Some(library),
         engines: cache_dir.join(".tensorrt"),
     });
-    let findings = check(recipe, &[], cache_dir, machine.as_ref(), &shown());
+    let findings = check(
+        recipe,
+        &[],
+        Own::NONE,
+        cache_dir,
+        machine.as_ref(),
+        &shown(),
+    );
     findings.iter().for_each(super::check::print);
     super::check::judge(&findings)
 }
@@ -204,7 +211,7 @@ fn of_run(run: &Path) -> Outcome<Vec<Finding>> {
     }
     let recipe = Recipe::load(&recipe, &[])?;
     let history = EpochRecord::read_all(run)?;
-    let symptoms = symptoms(run, recipe.seed, false)?;
+    let symptoms = symptoms(run, &recipe, false)?;
     let mut findings = vec![position(run, &recipe, &history)];
     findings.extend(stopped(run)?);
     let Some(last) = history.last() else {

@@ -221,7 +221,7 @@ fn check(run: &Planned, experiment: &Experiment) -> Outcome {
         }
     };
     let (student, _) = sections(&run.recipe).map_err(named)?;
-    logitcask_student::find_model(&student.name).map_err(|error| named(error.into()))?;
+    logitcask_student::find_model(&student.name, &[]).map_err(|error| named(error.into()))?;
     objective(&run.recipe, experiment.train.dataset.n_classes()).map_err(named)?;
     Ok(())
 }

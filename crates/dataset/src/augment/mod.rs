@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::formats::nearest;
 use crate::view::Mix;
 use crate::{DatasetError, ImageSize, Step};
 
@@ -89,17 +88,19 @@ pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
     },
 ];
 
-/// One augmentation of the table.
+/// One augmentation of the table, or a program's own.
+#[derive(Clone, Copy, Debug)]
 pub struct AugmentRow {
     /// What `views.augment` calls it.
     pub name: &'static str,
     /// Its options with their defaults, and what it does.
     pub summary: &'static str,
-    pub(crate) build: fn(Map<String, Value>) -> Built,
+    /// Makes it from its options.
+    pub build: fn(Map<String, Value>) -> Built,
 }
 
 /// What building an augmentation comes to. The options that the parser refuses are refused in the parser's words.
-pub(crate) type Built = Result<Box<dyn Augment>, serde_json::Error>;
+pub type Built = Result<Box<dyn Augment>, serde_json::Error>;
 
 /// One entry of `views.augment`: a name, and the options that [`augmentations`] lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,9 +133,12 @@ pub fn augmentations() -> &'static [AugmentRow] {
     AUGMENTATIONS
 }
 
-/// Draws the parameters of one augmentation.
-pub(crate) trait Augment: Debug + Send + Sync {
-    /// Every option with its value, as canonical JSON: a cache is keyed by it.
+/// Draws the parameters of one augmentation: which [`Step`]s it adds to a view. A view is a function of (seed, sample, view):
+/// what is drawn must follow from the [`Choice`] and the size alone.
+pub trait Augment: Debug + Send + Sync {
+    /// Every option with its value, as canonical JSON: a cache is keyed by it. What a program's own augmentation draws must not
+    /// change under the same name and options; where it does, the pixels that a cache remembers of its capture are not the same
+    /// any more, and the cache is refused.
     fn options(&self) -> String;
 
     /// The size of the result, given that of the input;
@@ -176,20 +180,26 @@ pub(crate) trait Augment: Debug + Send + Sync {
 }
 
 /// What an augmentation draws from.
-pub(crate) enum Choice<'a> {
+pub enum Choice<'a> {
     /// This one of its `n_elements`.
     Element(u64),
     /// Its own stream.
     Drawn(&'a mut Stream),
 }
 
-pub(crate) fn build(spec: &AugmentSpec) -> Result<Box<dyn Augment>, DatasetError> {
-    let row = AUGMENTATIONS.iter().find(|row| row.name == spec.name);
+pub(crate) fn build(
+    spec: &AugmentSpec,
+    own: &[AugmentRow],
+) -> Result<Box<dyn Augment>, DatasetError> {
+    let rows = || AUGMENTATIONS.iter().chain(own);
+    let row = rows().find(|row| row.name == spec.name);
     let row = row.ok_or_else(|| DatasetError::UnknownAugment {
         name: spec.name.clone(),
+        known: rows().map(|row| row.name).collect(),
     })?;
     (row.build)(spec.options.clone()).map_err(|source| DatasetError::AugmentOptions {
         name: spec.name.clone(),
+        takes: row.summary,
         source,
     })
 }
@@ -207,15 +217,6 @@ fn canonical<T: Serialize>(options: &T) -> String {
 /// An error about a value, in the shape that the parser reports its own in.
 fn refuse<T>(message: String) -> Result<T, serde_json::Error> {
     Err(serde::de::Error::custom(message))
-}
-
-pub(crate) fn hint(name: &str) -> String {
-    nearest(name, AUGMENTATIONS.iter().map(|row| row.name))
-}
-
-pub(crate) fn options_hint(name: &str) -> Option<String> {
-    let row = AUGMENTATIONS.iter().find(|row| row.name == name)?;
-    Some(format!("`{}` takes {}", row.name, row.summary))
 }
 
 /// A uniform number between two.

@@ -204,7 +204,8 @@ const FORMAT_KEYS: &[Key] = &[
 /// As many as a cache can hold.
 const MAX_CLASSES: usize = 1 << 20;
 
-/// One format of the table.
+/// One format of the table, or a program's own.
+#[derive(Clone, Copy, Debug)]
 pub struct FormatRow {
     /// What `data.format` calls it.
     pub name: &'static str,
@@ -212,42 +213,46 @@ pub struct FormatRow {
     pub summary: &'static str,
     /// Which of [`format_keys`] it reads; the others are refused.
     pub reads: &'static [&'static str],
-    pub(crate) open: fn(&DataSpec, &SplitSpec) -> Result<Opened, DatasetError>,
+    /// Finds a split's samples and reads their labels.
+    pub open: fn(&DataSpec, &SplitSpec) -> Result<Opened, DatasetError>,
     /// Its class names are those that the samples show, so that an evaluation split may have fewer of them.
-    pub(crate) shows_classes: bool,
+    pub shows_classes: bool,
     /// The names of a split's classes, without its samples; none where nobody tells them.
-    pub(crate) class_names: fn(&DataSpec, &SplitSpec) -> Result<Vec<String>, DatasetError>,
+    pub class_names: fn(&DataSpec, &SplitSpec) -> Result<Vec<String>, DatasetError>,
 }
 
 /// A split as its format found it: labels in memory, images still where they are.
-pub(crate) struct Opened {
-    pub(crate) source: Box<dyn Source>,
-    pub(crate) labels: Vec<u32>,
-    /// Empty where the format knows no names.
-    pub(crate) class_names: Vec<String>,
+pub struct Opened {
+    /// Where its images come from.
+    pub source: Box<dyn Source>,
+    /// One per sample, below `n_classes`. Their order is that of the samples, which is a part of a cache's identity: it must
+    /// follow from the files alone.
+    pub labels: Vec<u32>,
+    /// One per class, or none at all where the format knows no names.
+    pub class_names: Vec<String>,
     /// At least as many classes as names and labels need.
-    pub(crate) n_classes: usize,
-    /// Known where the format fixes it.
-    pub(crate) uniform_size: Option<ImageSize>,
-    /// The files that a remembered fingerprint depends on.
-    pub(crate) files: Arc<[PathBuf]>,
+    pub n_classes: usize,
+    /// The size of every image, where the format fixes it.
+    pub uniform_size: Option<ImageSize>,
+    /// The files that a remembered fingerprint depends on; without any the images are digested every time.
+    pub files: Arc<[PathBuf]>,
     /// What somebody should know who looks at the data, a sentence each.
-    pub(crate) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// What has been fetched for a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fetched {
-    /// The pixels are in the image.
+pub enum Fetched {
+    /// The pixels are in the image: [`Image::reshape`] makes room for them.
     Pixels,
-    /// The encoded file is in `image.encoded`, still to be decoded.
+    /// The bytes of a JPEG, PNG, WebP or the like are in the image ([`Image::encoded_mut`]), still to be decoded.
     Encoded,
 }
 
 /// Why a sample could not be fetched. The two are kept apart by their types, so that `on_bad = "skip"` leaves out what
 /// is wrong with a sample and never what is wrong with a disk.
 #[derive(Debug)]
-pub(crate) enum FetchError {
+pub enum FetchError {
     /// The sample holds no image that can be used; the others may.
     Bad(ImageError),
     /// Its file cannot be read, today: the run stops, whatever `on_bad` says.
@@ -266,9 +271,14 @@ impl From<DatasetError> for FetchError {
     }
 }
 
-/// Where the images of a split come from.
-pub(crate) trait Source: Send + Sync {
-    /// Fetches sample `index`, which is in range.
+/// Where the images of a split come from. Several threads fetch from it at once, in any order: a file that they share is
+/// read by position, never by a cursor.
+pub trait Source: Send + Sync {
+    /// Fetches sample `index`, which is in range, into an image whose buffers are reused. The same sample is the same image
+    /// every time.
+    ///
+    /// # Errors
+    /// [`FetchError::Bad`] where this sample holds no image that can be used; [`FetchError::Stop`] where its file cannot be read.
     fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError>;
     /// Where sample `index` lies, for messages: `` `train.parquet` row 17``.
     fn place(&self, index: u32) -> String;
@@ -289,10 +299,18 @@ pub fn format_keys() -> impl Iterator<Item = &'static str> {
 }
 
 /// Opens the split that `role` names. Of an evaluation split the classes are those of the train split.
-pub(crate) fn open(spec: &DataSpec, split: &SplitSpec, role: Role) -> Result<Opened, DatasetError> {
-    let row = row_of(spec)?;
+pub(crate) fn open(
+    spec: &DataSpec,
+    split: &SplitSpec,
+    role: Role,
+    own: &'static [FormatRow],
+) -> Result<Opened, DatasetError> {
+    let row = row_of(spec, own)?;
     check_keys(spec, row)?;
     let mut opened = (row.open)(spec, split).map_err(|error| with_what_is_there(error, split))?;
+    if is_own(row.name) {
+        check_labels(&opened, spec, split)?;
+    }
     if let (Some(n), Some(name)) = (
         spec.n_classes,
         spec.n_classes.and_then(|n| opened.class_names.get(n)),
@@ -311,6 +329,30 @@ pub(crate) fn open(spec: &DataSpec, split: &SplitSpec, role: Role) -> Result<Ope
     Ok(opened)
 }
 
+/// Whether a format is a program's own, of which nothing is known but what it says.
+pub(crate) fn is_own(format: &str) -> bool {
+    !FORMATS.iter().any(|row| row.name == format)
+}
+
+/// What our own formats look at while they read.
+fn check_labels(opened: &Opened, spec: &DataSpec, split: &SplitSpec) -> Result<(), DatasetError> {
+    if opened.labels.is_empty() {
+        return Err(DatasetError::EmptySplit {
+            split: split.to_string(),
+            path: spec.root.clone(),
+        });
+    }
+    let is_out = |label: &u32| *label as usize >= opened.n_classes;
+    match opened.labels.iter().position(is_out) {
+        None => Ok(()),
+        Some(index) => Err(DatasetError::LabelRange {
+            place: format!("sample {index} ({})", opened.source.place(index as u32)),
+            label: opened.labels[index].into(),
+            n_classes: opened.n_classes,
+        }),
+    }
+}
+
 /// The keys that a recipe gives and its format would pass over.
 fn unread<'a>(spec: &'a DataSpec, row: &'a FormatRow) -> impl Iterator<Item = &'static Key> + 'a {
     let keys = FORMAT_KEYS.iter();
@@ -320,16 +362,18 @@ fn unread<'a>(spec: &'a DataSpec, row: &'a FormatRow) -> impl Iterator<Item = &'
 /// Makes `spec` one of another format, and takes away what that does not read: the names of these keys.
 pub(crate) fn change(spec: &mut DataSpec, format: &str) -> Result<Vec<&'static str>, DatasetError> {
     format.clone_into(&mut spec.format);
-    let taken: Vec<&Key> = unread(spec, row_of(spec)?).collect();
+    let taken: Vec<&Key> = unread(spec, row_of(spec, &[])?).collect();
     taken.iter().for_each(|key| (key.clear)(spec));
     Ok(taken.iter().map(|key| key.name).collect())
 }
 
-fn row_of(spec: &DataSpec) -> Result<&'static FormatRow, DatasetError> {
-    let row = FORMATS.iter().find(|row| row.name == spec.format);
-    row.ok_or_else(|| DatasetError::UnknownFormat {
-        name: spec.format.clone(),
-    })
+fn row_of(spec: &DataSpec, own: &'static [FormatRow]) -> Result<&'static FormatRow, DatasetError> {
+    let mut rows = FORMATS.iter().chain(own);
+    rows.find(|row| row.name == spec.format)
+        .ok_or_else(|| DatasetError::UnknownFormat {
+            name: spec.format.clone(),
+            known: FORMATS.iter().chain(own).map(|row| row.name).collect(),
+        })
 }
 
 fn check_keys(spec: &DataSpec, row: &FormatRow) -> Result<(), DatasetError> {
@@ -424,10 +468,6 @@ fn agree_on_classes(
     opened.n_classes = opened.n_classes.max(reference.len());
     opened.class_names = reference;
     Ok(())
-}
-
-pub(crate) fn hint(name: &str) -> String {
-    nearest(name, FORMATS.iter().map(|row| row.name))
 }
 
 /// "did you mean `x`?", or all there are.

@@ -14,6 +14,7 @@ use crate::event::Watch;
 use crate::experiment::Experiment;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::machine::Machine;
+use crate::own::Own;
 use crate::recipe::Recipe;
 use crate::run::{objective, sections, supply};
 use crate::teachers;
@@ -54,10 +55,11 @@ pub enum State {
 /// others, and where `machine` is given the teachers themselves, with a few images. Nothing is captured. A dataset that is met for the
 /// first time has its images digested, which the stages would do as well and then need not.
 ///
-/// Findings come in the order of the recipe's lines.
+/// Findings come in the order of the recipe's lines. Names may mean something of `own`.
 pub fn check(
     path: &Path,
     overrides: &[String],
+    own: Own,
     cache_dir: &Path,
     machine: Option<&Machine>,
     watch: &Watch<'_>,
@@ -90,7 +92,7 @@ pub fn check(
             },
         };
         if let Some(recipe) = recipe {
-            checked.recipe(&recipe, cache_dir, machine, watch);
+            checked.recipe(&Recipe { own, ..recipe }, cache_dir, machine, watch);
         }
     }
     let mut findings = checked.findings;
@@ -105,6 +107,14 @@ pub fn check(
 /// # Errors
 /// All that is wrong, in one failure.
 pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
+    read_checked_with(path, overrides, Own::NONE)
+}
+
+/// The same, where the recipe's names may mean something of a program's own too.
+///
+/// # Errors
+/// As [`read_checked`]; if one of `own` has a name that another has.
+pub fn read_checked_with(path: &Path, overrides: &[String], own: Own) -> Outcome<Recipe> {
     let text = Recipe::text(path)?;
     let (parsed, mistakes) = Text::parse(&text);
     let mut checked = Checked {
@@ -113,7 +123,7 @@ pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
         text: parsed,
         findings: Vec::new(),
     };
-    let loaded = Recipe::load(path, overrides);
+    let loaded = Recipe::load_with(path, overrides, own);
     if mistakes.is_empty() {
         let (recipe, mistakes) = checked.text.read();
         mistakes.into_iter().for_each(|it| checked.mistake(it));
@@ -126,7 +136,7 @@ pub fn read_checked(path: &Path, overrides: &[String]) -> Outcome<Recipe> {
             Err(_) => recipe,
         };
         if let Some(recipe) = recipe {
-            checked.names(&recipe);
+            checked.names(&Recipe { own, ..recipe });
         }
     }
     checked
@@ -327,7 +337,9 @@ impl Checked<'_> {
         ];
         for (place, list) in lists.into_iter().chain(strong) {
             for (index, spec) in list.iter().enumerate() {
-                let alone = ViewFamily::new(std::slice::from_ref(spec), 1, None).err();
+                let alone = std::slice::from_ref(spec);
+                let own = recipe.own.augmentations;
+                let alone = ViewFamily::new_with(alone, 1, None, own).err();
                 match alone {
                     Some(error @ DatasetError::UnknownAugment { .. }) => {
                         self.wrong(&format!("{place}.{index}.name"), error);
@@ -370,7 +382,7 @@ impl Checked<'_> {
             self.wrong("student", failure);
         }
         if let Some(student) = &recipe.student
-            && let Err(error) = logitcask_student::find_model(&student.name)
+            && let Err(error) = logitcask_student::find_model(&student.name, recipe.own.students)
         {
             self.wrong("student.name", error);
         }
@@ -395,7 +407,7 @@ impl Checked<'_> {
         let mut n_classes = None;
         let eval = recipe.data.eval.as_ref().map(|_| Role::Eval);
         for role in [Some(Role::Train), eval].into_iter().flatten() {
-            let error = match Dataset::open(&recipe.data, role) {
+            let error = match Dataset::open_with(&recipe.data, role, recipe.own.formats) {
                 Ok(dataset) => {
                     n_classes.get_or_insert(dataset.n_classes());
                     continue;

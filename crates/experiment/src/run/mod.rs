@@ -94,7 +94,7 @@ pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<R
     let device = open_device(how.device, how.tf32)?;
     compute_on(how.threads)?;
     // Wrong names are refused before anything is read.
-    let row = logitcask_student::find_model(&student.name)?;
+    let row = logitcask_student::find_model(&student.name, recipe.own.students)?;
 
     let trust = match how.verify_data {
         true => Trust::Nothing,
@@ -116,7 +116,7 @@ pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<R
         height: size.height,
         width: size.width,
     };
-    let network = Network::build(row.name, image, n_classes, recipe.seed, &device)?
+    let network = Network::of_row(row, image, n_classes, recipe.seed, &device)?
         .with_precision(student.precision)?;
     if uses_bf16(&recipe) && !bf16_is_native() {
         note(
@@ -224,7 +224,7 @@ pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<R
         return Err(Failure::work("stopped before the last epoch")
             .with_hint("what is done is saved; the same command continues after the last step"));
     };
-    for symptom in symptoms(&folder, recipe.seed, constant)? {
+    for symptom in symptoms(&folder, &recipe, constant)? {
         note(watch, format!("{symptom}\n  hint: {}", symptom.remedy()));
     }
     record.recorded = provenance(&recipe, &experiment);
@@ -287,7 +287,11 @@ pub fn objective(recipe: &Recipe, n_classes: usize) -> Outcome<Objective> {
         dtype: DType::F32,
         device: &Device::Cpu, // where losses are computed
     };
-    Ok(Objective::new(&recipe.loss, &setup)?)
+    Ok(Objective::new_with(
+        &recipe.loss,
+        &setup,
+        recipe.own.losses,
+    )?)
 }
 
 /// Makes this thread one of the `threads` that compute: a parallel loop then starts at once, where from outside the pool
@@ -390,14 +394,19 @@ pub(crate) fn supply(experiment: &Experiment) -> Outcome<Supply> {
 ///
 /// # Errors
 /// If its files cannot be read.
-pub fn symptoms(run: &Path, seed: u64, constant: bool) -> Outcome<Vec<Symptom>> {
+pub fn symptoms(run: &Path, recipe: &Recipe, constant: bool) -> Outcome<Vec<Symptom>> {
     let Some(checkpoint) = Checkpoint::read(&run.join(Checkpoint::LAST))? else {
         return Ok(Vec::new());
+    };
+    let untrained = match untrained(&checkpoint, recipe.own.students, recipe.seed) {
+        // A program's own network, which is not this one: its parameters cannot be told from its statistics.
+        Err(StudentError::UnknownStudent { .. }) => Vec::new(),
+        found => found?,
     };
     Ok(diagnose(&Patient {
         history: &EpochRecord::read_all(run)?,
         n_classes: checkpoint.position.student.n_classes,
-        untrained: &untrained(&checkpoint, seed)?,
+        untrained: &untrained,
         teacher_is_constant: constant,
     }))
 }

@@ -100,13 +100,13 @@ pub const COMMON_OPTIONS: &[[&str; 3]] = &[
     ],
 ];
 
-/// The row of a method.
-pub(crate) fn find(name: &str) -> Result<&'static MethodRow, LossError> {
-    METHODS
-        .iter()
+/// The row of a method, in the registry or among a program's own.
+pub(crate) fn find(name: &str, own: &'static [MethodRow]) -> Result<&'static MethodRow, LossError> {
+    let rows = || METHODS.iter().chain(own);
+    rows()
         .find(|row| row.name == name)
         .ok_or_else(|| LossError::UnknownLoss {
             name: name.to_owned(),
-            nearest: options::nearest(name, METHODS.iter().map(|row| row.name)),
+            nearest: options::nearest(name, rows().map(|row| row.name)),
         })
 }

@@ -12,7 +12,7 @@ use candle_core::{D, Tensor, Var};
 use logitcask_layers::trace::{Op, noted};
 use logitcask_layers::{Conv2d, ConvSpec, FeatureMap, Init, Linear, Mode, Result, Scope};
 
-use super::{ImageShape, ModelRow, Student};
+use super::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 pub(super) const ROWS: &[ModelRow] = &[ModelRow::imagenet(
@@ -28,7 +28,10 @@ const HEADS: usize = 3;
 const DEPTH: usize = 12;
 /// timm cuts the normal off at ±2, a hundred deviations away. Its biases start at zero; ours, like those of every
 /// linear layer here, uniform in ±1 / sqrt(inputs).
-const INIT: Init = Init::Normal { std: 0.02 };
+const INIT: Init = Init::Normal {
+    mean: 0.0,
+    std: 0.02,
+};
 
 fn build(
     scope: &Scope,
@@ -89,7 +92,7 @@ impl Student for DeitTiny {
         self.norm.forward(&class, keep)
     }
 
-    fn head(&self) -> &Linear {
+    fn head(&self) -> &dyn Head {
         &self.head
     }
 

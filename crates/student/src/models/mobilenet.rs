@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use logitcask_layers::{ConvSpec, FeatureMap, Init, Linear, Mode, Result, Scope, global_avg_pool};
 
 use super::conv_bn::{ConvBn, conv1x1, conv3x3, depthwise};
-use super::{ImageShape, ModelRow, Student};
+use super::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const V1: &str = "arXiv:1704.04861";
@@ -58,7 +58,10 @@ fn build_v2(
         }
     }
     let last = conv_bn("conv2", conv1x1(channels, 1280))?;
-    let init = Init::Normal { std: 0.01 };
+    let init = Init::Normal {
+        mean: 0.0,
+        std: 0.01,
+    };
     let classifier = Linear::new(&scope.enter("classifier").enter(0), 1280, n_classes, init)?;
     Ok(Box::new(MobileNetV2 {
         stem,
@@ -84,7 +87,7 @@ impl Student for MobileNetV2 {
         global_avg_pool(&self.last.relu(x, mode)?)
     }
 
-    fn head(&self) -> &Linear {
+    fn head(&self) -> &dyn Head {
         &self.classifier
     }
 }
@@ -177,7 +180,7 @@ impl Student for MobileNetV1 {
         global_avg_pool(&x)
     }
 
-    fn head(&self) -> &Linear {
+    fn head(&self) -> &dyn Head {
         &self.fc
     }
 }

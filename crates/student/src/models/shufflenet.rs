@@ -11,7 +11,7 @@ use logitcask_layers::{
 };
 
 use super::conv_bn::{ConvBn, conv1x1, depthwise};
-use super::{ImageShape, ModelRow, Student};
+use super::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const V1: &str = "arXiv:1707.01083";
@@ -102,7 +102,7 @@ impl Student for ShuffleNet {
         global_avg_pool(&x)
     }
 
-    fn head(&self) -> &Linear {
+    fn head(&self) -> &dyn Head {
         &self.linear
     }
 }

@@ -12,7 +12,7 @@ use logitcask_layers::{
 };
 
 use super::conv_bn::{ConvBn, conv3x3};
-use super::{ImageShape, ModelRow, Student};
+use super::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const PAPER: &str = "arXiv:1409.1556 with batch norm and one linear layer";
@@ -60,7 +60,10 @@ fn build(
     } else {
         3
     };
-    let init = Init::Normal { std: 0.01 };
+    let init = Init::Normal {
+        mean: 0.0,
+        std: 0.01,
+    };
     let classifier = Linear::new(&scope.enter("classifier"), channels, n_classes, init)?;
     Ok(Box::new(Vgg {
         blocks,
@@ -89,7 +92,7 @@ impl Student for Vgg {
         global_avg_pool(&x)
     }
 
-    fn head(&self) -> &Linear {
+    fn head(&self) -> &dyn Head {
         &self.classifier
     }
 }

@@ -10,7 +10,7 @@ use logitcask_layers::{
 };
 
 use super::conv_bn::{conv1x1, conv3x3};
-use super::{ImageShape, ModelRow, Student};
+use super::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const PAPER: &str = "arXiv:1605.07146";
@@ -70,7 +70,7 @@ impl Student for WideResNet {
         global_avg_pool(&x)
     }
 
-    fn head(&self) -> &Linear {
+    fn head(&self) -> &dyn Head {
         &self.fc
     }
 }

@@ -100,7 +100,7 @@ impl Split {
 
 impl Bench {
     fn new(args: &BenchStep) -> Outcome<Self> {
-        let row = logitcask_student::find_model(&args.student)?;
+        let row = logitcask_student::find_model(&args.student, &[])?;
         let n_classes = args.classes.unwrap_or(row.n_classes);
         let size = args.image_size.unwrap_or(row.image_size);
         let image = ImageShape {

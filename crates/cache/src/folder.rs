@@ -122,6 +122,22 @@ pub fn find(root: &Path, key: &CacheKey) -> Result<Found, CacheError> {
     })
 }
 
+/// The manifests of all caches under `root`, by name. Damaged ones are left out.
+///
+/// # Errors
+/// If a folder or a file cannot be read.
+pub fn manifests(root: &Path) -> Result<Vec<(PathBuf, Manifest)>, CacheError> {
+    let mut found = Vec::new();
+    for path in folders_with(root, MANIFEST)? {
+        match Manifest::read(&path) {
+            Ok(manifest) => found.push((path, manifest)),
+            Err(error @ CacheError::Io { .. }) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
 /// All caches under `root`, by name. Damaged ones are listed with their problem.
 ///
 /// # Errors

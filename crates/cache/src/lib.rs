@@ -49,7 +49,7 @@ pub use diff::{DiffReport, diff};
 pub use distance::{DistanceSummary, Distances, Quantiles, RowDistance, TEMPERATURES};
 pub use encodings::{Encoding, EncodingRow, REST_TEMPERATURES, Statistic, TopKRow, encodings};
 pub use error::CacheError;
-pub use folder::{Found, Summary, bytes_of, find, list};
+pub use folder::{Found, Summary, bytes_of, find, list, manifests};
 pub use gc::{GcCandidate, GcPolicy, gc_plan, remove, remove_shells};
 pub use key::{CacheKey, Difference};
 pub use layouts::parquet::{export, find_archive, pack, unpack, write_samples};

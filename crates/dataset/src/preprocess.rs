@@ -117,6 +117,40 @@ impl PreprocessSpec {
         }
         text
     }
+
+    /// What an [`identity`](Self::identity) says, and what follows it; `None` where it is none.
+    pub fn of_identity(text: &str) -> Option<(Self, Vec<&str>)> {
+        let mut spec = Self::default();
+        let mut rest = Vec::new();
+        let numbers = |values: &str| -> Option<Vec<f32>> {
+            values.split(',').map(|value| value.parse().ok()).collect()
+        };
+        for part in text.split("; ") {
+            match part.split(' ').collect::<Vec<_>>()[..] {
+                ["resize", size, ref how @ ..] => {
+                    let (name, pillow) = match *how {
+                        [name] => (name, Pillow::default()),
+                        [name, "pillow", pillow] => {
+                            (name, Pillow::try_from(pillow.parse::<u32>().ok()?).ok()?)
+                        }
+                        _ => return None,
+                    };
+                    spec.size = Some(size.parse().ok()?);
+                    spec.interpolation = serde_json::from_value(name.into()).ok()?;
+                    spec.pillow = pillow;
+                }
+                ["channels", n] => spec.channels = Some(n.parse().ok()?),
+                ["rgb"] => spec.channel_order = ChannelOrder::Rgb,
+                ["bgr"] => spec.channel_order = ChannelOrder::Bgr,
+                ["x/255"] => spec.scale = Scale::Unit,
+                ["x"] => spec.scale = Scale::Byte,
+                ["mean", values] => spec.mean = numbers(values)?,
+                ["std", values] => spec.std = numbers(values)?,
+                _ => rest.push(part),
+            }
+        }
+        Some((spec, rest))
+    }
 }
 
 /// Numbers for pixels of 0..255 beside a scale of 0..1, or the other way round: each image would be one even grey.
@@ -337,5 +371,54 @@ impl Preprocess {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cache says how its teacher's images were prepared; whoever has no other word for it reads it back.
+    #[test]
+    fn an_identity_says_what_it_is_of() {
+        let sizes = [None, Some(224)];
+        let words = r#"["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"]"#;
+        let interpolations: Vec<Interpolation> = serde_json::from_str(words).unwrap();
+        let means = [
+            vec![],
+            vec![0.3048],
+            vec![0.485, 0.456, 0.406],
+            vec![1.0e-7, 123.675, 0.1],
+        ];
+        for size in sizes {
+            for &interpolation in &interpolations {
+                for mean in &means {
+                    let spec = PreprocessSpec {
+                        size,
+                        interpolation: size.map_or_else(Interpolation::default, |_| interpolation),
+                        pillow: match size {
+                            Some(_) if mean.is_empty() => Pillow::V13,
+                            _ => Pillow::V12,
+                        },
+                        channels: (mean.len() == 1).then_some(1),
+                        channel_order: match mean.len() {
+                            3 => ChannelOrder::Bgr,
+                            _ => ChannelOrder::Rgb,
+                        },
+                        scale: match mean.len() {
+                            0 => Scale::Byte,
+                            _ => Scale::Unit,
+                        },
+                        std: mean.iter().map(|mean| mean + 0.1).collect(),
+                        mean: mean.clone(),
+                    };
+                    let text = spec.identity() + "; nchw";
+                    let read = PreprocessSpec::of_identity(&text);
+                    assert_eq!(read, Some((spec, vec!["nchw"])), "{text}");
+                }
+            }
+        }
+        assert_eq!(PreprocessSpec::of_identity("mean 1,x"), None);
+        assert_eq!(PreprocessSpec::of_identity("resize 5 cubic; x"), None);
     }
 }

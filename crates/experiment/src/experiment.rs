@@ -1,13 +1,13 @@
 //! What a recipe names, opened: its datasets, in the views that teacher and student see.
 
 use logitcask_dataset::{ImageSize, Interpolation, Pillow, Preprocess, Role, Scale, Trust};
-use logitcask_teacher::{ModelFile, TeacherSpec};
+use logitcask_teacher::TeacherSpec;
 
 use crate::event::Watch;
 use crate::failure::{Failure, Outcome};
 use crate::recipe::Recipe;
 use crate::split::Split;
-use crate::want::CacheWant;
+use crate::want::{CacheWant, read_file};
 
 /// A recipe with its datasets open.
 pub struct Experiment {
@@ -78,10 +78,10 @@ impl Experiment {
     /// # Errors
     /// If the teacher's file cannot be read or its encoding is unknown.
     pub fn wants<'a>(&'a self, teacher: &'a TeacherSpec) -> Outcome<Vec<CacheWant<'a>>> {
-        let file = ModelFile::read(&teacher.onnx)?;
+        let file = read_file(teacher)?;
         let splits = self.eval.iter().chain([&self.taught]).chain(&self.strong);
         splits
-            .map(|split| CacheWant::new(teacher, &file, split))
+            .map(|split| CacheWant::new(teacher, file.as_ref(), split))
             .collect()
     }
 

@@ -178,16 +178,21 @@ pub fn eval_caches(
     run: &Path,
     watch: &Watch<'_>,
 ) -> Outcome<Vec<LogitCache>> {
+    let no_agreement = |failure: Failure| {
+        info(watch, format!("no agreement with the teacher: {failure}"));
+        Ok(Vec::new())
+    };
+    let recipe = match recipe.clone().with_known_teachers(cache_dir, watch) {
+        Ok(recipe) => recipe,
+        Err(failure) => return no_agreement(failure),
+    };
     let mut caches = Vec::new();
     for teacher in &recipe.teacher {
         let opened = CacheWant::of_split(teacher, split)
             .and_then(|want| want.open(cache_dir, &run.join(RECIPE), watch));
         match opened {
             Ok(cache) => caches.push(cache),
-            Err(failure) => {
-                info(watch, format!("no agreement with the teacher: {failure}"));
-                return Ok(Vec::new());
-            }
+            Err(failure) => return no_agreement(failure),
         }
     }
     Ok(caches)

@@ -28,7 +28,7 @@ pub struct CacheWant<'a> {
 impl<'a> CacheWant<'a> {
     pub(crate) fn new(
         teacher: &'a TeacherSpec,
-        file: &ModelFile,
+        file: Option<&ModelFile>,
         split: &'a Split,
     ) -> Outcome<Self> {
         let encoding = Encoding::parse(&teacher.encoding)?;
@@ -37,8 +37,33 @@ impl<'a> CacheWant<'a> {
             (Role::Eval, Encoding::TopK(_)) => Encoding::F16,
             _ => encoding,
         };
-        let mut key = cache_key(teacher, file, &split.fingerprint, &split.family)?;
-        key.encoding = encoding.to_string();
+        let (images, views) = (hex(&split.fingerprint.images), split.family.identity());
+        let key = match (&teacher.known, file) {
+            // Of its own images and views a cache that was named is meant itself, transcoded or not.
+            (Some(known), _)
+                if (&known.images, &known.views) == (&images, &views)
+                    && known.encoding == encoding.to_string() =>
+            {
+                known.clone()
+            }
+            (Some(known), _) => CacheKey {
+                images,
+                views,
+                encoding: encoding.to_string(),
+                transcoded: String::new(),
+                ..known.clone()
+            },
+            (None, Some(file)) => CacheKey {
+                encoding: encoding.to_string(),
+                ..cache_key(teacher, file, &split.fingerprint, &split.family)?
+            },
+            (None, None) => {
+                let title = teacher.title();
+                let told =
+                    format!("nothing is known of teacher `{title}`: its cache was not looked at");
+                return Err(Failure::work(told));
+            }
+        };
         Ok(Self {
             teacher,
             split,
@@ -52,7 +77,23 @@ impl<'a> CacheWant<'a> {
     /// # Errors
     /// As [`Experiment::wants`].
     pub fn of_split(teacher: &'a TeacherSpec, split: &'a Split) -> Outcome<Self> {
-        Self::new(teacher, &ModelFile::read(&teacher.onnx)?, split)
+        Self::new(teacher, read_file(teacher)?.as_ref(), split)
+    }
+
+    /// Refuses to ask a teacher of which only caches are here.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn check_has_file(&self) -> Outcome {
+        if self.teacher.known.is_none() {
+            return Ok(());
+        }
+        Err(Failure::work(format!(
+            "teacher `{}` cannot be asked about the {}: its file is not here",
+            self.teacher.title(),
+            self.split.what()
+        ))
+        .with_hint("name the file, `onnx = \"...\"` in `[[teacher]]`, or capture where it is and copy the cache here"))
     }
 
     /// The cache's manifest as this program would write it.
@@ -107,7 +148,10 @@ impl<'a> CacheWant<'a> {
         options: OpenOptions,
         watch: &Watch<'_>,
     ) -> Outcome<LogitCache> {
-        let make = format!("logitcask teacher-logits {}", recipe.display());
+        let make = match self.teacher.known {
+            None => format!("logitcask teacher-logits {}", recipe.display()),
+            Some(_) => "capture it where the teacher's file is, and copy the cache here".to_owned(),
+        };
         let path = match self.find(cache_dir, watch)? {
             Found::Hit(path) | Found::Transcoded(path) => path,
             Found::Miss { nearest } => {
@@ -270,6 +314,14 @@ impl<'a> CacheWant<'a> {
             ))
             .with_hint("capture again with this version, or train with the version that made the cache")),
         }
+    }
+}
+
+/// The teacher's file, where it is needed to know whose logits are wanted.
+pub(crate) fn read_file(teacher: &TeacherSpec) -> Outcome<Option<ModelFile>> {
+    match teacher.known.is_some() || teacher.cache.is_some() {
+        true => Ok(None),
+        false => Ok(Some(ModelFile::read(&teacher.onnx)?)),
     }
 }
 

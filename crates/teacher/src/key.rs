@@ -19,6 +19,21 @@ pub fn cache_key(
 ) -> Result<CacheKey, TeacherError> {
     // Named or taken by default, the same output has the same key.
     let output = name_in(file, spec.output.as_deref())?;
+    Ok(CacheKey {
+        teacher: hex(&file.digest),
+        output: output.to_owned(),
+        images: hex(&fingerprint.images),
+        views: family.identity(),
+        batch: at_once(spec, file, output).map_or(String::new(), |rows| rows.to_string()),
+        ..key_of_spec(spec)?
+    })
+}
+
+/// What a recipe alone says of the key: all but the model, its output, the images and their views.
+///
+/// # Errors
+/// If mean and standard deviation do not go together.
+pub fn key_of_spec(spec: &TeacherSpec) -> Result<CacheKey, TeacherError> {
     let mut preprocess = Preprocess::new(&spec.preprocess)?.identity();
     match spec.layout {
         None => {}
@@ -27,18 +42,13 @@ pub fn cache_key(
     }
     let classes: Vec<String> = spec.classes.iter().flatten().map(u32::to_string).collect();
     Ok(CacheKey {
-        teacher: hex(&file.digest),
-        output: output.to_owned(),
         output_is: spec.output_is.name().to_owned(),
         classes: classes.join(" "),
         features: spec.features.clone().unwrap_or_default(),
         preprocess,
         precision: spec.precision.to_string(),
-        images: hex(&fingerprint.images),
-        views: family.identity(),
         encoding: spec.encoding.clone(),
-        batch: at_once(spec, file, output).map_or(String::new(), |rows| rows.to_string()),
-        transcoded: String::new(),
+        ..CacheKey::default()
     })
 }
 

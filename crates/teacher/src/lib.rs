@@ -79,7 +79,7 @@ pub use event::{Event, Plan, Progress, Shares};
 pub use gate::{Accuracy, ENOUGH, Remedy, explain, gate, is_chance, measure_accuracy, spread};
 pub use head::Shape;
 pub use input::{Element, Input};
-pub use key::cache_key;
+pub use key::{cache_key, key_of_spec};
 pub use model_file::ModelFile;
 pub use output::Output;
 pub use part::Part;

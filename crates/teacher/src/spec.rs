@@ -1,17 +1,22 @@
 //! `[[teacher]]`: what a recipe says about one teacher.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use logitcask_cache::CacheKey;
 use logitcask_dataset::{ChannelOrder, Interpolation, Pillow, PreprocessSpec, Scale};
 use serde::{Deserialize, Serialize};
 
 /// One `[[teacher]]` of a recipe. Everything here describes the experiment; the machine is described by
 /// [`Device`](crate::Device).
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[serde(try_from = "Written", into = "Written")]
 pub struct TeacherSpec {
-    /// The ONNX file.
+    /// The ONNX file; empty where `cache` stands for it.
     pub onnx: PathBuf,
+    /// One of its caches instead of the file, which says everything else: a folder, its name, or the beginning of its id.
+    pub cache: Option<String>,
+    /// What a cache says of the teacher, where there is no file to ask: the key that its logits have.
+    pub known: Option<CacheKey>,
     /// What to call it; the file's name without its ending, if absent.
     pub name: Option<String>,
     /// How pixels become the teacher's input.
@@ -41,14 +46,13 @@ pub struct TeacherSpec {
 impl TeacherSpec {
     /// What people call this teacher: `name`, or the file's name without its ending.
     pub fn title(&self) -> String {
-        let stem = || {
-            self.onnx
-                .file_stem()
-                .unwrap_or(self.onnx.as_os_str())
-                .to_string_lossy()
-                .into_owned()
+        let path = match &self.cache {
+            Some(cache) => Path::new(cache),
+            None => &self.onnx,
         };
-        self.name.clone().unwrap_or_else(stem)
+        let stem = || path.file_stem().unwrap_or(path.as_os_str());
+        let name = self.name.clone();
+        name.unwrap_or_else(|| stem().to_string_lossy().into_owned())
     }
 }
 
@@ -57,7 +61,10 @@ impl TeacherSpec {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    onnx: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    onnx: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cache: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -98,8 +105,21 @@ struct Written {
     chunk_rows: Option<u32>,
 }
 
-impl From<Written> for TeacherSpec {
-    fn from(written: Written) -> Self {
+impl TryFrom<Written> for TeacherSpec {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match (&written.onnx, &written.cache) {
+            (None, None) => {
+                return Err("a teacher needs `onnx`, its file, or `cache`, one of its caches");
+            }
+            (Some(_), Some(_)) => {
+                return Err(
+                    "`onnx` and `cache` are both given: a cache already says whose logits it holds",
+                );
+            }
+            _ => {}
+        }
         let Written {
             mean,
             std,
@@ -111,8 +131,10 @@ impl From<Written> for TeacherSpec {
             channels,
             ..
         } = written;
-        TeacherSpec {
-            onnx: written.onnx,
+        Ok(TeacherSpec {
+            onnx: written.onnx.unwrap_or_default(),
+            cache: written.cache,
+            known: None,
             name: written.name,
             preprocess: PreprocessSpec {
                 mean,
@@ -134,7 +156,7 @@ impl From<Written> for TeacherSpec {
             min_accuracy: written.min_accuracy,
             batch_size: written.batch_size,
             chunk_rows: written.chunk_rows,
-        }
+        })
     }
 }
 
@@ -151,7 +173,8 @@ impl From<TeacherSpec> for Written {
             channels,
         } = spec.preprocess;
         Written {
-            onnx: spec.onnx,
+            onnx: spec.cache.is_none().then_some(spec.onnx),
+            cache: spec.cache,
             name: spec.name,
             mean,
             std,

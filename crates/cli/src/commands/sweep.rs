@@ -61,7 +61,7 @@ fn work(args: &args::Sweep, sweep: &Sweep, out: &Path, stop: &AtomicBool) -> Out
         Failure::from(error).with_hint(format!("{remedy}; `--show` tells how far that sweep is"))
     })?;
     sweep.tidy()?;
-    let sources = Sources::open(sweep)?;
+    let sources = Sources::open(sweep, &args.cache_dir)?;
     sources.capture(args, out, stop)?;
     let tasks = sources.tasks(args, sweep, out)?;
 
@@ -113,14 +113,18 @@ struct Sources {
 
 impl Sources {
     /// Whatever cannot be trained is refused here, before the first run.
-    fn open(sweep: &Sweep) -> Outcome<Self> {
+    fn open(sweep: &Sweep, cache_dir: &Path) -> Outcome<Self> {
         let mut by_recipe = BTreeMap::new();
         for run in &sweep.runs {
             let source = source_of(&run.recipe)?;
             let experiment = match by_recipe.entry(source) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Experiment::open(run.recipe.clone(), &shown())?)
+                    let recipe = run
+                        .recipe
+                        .clone()
+                        .with_known_teachers(cache_dir, &shown())?;
+                    entry.insert(Experiment::open(recipe, &shown())?)
                 }
             };
             check(run, experiment)?;

@@ -42,6 +42,7 @@ pub struct Capture<'a> {
 /// or less accurately than the recipe asks; if it was stopped.
 pub fn capture(recipe: Recipe, how: &Capture<'_>, watch: &Watch<'_>) -> Outcome {
     check_has_teacher(&recipe)?;
+    let recipe = recipe.with_known_teachers(how.cache_dir, watch)?;
     // What is captured is kept for long: digests are trusted only where no image can have changed since.
     let experiment = Experiment::open_trusting(recipe, Trust::StatusTimes, watch)?;
     experiment.check_sizes()?;
@@ -129,6 +130,7 @@ impl Stage<'_> {
     }
 
     fn capture(&mut self, want: &CacheWant<'_>, found: &Found) -> Outcome {
+        want.check_has_file()?;
         let preprocess = Preprocess::new(&self.spec.preprocess)?;
         let pixels = Pixels {
             dataset: &want.split.dataset,

@@ -8,11 +8,12 @@ use logitcask_cache::{CacheKey, Encoding, Found, LogitCache, OpenOptions, check_
 use logitcask_dataset::{Dataset, DatasetError, Preprocess, Role, ViewFamily};
 use logitcask_losses::{LossError, LossSpec};
 use logitcask_student::{ImageShape, Network, StudentError};
-use logitcask_teacher::{ModelFile, Pixels, prepare};
+use logitcask_teacher::{ModelFile, Pixels, TeacherSpec, prepare};
 
 use crate::event::Watch;
 use crate::experiment::Experiment;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::known::know;
 use crate::machine::Machine;
 use crate::own::Own;
 use crate::recipe::Recipe;
@@ -181,6 +182,15 @@ pub fn read_checked_with(path: &Path, overrides: &[String], own: Own) -> Outcome
     }
 }
 
+/// The key that says whose logits a teacher's are.
+fn place_of_teacher(spec: &TeacherSpec, index: usize) -> String {
+    let key = match spec.cache {
+        Some(_) => "cache",
+        None => "onnx",
+    };
+    format!("teacher.{index}.{key}")
+}
+
 fn place_of(finding: &Finding) -> String {
     finding
         .line
@@ -269,7 +279,9 @@ impl Checked<'_> {
         watch: &Watch<'_>,
     ) {
         self.names(recipe);
-        self.models(recipe);
+        let mut recipe = recipe.clone();
+        self.models(&mut recipe, cache_dir, watch);
+        let recipe = &recipe;
         let n_classes = self.data(recipe);
         // Views and losses of a wrong recipe do not fit each other: that is told when they are right.
         if n_classes.is_none() || !self.is_well() {
@@ -317,10 +329,18 @@ impl Checked<'_> {
         self.losses(recipe);
     }
 
-    fn models(&mut self, recipe: &Recipe) {
-        for (index, spec) in recipe.teacher.iter().enumerate() {
-            if let Err(error) = ModelFile::read(&spec.onnx) {
-                self.wrong(&format!("teacher.{index}.onnx"), error);
+    /// Whether there is a file, or a cache, that says whose logits each teacher's are.
+    fn models(&mut self, recipe: &mut Recipe, cache_dir: &Path, watch: &Watch<'_>) {
+        for (index, spec) in recipe.teacher.iter_mut().enumerate() {
+            let place = place_of_teacher(spec, index);
+            if let Err(failure) = know(spec, cache_dir, watch) {
+                self.wrong(&place, failure);
+            } else if spec.known.is_some() {
+                let title = spec.title();
+                let told = format!("teacher: `{title}` is known by its caches, without its file");
+                self.say(&place, State::Good, told, None);
+            } else if let Err(error) = ModelFile::read(&spec.onnx) {
+                self.wrong(&place, error);
             }
         }
     }
@@ -507,7 +527,7 @@ impl Checked<'_> {
     /// What is cached, what will be captured, and whether there is room for it.
     fn caches(&mut self, experiment: &Experiment, cache_dir: &Path, machine: Option<&Machine>) {
         for (index, spec) in experiment.recipe.teacher.iter().enumerate() {
-            let place = format!("teacher.{index}.onnx");
+            let place = place_of_teacher(spec, index);
             let wants = match experiment.wants(spec) {
                 Ok(wants) => wants,
                 Err(failure) => {
@@ -589,6 +609,7 @@ fn nearest_folder(path: &Path) -> Outcome<PathBuf> {
 
 /// Loads the teacher and shows it a few of the images, as a capture would first.
 fn ask(want: &CacheWant<'_>, machine: &Machine) -> Outcome<String> {
+    want.check_has_file()?;
     let preprocess = Preprocess::new(&want.teacher.preprocess)?;
     let mut teacher = machine.load(want.teacher)?;
     let pixels = Pixels {

@@ -90,6 +90,7 @@ pub struct Run {
 /// If the recipe has no student, loss or training, or they do not fit each other, the data or the caches; if a cache is not
 /// there; if the folder holds another run; if the loss becomes no number; if it was stopped.
 pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<Run> {
+    let recipe = recipe.with_known_teachers(how.cache_dir, watch)?;
     let (student, spec) = sections(&recipe)?;
     let device = open_device(how.device, how.tf32)?;
     compute_on(how.threads)?;

@@ -22,6 +22,7 @@ use crate::watch::shown;
 pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     check_has_teacher(&recipe)?;
+    let recipe = recipe.with_known_teachers(&args.recipe.cache_dir, &shown())?;
     let experiment = Experiment::open(recipe, &shown())?;
     let spec = &experiment.recipe.teacher[0];
     let wants = experiment.wants(spec)?;
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &BenchCapture, stop: &AtomicBool) -> Outcome {
         .iter()
         .find(|want| want.split.role == Role::Train)
         .ok_or_else(|| Failure::work("the recipe has no training split"))?;
+    want.check_has_file()?;
     let preprocess = Preprocess::new(&spec.preprocess)?;
     let pixels = Pixels {
         dataset: &want.split.dataset,

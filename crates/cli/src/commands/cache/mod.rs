@@ -7,8 +7,6 @@ mod rework;
 mod show;
 mod verify;
 
-use std::path::{Path, PathBuf};
-
 use logitcask_experiment::{Failure, Outcome};
 use serde::Serialize;
 
@@ -27,29 +25,6 @@ pub(crate) fn run(args: &Cache) -> Outcome {
         Cache::Merge(args) => rework::merge(args),
         Cache::Export(args) => rework::export(args),
         Cache::Gc(args) => rework::gc(args),
-    }
-}
-
-/// The cache that a person means: a folder, or the beginning of a folder's name below the cache folder.
-fn resolve(text: &str, cache_dir: &Path) -> Outcome<PathBuf> {
-    let path = Path::new(text);
-    if logitcask_durable::is_folder(path).map_err(Failure::io("look at", path))? {
-        return Ok(path.to_owned());
-    }
-    let mut named: Vec<PathBuf> = logitcask_cache::list(cache_dir)?
-        .into_iter()
-        .filter(|cache| cache.name.starts_with(text) || cache.name.ends_with(text))
-        .map(|cache| cache.path)
-        .collect();
-    match (named.pop(), named.len()) {
-        (Some(path), 0) => Ok(path),
-        (Some(_), more) => Err(Failure::asked(format!("`{text}` fits {} caches", more + 1))
-            .with_hint("give more of the name, as `logitcask cache ls` shows it")),
-        (None, _) => Err(Failure::asked(format!(
-            "no cache under `{}` is named `{text}`",
-            cache_dir.display()
-        ))
-        .with_hint("`logitcask cache ls` shows what there is")),
     }
 }
 

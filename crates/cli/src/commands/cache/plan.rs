@@ -15,6 +15,7 @@ use crate::watch::shown;
 pub(super) fn plan(args: &CachePlan) -> Outcome {
     let machine = args.machine.machine(&args.recipe.cache_dir)?;
     let recipe = Recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    let recipe = recipe.with_known_teachers(&args.recipe.cache_dir, &shown())?;
     let experiment = Experiment::open(recipe, &shown())?;
     let free = logitcask_cache::available(&args.recipe.cache_dir)?;
     let splits = || {
@@ -26,7 +27,7 @@ pub(super) fn plan(args: &CachePlan) -> Outcome {
         .map(|split| split.dataset.len() as u64 * u64::from(split.n_views))
         .sum();
     for teacher in &experiment.recipe.teacher {
-        if args.images > 0 {
+        if args.images > 0 && teacher.known.is_none() {
             times(teacher, &experiment.taught, n_images, &machine, args)?;
         }
     }

@@ -2,11 +2,11 @@ use std::time::{Duration, SystemTime};
 
 use logitcask_cache::{Encoding, GcPolicy, LogitCache, OpenOptions};
 
+use super::print_columns;
 use super::verify::open;
-use super::{print_columns, resolve};
 use crate::args::{CacheExport, CacheGc, CacheMerge, CacheTranscode, ChunkFiles};
 use crate::progress::{Progress, bytes, duration, say};
-use logitcask_experiment::{Failure, Outcome};
+use logitcask_experiment::{Failure, Outcome, cache_named};
 
 pub(super) fn transcode(args: &CacheTranscode) -> Outcome {
     let progress = Progress::new("transcoding", 0, "chunks");
@@ -14,7 +14,7 @@ pub(super) fn transcode(args: &CacheTranscode) -> Outcome {
         progress.set_total(total);
         progress.set(done, "");
     };
-    let path = resolve(&args.cache, &args.cache_dir)?;
+    let path = cache_named(&args.cache, &args.cache_dir)?;
     let written = match (args.layout, &args.encoding) {
         (Some(ChunkFiles::Parquet), _) => {
             logitcask_cache::pack(&path, &args.cache_dir, args.keep_f16, &show)?
@@ -52,7 +52,7 @@ pub(super) fn merge(args: &CacheMerge) -> Outcome {
     let sources = args
         .sources
         .iter()
-        .map(|source| resolve(source, &args.cache_dir))
+        .map(|source| cache_named(source, &args.cache_dir))
         .collect::<Outcome<Vec<_>>>()?;
     let report = logitcask_cache::merge(&sources, &args.cache_dir, &|_, _| {})?;
     say(format!(

@@ -1,8 +1,8 @@
 use logitcask_cache::{LogitCache, OpenOptions};
-use logitcask_experiment::{Outcome, hex, teacher_seconds};
+use logitcask_experiment::{Outcome, cache_named, hex, teacher_seconds};
 use serde_json::json;
 
-use super::{print_columns, print_json, resolve};
+use super::{print_columns, print_json};
 use crate::args::{CacheLs, CacheShow};
 use crate::progress::{bytes, duration, say};
 
@@ -52,7 +52,7 @@ pub(super) fn ls(args: &CacheLs) -> Outcome {
 }
 
 pub(super) fn show(args: &CacheShow) -> Outcome {
-    let path = resolve(&args.cache, &args.cache_dir)?;
+    let path = cache_named(&args.cache, &args.cache_dir)?;
     let cache = LogitCache::open(&path, OpenOptions::default())?;
     let manifest = cache.manifest();
     let makers = logitcask_cache::makers(&path)?;

@@ -2,12 +2,12 @@ use std::path::Path;
 
 use logitcask_cache::{DistanceSummary, Distances, Encoding, LogitCache, OpenOptions, RowDistance};
 use logitcask_dataset::{PixelBatch, Preprocess, render};
-use logitcask_experiment::{CacheWant, Experiment, Failure, Outcome, Recipe};
+use logitcask_experiment::{CacheWant, Experiment, Failure, Outcome, Recipe, cache_named};
 use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{Device, Pixels, Runtime, Teacher, prepare};
 use serde_json::json;
 
-use super::{print_json, resolve};
+use super::print_json;
 use crate::args::CacheVerify;
 use crate::progress::{Progress, bytes, say};
 use crate::watch::shown;
@@ -15,12 +15,13 @@ use crate::watch::shown;
 pub(super) fn verify(args: &CacheVerify) -> Outcome {
     let mut damaged = 0;
     for cache in &args.caches {
-        let path = resolve(cache, &args.cache_dir)?;
+        let path = cache_named(cache, &args.cache_dir)?;
         damaged += usize::from(!is_whole(&path, args.json)?);
     }
     let mut doubtful = 0;
     if let Some(path) = &args.recipe {
         let recipe = Recipe::load(path, &args.overrides)?;
+        let recipe = recipe.with_known_teachers(&args.cache_dir, &shown())?;
         let experiment = Experiment::open(recipe, &shown())?;
         for teacher in &experiment.recipe.teacher {
             for want in experiment.wants(teacher)? {
@@ -120,6 +121,7 @@ fn has_labels_of(want: &CacheWant, cache: &LogitCache, json: bool) -> Outcome<bo
 
 /// Runs the teacher over randomly drawn rows and holds the cache against it.
 fn recomputes(want: &CacheWant, cache: &LogitCache, args: &CacheVerify) -> Outcome<bool> {
+    want.check_has_file()?;
     let runtime = Runtime::load(
         crate::runtime::library_path().as_deref(),
         args.provider.parse()?,
@@ -284,7 +286,7 @@ fn drawn_pairs(want: &CacheWant, cache: &LogitCache, n_rows: usize) -> Vec<(u32,
 /// Opens a cache for reading.
 pub(super) fn open(text: &str, cache_dir: &Path) -> Outcome<LogitCache> {
     Ok(LogitCache::open(
-        &resolve(text, cache_dir)?,
+        &cache_named(text, cache_dir)?,
         OpenOptions::default(),
     )?)
 }

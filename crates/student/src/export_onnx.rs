@@ -173,6 +173,46 @@ impl<E: Into<StudentError>> From<E> for Missing {
     }
 }
 
+/// Maps made smaller.
+fn pool(graph: &mut Graph, op: &Op, x: &str, name: &str) {
+    match *op {
+        Op::MaxPool {
+            kernel,
+            stride,
+            padding,
+        } => graph.node("MaxPool", &[x], &window(kernel, stride, padding), name),
+        Op::AvgPool {
+            kernel,
+            stride,
+            padding,
+        } => {
+            let mut attributes = window(kernel, stride, padding);
+            attributes.push(("count_include_pad", Attribute::Int(1)));
+            graph.node("AveragePool", &[x], &attributes, name);
+        }
+        _ => {
+            let pooled = graph.fresh();
+            graph.node("GlobalAveragePool", &[x], &[], &pooled);
+            graph.node("Flatten", &[&pooled], &[], name);
+        }
+    }
+}
+
+/// Channels of a map (B, H, W, C) in groups, transposed with those.
+fn shuffle(graph: &mut Graph, groups: usize, dims: &[usize], x: &str, name: &str) {
+    let (channels, groups) = (dims[3] as i64, groups as i64);
+    let image = [dims[1] as i64, dims[2] as i64];
+    let apart = graph.ints(
+        "shape",
+        &[-1, groups, channels / groups, image[0], image[1]],
+    );
+    let together = graph.ints("shape", &[-1, channels, image[0], image[1]]);
+    let [split, turned] = [graph.fresh(), graph.fresh()];
+    graph.node("Reshape", &[x, &apart], &[], &split);
+    graph.node("Transpose", &[&split], &order(&[0, 2, 1, 3, 4]), &turned);
+    graph.node("Reshape", &[&turned, &together], &[], name);
+}
+
 impl Writer<'_> {
     fn write(&mut self, step: &Step) -> Result<(), Missing> {
         if let Op::Conv { .. } = step.op
@@ -202,27 +242,8 @@ impl Writer<'_> {
             }
             Op::BatchNorm { .. } => {}
             Op::Linear { layer } => self.linear(&x, layer, step.output == self.output, &name)?,
-            &Op::MaxPool {
-                kernel,
-                stride,
-                padding,
-            } => {
-                let attributes = window(kernel, stride, padding);
-                graph.node("MaxPool", &[&x], &attributes, &name);
-            }
-            &Op::AvgPool {
-                kernel,
-                stride,
-                padding,
-            } => {
-                let mut attributes = window(kernel, stride, padding);
-                attributes.push(("count_include_pad", Attribute::Int(1)));
-                graph.node("AveragePool", &[&x], &attributes, &name);
-            }
-            Op::GlobalAvgPool => {
-                let pooled = graph.fresh();
-                graph.node("GlobalAveragePool", &[&x], &[], &pooled);
-                graph.node("Flatten", &[&pooled], &[], &name);
+            op @ (Op::MaxPool { .. } | Op::AvgPool { .. } | Op::GlobalAvgPool) => {
+                pool(graph, op, &x, &name);
             }
             Op::Add => graph.node("Add", &all, &[], &name),
             Op::Relu => graph.node("Relu", &all, &[], &name),
@@ -244,19 +265,7 @@ impl Writer<'_> {
                     [first, first + width, 1].map(|n| graph.ints("at", &[n as i64]));
                 graph.node("Slice", &[&x, &from, &to, &axis], &[], &name);
             }
-            &Op::ShuffleChannels { groups } => {
-                let (channels, groups) = (dims[3] as i64, groups as i64);
-                let image = [dims[1] as i64, dims[2] as i64];
-                let apart = graph.ints(
-                    "shape",
-                    &[-1, groups, channels / groups, image[0], image[1]],
-                );
-                let together = graph.ints("shape", &[-1, channels, image[0], image[1]]);
-                let [split, turned] = [graph.fresh(), graph.fresh()];
-                graph.node("Reshape", &[&x, &apart], &[], &split);
-                graph.node("Transpose", &[&split], &order(&[0, 2, 1, 3, 4]), &turned);
-                graph.node("Reshape", &[&turned, &together], &[], &name);
-            }
+            &Op::ShuffleChannels { groups } => shuffle(graph, groups, &dims, &x, &name),
             // The file's input is a map already.
             Op::ToMap if step.inputs[0] == self.pixels => {
                 self.values.insert(step.output, x);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 use logitcask_losses::Objective;
 
@@ -86,6 +87,15 @@ impl<'a> TrainState<'a> {
         }
         self.position = checkpoint.position;
         Ok(())
+    }
+
+    /// One step down a gradient.
+    pub(crate) fn step(&mut self, gradient: &GradStore, lr: f64) -> Result<(), StudentError> {
+        self.optimizer.step(gradient, lr)?;
+        match &mut self.ema {
+            Some(ema) => ema.update(self.network),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Result<Checkpoint, StudentError> {

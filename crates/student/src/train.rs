@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use logitcask_dataset::{Dataset, Draw, Loader, PixelLayout, Preprocess, ViewFamily};
 use logitcask_durable::Claim;
 use logitcask_layers::Mode;
-use logitcask_losses::{Objective, bank};
+use logitcask_losses::{Objective, ObjectiveValue, bank};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{READ_AHEAD, next_pixels};
@@ -281,38 +281,17 @@ fn train_epoch(
         });
         clock.lap(&mut times.data_seconds);
 
-        let logits = state.network.forward(&batch.pixels, Mode::Train)?;
-        let strong_logits = match &batch.strong {
-            Some((pixels, _)) => Some(state.network.forward(pixels, Mode::Train)?),
-            None => None,
-        };
-        let host_logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(value) = host_logits.iter().find(|z| !z.is_finite()) {
-            let value = f64::from(*value);
-            return Err(non_finite(
-                epoch,
-                step,
-                "a logit of the student",
-                value,
-                &terms,
-            ));
+        let answers = Answers::to(&batch, state.network)?;
+        if let Some(value) = answers.host.iter().find(|z| !z.is_finite()) {
+            let what = "a logit of the student";
+            return Err(non_finite(epoch, step, what, f64::from(*value), &terms));
         }
         clock.lap(&mut times.forward_seconds);
 
-        let seen = batch.losses_see(&logits, strong_logits.as_ref());
+        let seen = batch.losses_see(&answers.logits, answers.strong.as_ref());
         let value = state.objective.forward(&seen, epoch as u32 + 1)?;
         let loss = scalar(&value.total)?;
-        terms = value
-            .terms
-            .iter()
-            .map(|term| {
-                Ok(Term {
-                    name: term.name.clone(),
-                    weight: term.weight,
-                    value: scalar(&term.value)?,
-                })
-            })
-            .collect::<Result<Vec<_>, StudentError>>()?;
+        terms = terms_of(&value)?;
         if !loss.is_finite() {
             return Err(non_finite(epoch, step, "the loss", loss, &terms));
         }
@@ -326,14 +305,11 @@ fn train_epoch(
         }
         let is_whole = (step + 1) % job.spec.accumulate == 0 || step + 1 == n_steps;
         if is_whole && let Some(mean) = gradients.take(&state.parameters, job.spec.clip_norm)? {
-            state.optimizer.step(&mean, lr)?;
-            if let Some(ema) = &mut state.ema {
-                ema.update(state.network)?;
-            }
+            state.step(&mean, lr)?;
         }
         clock.lap(&mut times.step_seconds);
 
-        sums.add(loss, &terms, &host_logits, &batch.host_labels, lr);
+        sums.add(loss, &terms, &answers.host, &batch.host_labels, lr);
         let top1 = sums.top1();
         events(Event::Step {
             epoch: epoch + 1,
@@ -361,6 +337,43 @@ fn train_epoch(
     }
     state.position.sums = None;
     Ok(Some(sums.into_record(epoch + 1)))
+}
+
+/// A student's answers to a batch.
+struct Answers {
+    /// (B, C), to be walked back from.
+    logits: Tensor,
+    /// The same of the strong views, where there are any.
+    strong: Option<Tensor>,
+    /// The logits once more, as numbers.
+    host: Vec<f32>,
+}
+
+impl Answers {
+    fn to(batch: &TrainBatch, network: &Network) -> Result<Self, StudentError> {
+        let logits = network.forward(&batch.pixels, Mode::Train)?;
+        let strong = match &batch.strong {
+            Some((pixels, _)) => Some(network.forward(pixels, Mode::Train)?),
+            None => None,
+        };
+        Ok(Self {
+            host: logits.flatten_all()?.to_vec1()?,
+            logits,
+            strong,
+        })
+    }
+}
+
+/// The terms of a loss as numbers.
+fn terms_of(value: &ObjectiveValue) -> Result<Vec<Term>, StudentError> {
+    let number = |term: &logitcask_losses::Term| {
+        Ok(Term {
+            name: term.name.clone(),
+            weight: term.weight,
+            value: scalar(&term.value)?,
+        })
+    };
+    value.terms.iter().map(number).collect()
 }
 
 /// Where an epoch's batches come from.

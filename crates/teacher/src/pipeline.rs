@@ -5,11 +5,11 @@
 //! takes the answers, so that writing and reporting need no locks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use logitcask_dataset::{
-    BadSample, Dataset, DatasetError, PixelBatch, Preprocess, ViewFamily, render_views,
+    BadSample, Dataset, DatasetError, PixelBatch, PixelLayout, Preprocess, ViewFamily, render_views,
 };
 
 use crate::error::TeacherError;
@@ -104,101 +104,131 @@ pub(crate) fn run(
         features,
         layout,
     } = teacher.split();
-    let tasks = Mutex::new(tasks);
-    let rendered: Queue<Rendered> = Queue::new(queue_length(workers.len()), decoders);
-    let answers: Queue<Box<Answered>> = Queue::new(ANSWERS_EACH * workers.len(), workers.len());
-    let spare: Mutex<Vec<PixelBatch>> = Mutex::new(Vec::new());
-    let failure: Mutex<Option<TeacherError>> = Mutex::new(None);
-    let fail = |error| {
-        failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
-        rendered.abandon();
-        answers.abandon();
+    let line = Line {
+        tasks: Mutex::new(tasks),
+        rendered: Queue::new(queue_length(workers.len()), decoders),
+        answers: Queue::new(ANSWERS_EACH * workers.len(), workers.len()),
+        spare: Mutex::new(Vec::new()),
+        failure: Mutex::new(None),
+        stop,
+        times,
     };
     std::thread::scope(|scope| {
+        let line = &line;
         for _ in 0..decoders {
-            let token = rendered.producer();
-            let (tasks, rendered, spare, fail) = (&tasks, &rendered, &spare, &fail);
+            let token = line.rendered.producer();
             scope.spawn(move || {
                 let _token = token;
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(group) = tasks.lock().unwrap_or_else(PoisonError::into_inner).next()
-                    else {
-                        return;
-                    };
-                    let mut batches: Vec<PixelBatch> = {
-                        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
-                        let mut one = |_| spare.pop().unwrap_or_else(|| PixelBatch::new(layout));
-                        (0..group.len()).map(&mut one).collect()
-                    };
-                    if let Err(error) = render_group(pixels, &group, &mut batches) {
-                        return fail(error.into());
-                    }
-                    for (task, batch) in group.into_iter().zip(batches) {
-                        if rendered.push(Rendered { task, batch }).is_err() {
-                            return;
-                        }
-                    }
-                }
+                line.render(pixels, layout);
             });
         }
         for worker in workers {
-            let token = answers.producer();
-            let (rendered, answers, spare, fail) = (&rendered, &answers, &spare, &fail);
+            let token = line.answers.producer();
             scope.spawn(move || {
                 let _token = token;
-                let mut waiting_since = Instant::now();
-                while let Some(Rendered { task, mut batch }) = rendered.pop() {
-                    if stop.load(Ordering::Relaxed) {
-                        rendered.abandon();
-                        return;
-                    }
-                    let start = Instant::now();
-                    let mut answer = Answer::default();
-                    let bad = std::mem::take(&mut batch.bad);
-                    // Of a batch without a single image not even the size is known.
-                    let asked = if bad.len() < batch.n {
-                        worker.forward(input, output, features, &batch, &mut answer)
-                    } else {
-                        Ok(())
-                    };
-                    let result = asked.and_then(|()| check_finite(&task, &answer, &bad));
-                    let end = Instant::now();
-                    count(&times.decode, start - waiting_since);
-                    count(&times.model, end - start);
-                    spare
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(batch);
-                    if let Err(error) = result {
-                        return fail(error);
-                    }
-                    match answers.push(Box::new(Answered { task, answer, bad })) {
-                        Ok(waited) => count(&times.disk, waited),
-                        Err(_) => return,
-                    }
-                    waiting_since = Instant::now();
-                }
+                line.answer(|batch, answer| worker.forward(input, output, features, batch, answer));
             });
         }
         loop {
-            let step = match answers.pop_within(TICK) {
+            let step = match line.answers.pop_within(TICK) {
                 Popped::Item(answered) => Step::Answered(answered),
                 Popped::Late => Step::Tick,
                 Popped::End => break,
             };
             if let Err(error) = sink(step) {
-                fail(error);
+                line.fail(error);
                 break;
             }
         }
     });
-    failure
+    line.failure
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
         .map_or(Ok(()), Err)
+}
+
+/// What threads that render and sessions that answer share.
+struct Line<'a, T> {
+    tasks: Mutex<T>,
+    rendered: Queue<Rendered>,
+    answers: Queue<Box<Answered>>,
+    /// Batches whose memory is used again.
+    spare: Mutex<Vec<PixelBatch>>,
+    /// The first thing that went wrong.
+    failure: Mutex<Option<TeacherError>>,
+    stop: &'a AtomicBool,
+    times: &'a Times,
+}
+
+impl<T: Iterator<Item = Vec<Task>>> Line<'_, T> {
+    /// Renders groups of tasks until there are none, or somebody fails or stops.
+    fn render(&self, pixels: Pixels<'_>, layout: PixelLayout) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(group) = locked(&self.tasks).next() else {
+                return;
+            };
+            let mut batches: Vec<PixelBatch> = {
+                let mut spare = locked(&self.spare);
+                let mut one = |_| spare.pop().unwrap_or_else(|| PixelBatch::new(layout));
+                (0..group.len()).map(&mut one).collect()
+            };
+            if let Err(error) = render_group(pixels, &group, &mut batches) {
+                return self.fail(error.into());
+            }
+            for (task, batch) in group.into_iter().zip(batches) {
+                if self.rendered.push(Rendered { task, batch }).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers what is rendered, by one session.
+    fn answer(
+        &self,
+        mut forward: impl FnMut(&PixelBatch, &mut Answer) -> Result<(), TeacherError>,
+    ) {
+        let mut waiting_since = Instant::now();
+        while let Some(Rendered { task, mut batch }) = self.rendered.pop() {
+            if self.stop.load(Ordering::Relaxed) {
+                return self.rendered.abandon();
+            }
+            let start = Instant::now();
+            let mut answer = Answer::default();
+            let bad = std::mem::take(&mut batch.bad);
+            // Of a batch without a single image not even the size is known.
+            let asked = if bad.len() < batch.n {
+                forward(&batch, &mut answer)
+            } else {
+                Ok(())
+            };
+            let result = asked.and_then(|()| check_finite(&task, &answer, &bad));
+            let end = Instant::now();
+            count(&self.times.decode, start - waiting_since);
+            count(&self.times.model, end - start);
+            locked(&self.spare).push(batch);
+            if let Err(error) = result {
+                return self.fail(error);
+            }
+            match self.answers.push(Box::new(Answered { task, answer, bad })) {
+                Ok(waited) => count(&self.times.disk, waited),
+                Err(_) => return,
+            }
+            waiting_since = Instant::now();
+        }
+    }
+
+    /// Ends the work of all.
+    fn fail(&self, error: TeacherError) {
+        locked(&self.failure).get_or_insert(error);
+        self.rendered.abandon();
+        self.answers.abandon();
+    }
+}
+
+/// A thread that panicked takes the run down anyway: what it left is as good as any.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A batch on its way to a session.

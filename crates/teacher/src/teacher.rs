@@ -4,6 +4,7 @@ mod check;
 mod steady;
 
 use logitcask_dataset::{PixelBatch, PixelLayout};
+use ort::value::Outlet;
 
 use crate::error::TeacherError;
 use crate::input::Input;
@@ -48,23 +49,7 @@ impl Teacher {
     ) -> Result<Teacher, TeacherError> {
         let file = ModelFile::read(&spec.onnx)?;
         check_precision(spec, &file, device.provider)?;
-        if !runtime.was_compiled_with(device.provider) {
-            let library = runtime.path().to_owned();
-            return Err(TeacherError::ProviderNotBuilt {
-                provider: device.provider,
-                library,
-            });
-        }
-        if device.provider != ExecutionProvider::Cpu {
-            let provider = device.provider;
-            runtime
-                .preload_cuda()
-                .map_err(|source| TeacherError::ProviderFailed {
-                    provider,
-                    log: Vec::new(),
-                    source,
-                })?;
-        }
+        ready(runtime, device.provider)?;
         let (seats, threads_each) = seats(device, threads.max(1), file.bytes);
         let asked_for = [&spec.output, &spec.features].into_iter().flatten();
         let inner: Vec<String> = asked_for
@@ -99,36 +84,10 @@ impl Teacher {
         )?;
         input.at_once = at_once(spec, &file, &output.name);
         let n_classes = output.n_classes();
-        let features = match &spec.features {
-            None => None,
-            Some(name) if *name == output.name => {
-                return Err(TeacherError::FeaturesAreLogits { name: name.clone() });
-            }
-            Some(name) => {
-                let outputs = first.outputs();
-                Some(Output::read(outputs, Some(name), OutputIs::Logits, None)?)
-            }
-        };
+        let features = features_of(spec, first.outputs(), &output)?;
         let mut workers = vec![Worker::new(first, &output, features.as_ref())?];
-        // Optimising a graph takes a single thread up to seconds; the sessions do it side by side.
-        let others: Vec<Result<Worker, TeacherError>> = std::thread::scope(|scope| {
-            let handles: Vec<_> = seats[1..]
-                .iter()
-                .map(|gpu| {
-                    let (plan, output, features) = (plan(*gpu), &output, features.as_ref());
-                    scope.spawn(move || Worker::new(plan.build()?.0, output, features))
-                })
-                .collect();
-            let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
-                handle
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            handles.into_iter().map(join).collect()
-        });
-        for worker in others {
-            workers.push(worker?);
-        }
+        let others = seats[1..].iter().map(|gpu| plan(*gpu)).collect();
+        workers.extend(side_by_side(others, &output, features.as_ref())?);
         Ok(Teacher {
             spec: spec.clone(),
             file,
@@ -286,6 +245,59 @@ fn seats(device: &Device, threads: usize, model_bytes: u64) -> (Vec<u32>, usize)
         _ if device.gpus.is_empty() => (vec![0], 1),
         _ => (device.gpus.clone(), 1),
     }
+}
+
+/// Refuses a provider that the library cannot run by.
+fn ready(runtime: &Runtime, provider: ExecutionProvider) -> Result<(), TeacherError> {
+    if !runtime.was_compiled_with(provider) {
+        let library = runtime.path().to_owned();
+        return Err(TeacherError::ProviderNotBuilt { provider, library });
+    }
+    if provider == ExecutionProvider::Cpu {
+        return Ok(());
+    }
+    runtime
+        .preload_cuda()
+        .map_err(|source| TeacherError::ProviderFailed {
+            provider,
+            log: Vec::new(),
+            source,
+        })
+}
+
+/// The output that holds features, if the recipe wants one.
+fn features_of(
+    spec: &TeacherSpec,
+    outputs: &[Outlet],
+    logits: &Output,
+) -> Result<Option<Output>, TeacherError> {
+    match &spec.features {
+        None => Ok(None),
+        Some(name) if *name == logits.name => {
+            Err(TeacherError::FeaturesAreLogits { name: name.clone() })
+        }
+        Some(name) => Output::read(outputs, Some(name), OutputIs::Logits, None).map(Some),
+    }
+}
+
+/// Makes sessions at once: optimising a graph takes a single thread up to seconds.
+fn side_by_side(
+    plans: Vec<SessionPlan<'_>>,
+    output: &Output,
+    features: Option<&Output>,
+) -> Result<Vec<Worker>, TeacherError> {
+    std::thread::scope(|scope| {
+        let plans = plans.into_iter();
+        let handles: Vec<_> = plans
+            .map(|plan| scope.spawn(move || Worker::new(plan.build()?.0, output, features)))
+            .collect();
+        let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+            let joined = handle.join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        let made: Vec<Result<Worker, TeacherError>> = handles.into_iter().map(join).collect();
+        made.into_iter().collect()
+    })
 }
 
 fn check_precision(

@@ -5,6 +5,7 @@
 //! the file's length. What comes out is a handful of positions; after that a row is arithmetic on the map. Arrow's
 //! decoder would do the same walk, but it trusts the header where a hostile one makes it panic.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -204,19 +205,71 @@ pub(crate) fn locate(
     encoded: &[Column],
     metadata: &HashMap<String, String>,
 ) -> Result<ChunkLayout, String> {
-    let len =
-        usize::try_from(source.len()).map_err(|_| "it is too large for this machine".to_owned())?;
-    let bytes = |range: Range<usize>| {
-        source
-            .bytes(range)
-            .map_err(|error| format!("it cannot be read: {error}"))
+    let footer_at = find_footer(source)?;
+    let footer = bytes_of(source, footer_at.clone())?;
+    let footer = arrow::ipc::root_as_footer(&footer)
+        .map_err(|error| format!("its footer is damaged: {error}"))?;
+    check_schema(footer.schema(), encoded, metadata)?;
+    let (header, body) = find_batch(&footer, footer_at.start)?;
+    let header = bytes_of(source, header)?;
+    let batch = read_batch(&header, n_rows)?;
+    let mut buffers = Buffers {
+        batch,
+        next: 0,
+        body,
     };
 
+    // Buffers come in the order of the schema: validity and values of a plain column; a list's validity, and then
+    // validity and values of what it is made of.
+    let mut plain = |column: &Column| -> Result<usize, String> {
+        if column.list.is_some() {
+            buffers.next(column.name, 0)?;
+        }
+        // A validity bitmap here could only claim that a label is missing; none is.
+        buffers.next(column.name, 0)?;
+        buffers.needed(column.name, n_rows * column.row_bytes())
+    };
+    let (samples, labels, checks) = (plain(&SAMPLE)?, plain(&LABEL)?, plain(&CHECK)?);
+    let mut validity = None;
+    let mut located = Vec::with_capacity(encoded.len());
+    for (index, column) in encoded.iter().enumerate() {
+        let own = buffers.next(column.name, n_rows.div_ceil(8))?;
+        if index == 0 {
+            validity = own;
+        }
+        if column.list.is_some() {
+            buffers.next(column.name, 0)?;
+        }
+        located.push(ColumnPlace {
+            start: buffers.needed(column.name, n_rows * column.row_bytes())?,
+            row_bytes: column.row_bytes(),
+        });
+    }
+    Ok(ChunkLayout {
+        n_rows,
+        validity,
+        samples,
+        labels,
+        checks,
+        encoded: located,
+    })
+}
+
+fn bytes_of(source: &Source, range: Range<usize>) -> Result<Cow<'_, [u8]>, String> {
+    let bytes = source.bytes(range);
+    bytes.map_err(|error| format!("it cannot be read: {error}"))
+}
+
+/// Where the footer lies, by the trailer behind it.
+fn find_footer(source: &Source) -> Result<Range<usize>, String> {
+    let len =
+        usize::try_from(source.len()).map_err(|_| "it is too large for this machine".to_owned())?;
     let trailer_at = len
         .checked_sub(TRAILER)
         .ok_or_else(|| format!("it ends after {len} bytes"))?;
-    let trailer = bytes(trailer_at..len)?;
-    if &trailer[4..] != MAGIC || !bytes(0..len.min(MAGIC.len()))?.starts_with(MAGIC) {
+    let trailer = bytes_of(source, trailer_at..len)?;
+    let start = bytes_of(source, 0..len.min(MAGIC.len()))?;
+    if &trailer[4..] != MAGIC || !start.starts_with(MAGIC) {
         return Err("it is not a whole Arrow file".to_owned());
     }
     let footer_len = i32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
@@ -224,12 +277,14 @@ pub(crate) fn locate(
         .ok()
         .and_then(|footer_len| trailer_at.checked_sub(footer_len))
         .ok_or_else(|| format!("its footer has an impossible length, {footer_len}"))?;
-    let footer = bytes(footer_at..trailer_at)?;
-    let footer = arrow::ipc::root_as_footer(&footer)
-        .map_err(|error| format!("its footer is damaged: {error}"))?;
+    Ok(footer_at..trailer_at)
+}
 
-    check_schema(footer.schema(), encoded, metadata)?;
-
+/// Where header and body of the one record batch lie, before the footer.
+fn find_batch(
+    footer: &arrow::ipc::Footer<'_>,
+    footer_at: usize,
+) -> Result<(Range<usize>, Range<usize>), String> {
     if footer
         .dictionaries()
         .is_some_and(|blocks| !blocks.is_empty())
@@ -242,21 +297,18 @@ pub(crate) fn locate(
         Some(blocks) if n_blocks == 1 => blocks.get(0),
         _ => return Err(format!("it has {n_blocks} record batches, expected 1")),
     };
-    let impossible = || "its record batch lies outside the file".to_owned();
-    let start = usize::try_from(block.offset()).map_err(|_| impossible())?;
-    let body_at = usize::try_from(block.metaDataLength())
-        .ok()
-        .and_then(|n| start.checked_add(n));
-    let body_at = body_at
-        .filter(|&at| at <= footer_at)
-        .ok_or_else(impossible)?;
-    let body_len = usize::try_from(block.bodyLength()).map_err(|_| impossible())?;
-    let body_end = body_at
-        .checked_add(body_len)
-        .filter(|&end| end <= footer_at)
-        .ok_or_else(impossible)?;
+    let places = || {
+        let start = usize::try_from(block.offset()).ok()?;
+        let header_len = usize::try_from(block.metaDataLength()).ok()?;
+        let body_at = start.checked_add(header_len)?;
+        let body_end = body_at.checked_add(usize::try_from(block.bodyLength()).ok()?)?;
+        (body_end <= footer_at).then_some((start..body_at, body_at..body_end))
+    };
+    places().ok_or_else(|| "its record batch lies outside the file".to_owned())
+}
 
-    let header = bytes(start..body_at)?;
+/// The record batch that a header describes.
+fn read_batch(header: &[u8], n_rows: usize) -> Result<arrow::ipc::RecordBatch<'_>, String> {
     let message = header
         .strip_prefix(&CONTINUATION)
         .and_then(|rest| rest.split_first_chunk())
@@ -276,73 +328,47 @@ pub(crate) fn locate(
     if batch.length() != n_rows as i64 {
         return Err(format!("it has {} rows, expected {n_rows}", batch.length()));
     }
+    Ok(batch)
+}
 
-    // Buffers come in the order of the schema: validity and values of a plain column; a list's validity, and then
-    // validity and values of what it is made of.
-    let buffers = batch
-        .buffers()
-        .ok_or_else(|| "its record batch has no buffers".to_owned())?;
-    let mut next = 0;
-    let mut buffer = |what: &str, n_bytes: usize| -> Result<Option<usize>, String> {
-        if next >= buffers.len() {
-            return Err(format!("it has no buffer for {what}"));
-        }
-        let found = buffers.get(next);
-        next += 1;
+/// The buffers of a record batch, one after the other.
+struct Buffers<'a> {
+    batch: arrow::ipc::RecordBatch<'a>,
+    next: usize,
+    /// Where they lie.
+    body: Range<usize>,
+}
+
+impl Buffers<'_> {
+    /// Where the next one starts, which must hold at least `n_bytes`; `None` where it is empty.
+    fn next(&mut self, what: &str, n_bytes: usize) -> Result<Option<usize>, String> {
+        let all = self.batch.buffers();
+        let found = all
+            .filter(|all| self.next < all.len())
+            .map(|all| *all.get(self.next))
+            .ok_or_else(|| format!("it has no buffer for {what}"))?;
+        self.next += 1;
         if found.length() == 0 && n_bytes > 0 {
             return Ok(None);
         }
-        let bounds = usize::try_from(found.offset())
-            .ok()
-            .zip(usize::try_from(found.length()).ok());
-        let at = bounds.and_then(|(offset, length)| {
-            let at = body_at.checked_add(offset)?;
-            (length >= n_bytes && at.checked_add(length)? <= body_end).then_some(at)
-        });
-        at.map(Some).ok_or_else(|| {
+        let place = || {
+            let offset = usize::try_from(found.offset()).ok()?;
+            let length = usize::try_from(found.length()).ok()?;
+            let at = self.body.start.checked_add(offset)?;
+            (length >= n_bytes && at.checked_add(length)? <= self.body.end).then_some(at)
+        };
+        place().map(Some).ok_or_else(|| {
             format!(
                 "its buffer for {what} lies outside the batch, or is shorter than {n_bytes} bytes"
             )
         })
-    };
-    let needed = |what: &str, found: Option<usize>| {
-        found.ok_or_else(|| format!("its buffer for {what} is empty"))
-    };
-    let bitmap_bytes = n_rows.div_ceil(8);
-    let mut plain = |column: &Column| -> Result<usize, String> {
-        if column.list.is_some() {
-            buffer(column.name, 0)?;
-        }
-        // A validity bitmap here could only claim that a label is missing; none is.
-        buffer(column.name, 0)?;
-        let found = buffer(column.name, n_rows * column.row_bytes())?;
-        needed(column.name, found)
-    };
-    let (samples, labels, checks) = (plain(&SAMPLE)?, plain(&LABEL)?, plain(&CHECK)?);
-    let mut validity = None;
-    let mut located = Vec::with_capacity(encoded.len());
-    for (index, column) in encoded.iter().enumerate() {
-        let own = buffer(column.name, bitmap_bytes)?;
-        if index == 0 {
-            validity = own;
-        }
-        if column.list.is_some() {
-            buffer(column.name, 0)?;
-        }
-        let found = buffer(column.name, n_rows * column.row_bytes())?;
-        located.push(ColumnPlace {
-            start: needed(column.name, found)?,
-            row_bytes: column.row_bytes(),
-        });
     }
-    Ok(ChunkLayout {
-        n_rows,
-        validity,
-        samples,
-        labels,
-        checks,
-        encoded: located,
-    })
+
+    /// The same of one that may not be empty.
+    fn needed(&mut self, what: &str, n_bytes: usize) -> Result<usize, String> {
+        self.next(what, n_bytes)?
+            .ok_or_else(|| format!("its buffer for {what} is empty"))
+    }
 }
 
 /// Compares the file's schema with what it must be, name by name and type by type.

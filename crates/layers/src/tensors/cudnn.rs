@@ -15,7 +15,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{
     ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnError,
     FilterDescriptor, TensorDescriptor,
 };
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{CudaStorage, Error, Result, Shape, backend::BackendStorage};
 
@@ -40,15 +40,7 @@ pub(super) fn run(
     spans: [(usize, usize); 2],
 ) -> Result<(CudaStorage, Shape)> {
     let device = operands[0].device().clone();
-    let [first, second] = [0, 1].map(|i| -> Result<_> {
-        let (start, end) = spans[i];
-        // `spans` are of whole operands, so this also says that each holds what its descriptor promises.
-        operands[i]
-            .as_cuda_slice::<f32>()?
-            .try_slice(start..end)
-            .ok_or_else(|| Error::msg("an operand of conv2d is shorter than its shape"))
-    });
-    let (first, second) = (first?, second?);
+    let [first, second] = [part(operands[0], spans[0])?, part(operands[1], spans[1])?];
     let [_, _, shape] = conv.shapes();
     let handle = handle(&device)?;
     let d = Descriptors::new(&handle, &conv.1).map_err(Error::wrap)?;
@@ -138,6 +130,14 @@ pub(super) fn run(
     };
     outcome.map_err(Error::wrap)?;
     Ok((CudaStorage::wrap_cuda_slice(made, device), shape))
+}
+
+/// The elements of an operand. Spans are of whole operands, so this also says that each holds what its descriptor promises.
+fn part(operand: &CudaStorage, (start, end): (usize, usize)) -> Result<CudaView<'_, f32>> {
+    operand
+        .as_cuda_slice::<f32>()?
+        .try_slice(start..end)
+        .ok_or_else(|| Error::msg("an operand of conv2d is shorter than its shape"))
 }
 
 /// The result takes the place of what was there.

@@ -1,4 +1,4 @@
-use logitcask_cache::{LogitCache, OpenOptions};
+use logitcask_cache::{LogitCache, Maker, Manifest, OpenOptions};
 use logitcask_experiment::{Outcome, cache_named, hex, teacher_seconds};
 use serde_json::json;
 
@@ -57,31 +57,7 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
     let manifest = cache.manifest();
     let makers = logitcask_cache::makers(&path)?;
     if args.json {
-        let views: Vec<_> = cache
-            .views()
-            .iter()
-            .zip(cache.view_files())
-            .map(|(view, file)| json!({ "view": view, "chunks": file.chunks.len(), "recorded": file.recorded }))
-            .collect();
-        return print_json(&json!({
-            "path": path.display().to_string(),
-            "id": hex(&cache.id()),
-            "key": hex(&manifest.key.digest()),
-            "ingredients": manifest.key,
-            "teacher": manifest.teacher,
-            "samples": manifest.n_samples,
-            "classes": manifest.n_classes,
-            "class_names": manifest.class_names,
-            "encoding": manifest.encoding,
-            "bytes": logitcask_cache::bytes_of(&path)?,
-            "chunk_rows": manifest.chunk_rows,
-            "absolute": manifest.absolute,
-            "accuracy": cache.accuracy(),
-            "null_samples": cache.null_samples(),
-            "recorded": manifest.recorded,
-            "makers": makers,
-            "views": views,
-        }));
+        return print_json(&as_json(&cache, &makers)?);
     }
     let mut rows = vec![
         ["path".to_owned(), path.display().to_string()],
@@ -121,36 +97,69 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
             ),
         ],
     ];
-    let ingredients = manifest
-        .key
-        .fields()
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty());
-    rows.extend(ingredients.map(|(name, value)| [format!("key: {name}"), value.to_owned()]));
-    rows.extend(
-        manifest
-            .recorded
-            .iter()
-            .map(|(name, value)| [format!("recorded: {name}"), value.clone()]),
-    );
-    for maker in &makers {
-        let samples = maker.samples();
-        let differences = maker.differences(manifest).into_iter();
-        let differences: Vec<_> = differences
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        rows.push([
-            format!("samples {} to {}", samples.start, samples.end - 1),
-            format!(
-                "captured in part by another maker: {}",
-                differences.join("; ")
-            ),
-        ]);
-    }
+    rows.extend(provenance(manifest, &makers));
     let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
     for [name, value] in rows {
         let value = value.replace('\n', " ");
         println!("{name:width$}  {value}");
     }
     Ok(())
+}
+
+/// Everything, for programs.
+fn as_json(cache: &LogitCache, makers: &[Maker]) -> Outcome<serde_json::Value> {
+    let manifest = cache.manifest();
+    let views: Vec<_> = cache
+        .views()
+        .iter()
+        .zip(cache.view_files())
+        .map(|(view, file)| {
+            json!({ "view": view, "chunks": file.chunks.len(), "recorded": file.recorded })
+        })
+        .collect();
+    Ok(json!({
+        "path": cache.path().display().to_string(),
+        "id": hex(&cache.id()),
+        "key": hex(&manifest.key.digest()),
+        "ingredients": manifest.key,
+        "teacher": manifest.teacher,
+        "samples": manifest.n_samples,
+        "classes": manifest.n_classes,
+        "class_names": manifest.class_names,
+        "encoding": manifest.encoding,
+        "bytes": logitcask_cache::bytes_of(cache.path())?,
+        "chunk_rows": manifest.chunk_rows,
+        "absolute": manifest.absolute,
+        "accuracy": cache.accuracy(),
+        "null_samples": cache.null_samples(),
+        "recorded": manifest.recorded,
+        "makers": makers,
+        "views": views,
+    }))
+}
+
+/// What identifies a cache, what is recorded of its capture, and what its other makers did in another way.
+fn provenance(manifest: &Manifest, makers: &[Maker]) -> Vec<[String; 2]> {
+    let ingredients = manifest.key.fields().into_iter();
+    let mut rows: Vec<[String; 2]> = ingredients
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| [format!("key: {name}"), value.to_owned()])
+        .collect();
+    let recorded = manifest.recorded.iter();
+    rows.extend(recorded.map(|(name, value)| [format!("recorded: {name}"), value.clone()]));
+    rows.extend(makers.iter().map(|maker| {
+        let samples = maker.samples();
+        let differences = maker.differences(manifest).into_iter();
+        let differences: Vec<_> = differences
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        [
+            format!("samples {} to {}", samples.start, samples.end - 1),
+            format!(
+                "captured in part by another maker: {}",
+                differences.join("; ")
+            ),
+        ]
+    }));
+    rows
 }

@@ -107,7 +107,11 @@ pub(crate) fn backward_weight(
             });
     }
 
-    // Back from 36 points to 9 taps: by input, in parallel, and then into the order of weights.
+    to_taps(level, [ci, co], &sums, dw);
+}
+
+/// Back from 36 points to 9 taps: by input, in parallel, and then into the order of weights.
+fn to_taps(level: Level, [ci, co]: [usize; 2], sums: &[f32], dw: &mut [f32]) {
     let mut by_input = Buffer::for_overwrite(9 * ci * co);
     by_input
         .par_chunks_mut(9 * co)
@@ -119,7 +123,7 @@ pub(crate) fn backward_weight(
                     input,
                     ci,
                     co,
-                    sums: &sums,
+                    sums,
                     taps,
                 },
             );

@@ -53,7 +53,7 @@ import json, sys
 print("| student | batch | who | precision | median ms | least ms |\n|---|---|---|---|---|---|")
 for row in map(json.loads, open(sys.argv[1])):
     who = " ".join(filter(None, (row.get("peer", "logitcask"), row.get("mode"))))
-    precision = row["precision"] + (" tf32" if row.get("tf32") else "")
+    precision = row.get("precision", "f32") + (" tf32" if row.get("tf32") else "")
     print(f"| {row['student']} | {row['batch_size']} | {who} | {precision} "
           f"| {1e3 * row['median_s']:.2f} | {1e3 * row['min_s']:.2f} |")
 TABLE

@@ -37,7 +37,7 @@ class Contender:
             command = [sys.executable, HERE / "step_torch.py", "--mode", kind]
             environment |= SPEED_SETTINGS.get(arguments.instructions, {})
         command += ["--student", student, "--batch-size", str(batch_size), "--threads", str(threads)]
-        command += ["--precision", arguments.precision, "--steps", str(arguments.rounds), "--warmup", "2", "--paced"]
+        command += ["--steps", str(arguments.rounds), "--warmup", "2", "--paced"]
         if arguments.classes:
             command += ["--classes", str(arguments.classes)]
         self.name, self.seconds = name, []
@@ -82,7 +82,6 @@ def main():
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[64])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--classes", type=int)
-    parser.add_argument("--precision", default="f32")
     parser.add_argument("--instructions", choices=SPEED_SETTINGS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action="store_true", help="add peak memory, and what of it a bare start takes")

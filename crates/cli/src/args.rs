@@ -670,9 +670,6 @@ pub(crate) struct BenchStep {
     /// Compute threads; all cores where absent
     #[arg(long, value_name = "N", value_parser = whole(1..=THREADS))]
     pub(crate) threads: Option<usize>,
-    /// What the student computes in
-    #[arg(long, value_name = "NAME", default_value = "f32")]
-    pub(crate) precision: Precision,
     /// Where the student computes: `cpu`, or `cuda` in a build for CUDA
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
@@ -719,23 +716,6 @@ where
             range.end()
         )),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// A student's arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub(crate) enum Precision {
-    F32,
-    /// As `precision = "bf16"` of a recipe
-    Bf16,
-}
-
-impl Precision {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
     }
 }
 

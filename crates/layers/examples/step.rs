@@ -1,7 +1,7 @@
 //! Seconds per training step of a few students built from these layers, on random data.
 //!
-//! `cargo run --release -p logitcask-layers --example step -- resnet8x4 64 1 10 avx512 bf16`: student, batch size,
-//! threads, steps, the best instructions to use (`avx512`, `avx2` or `portable`) and the precision (`f32` or `bf16`). The peer is `benches/peers/step_torch.py`.
+//! `cargo run --release -p logitcask-layers --example step -- resnet8x4 64 1 10 avx512`: student, batch size,
+//! threads, steps, and the best instructions to use (`avx512`, `avx2` or `portable`). The peer is `benches/peers/step_torch.py`.
 #![expect(
     clippy::print_stdout,
     reason = "an example talks to the one who runs it"
@@ -12,7 +12,7 @@ use std::time::Instant;
 use candle_core::{D, DType, Device, Tensor};
 use logitcask_layers::{
     Activation, BatchNorm, Conv2d, ConvSpec, FeatureMap, Init, Instructions, Linear, Mode, Params,
-    Precision, Result, Scope, SgdSpec, Velocity, global_avg_pool, instructions, limit_instructions,
+    Result, Scope, SgdSpec, Velocity, global_avg_pool, instructions, limit_instructions,
     max_pool2d,
 };
 use logitcask_philox::{Purpose, Stream};
@@ -50,12 +50,7 @@ fn run() -> Result<(), Failure> {
         .num_threads(threads)
         .build_global()?;
 
-    let precision = match argument(5, "f32").as_str() {
-        "bf16" => Precision::Bf16,
-        _ => Precision::F32,
-    };
     let params = Params::new(1, DType::F32, &Device::Cpu)?;
-    params.set_precision(precision);
     let network = build(&student, &params.root())?;
     let mut velocity = Velocity::new(params.parameters());
     let spec = SgdSpec {
@@ -107,7 +102,7 @@ fn run() -> Result<(), Failure> {
         )
     });
     println!(
-        "{student} batch {batch} threads {threads} {:?} {precision:?}: step {all} ms (median/min), forward {forward}, backward {backward}, \
+        "{student} batch {batch} threads {threads} {:?}: step {all} ms (median/min), forward {forward}, backward {backward}, \
          sgd {sgd}, processor {cpu}; {} parameters, loss {:.6} -> {:.6}",
         instructions(),
         params.n_parameters(),

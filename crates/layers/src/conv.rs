@@ -5,9 +5,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor, Var};
 
 use crate::{
-    Error, FeatureMap, Init, Params, Precision, Result, Scope,
+    Error, FeatureMap, Init, Result, Scope,
     buffer::Buffer,
-    kernels::{self, ConvShape, bf16},
+    kernels::{self, ConvShape},
     tape::{self, Backward, Slot, with_values},
     tensors,
     trace::{Op, note_maps},
@@ -72,7 +72,6 @@ impl ConvSpec {
 pub struct Conv2d {
     name: String,
     spec: ConvSpec,
-    params: Params,
     weight: Var,
     bias: Option<Var>,
 }
@@ -133,7 +132,6 @@ impl Conv2d {
         Ok(Self {
             name: scope.name().into(),
             spec,
-            params: scope.params().clone(),
             weight,
             bias,
         })
@@ -145,10 +143,7 @@ impl Conv2d {
         let shape = self.shape(x)?;
         let made = match &x.tensor {
             None => self.by_kernels(x, shape)?,
-            Some(values) => {
-                self.refuse_bf16()?;
-                tensors::conv2d(x, values, shape, &self.weight, self.bias.as_ref())?
-            }
+            Some(values) => tensors::conv2d(x, values, shape, &self.weight, self.bias.as_ref())?,
         };
         let op = || Op::Conv {
             layer: self.name.clone(),
@@ -172,7 +167,6 @@ impl Conv2d {
                 found: format!("{:?}", x.dims()),
             });
         }
-        self.refuse_bf16()?;
         let y = x.matmul(&self.weight.reshape((in_channels, out_channels))?)?;
         Ok(match &self.bias {
             None => y,
@@ -180,26 +174,10 @@ impl Conv2d {
         })
     }
 
-    /// Tensors have no bf16 yet, and nothing falls back in silence.
-    fn refuse_bf16(&self) -> Result<()> {
-        match self.params.precision() {
-            Precision::F32 => Ok(()),
-            Precision::Bf16 => Err(Error::Unsupported {
-                supported: "f32 on cuda",
-                found: "`precision = \"bf16\"`".into(),
-            }),
-        }
-    }
-
     fn by_kernels(&self, x: &FeatureMap, shape: ConvShape) -> Result<FeatureMap> {
-        let precision = self.params.precision();
         let mut y = x.room(shape.y_len());
         with_values(&self.weight, |weight| {
-            let compute = match precision {
-                Precision::F32 => kernels::conv_forward,
-                Precision::Bf16 => bf16::forward,
-            };
-            compute(&shape, &x.values, weight, &mut y)
+            kernels::conv_forward(&shape, &x.values, weight, &mut y)
         })?;
         if let Some(bias) = &self.bias {
             with_values(bias, |bias| kernels::add_bias(bias, &mut y))?;
@@ -207,7 +185,6 @@ impl Conv2d {
         let tracked = if x.keeps() {
             let op = ConvBackward {
                 shape,
-                precision,
                 x: Arc::clone(&x.values),
                 weight: self.weight.as_detached_tensor(),
                 bias: self.bias.is_some(),
@@ -262,7 +239,6 @@ impl Conv2d {
 
 struct ConvBackward {
     shape: ConvShape,
-    precision: Precision,
     x: Arc<Buffer>,
     weight: Tensor,
     bias: bool,
@@ -277,11 +253,7 @@ impl Backward for ConvBackward {
     fn backward(self: Box<Self>, dy: Buffer) -> Result<Vec<Tensor>> {
         let shape = self.shape;
         let mut dw = vec![0.0; shape.weight_len()];
-        let compute = match self.precision {
-            Precision::F32 => kernels::conv_backward_weight,
-            Precision::Bf16 => bf16::backward_weight,
-        };
-        compute(&shape, &self.x, &dy, &mut dw);
+        kernels::conv_backward_weight(&shape, &self.x, &dy, &mut dw);
         let mut gradients = vec![Tensor::from_vec(dw, self.weight.shape(), &Device::Cpu)?];
         if self.bias {
             let db = kernels::sum_pixels(shape.co, &dy);
@@ -290,11 +262,7 @@ impl Backward for ConvBackward {
         if let Some(slot) = self.dx {
             let mut dx = Buffer::for_overwrite(shape.x_len());
             with_values(&self.weight, |weight| {
-                let compute = match self.precision {
-                    Precision::F32 => kernels::conv_backward_input,
-                    Precision::Bf16 => bf16::backward_input,
-                };
-                compute(&shape, &dy, weight, &mut dx)
+                kernels::conv_backward_input(&shape, &dy, weight, &mut dx)
             })?;
             slot.put(dx);
         }

@@ -76,9 +76,9 @@ pub use conv::{Conv2d, ConvSpec};
 pub use error::Error;
 pub use feature_map::FeatureMap;
 pub use init::Init;
-pub use kernels::{Instructions, bf16_is_native, instructions, limit_instructions};
+pub use kernels::{Instructions, instructions, limit_instructions};
 pub use linear::Linear;
-pub use params::{Params, Precision, Scope};
+pub use params::{Params, Scope};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use sgd::{SgdSpec, Velocity};
 

@@ -5,33 +5,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::{Error, Init, Result};
 
-/// How layers multiply. Parameters, feature maps, gradients, statistics and sums are f32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// In f32.
-    #[default]
-    F32,
-    /// Convolutions and [`crate::Linear`] round their factors to bf16, forwards and backwards, where that is faster on a
-    /// processor with AVX512-BF16: in all but depthwise convolutions and 3x3 ones of stride 1 with 16 channels or more,
-    /// which have a faster way in f32. The same is rounded on every processor, but see [`crate::bf16_is_native`].
-    Bf16,
-}
-
 /// The parameters and buffers of one network. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Params {
     seed: u64,
-    precision: Arc<AtomicBool>,
     device: Device,
     entries: Arc<Mutex<Vec<Entry>>>,
 }
@@ -97,7 +81,6 @@ impl Params {
         }
         Ok(Self {
             seed,
-            precision: Arc::default(),
             device: device.clone(),
             entries: Arc::default(),
         })
@@ -106,20 +89,6 @@ impl Params {
     /// Where the parameters lie.
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// How layers of these parameters multiply in the forward passes that follow, and on the way back from those; f32
-    /// until told. May change between passes: a network that trains in bf16 can be evaluated in f32.
-    pub fn set_precision(&self, precision: Precision) {
-        let is_bf16 = precision == Precision::Bf16;
-        self.precision.store(is_bf16, Ordering::Relaxed);
-    }
-
-    pub(crate) fn precision(&self) -> Precision {
-        match self.precision.load(Ordering::Relaxed) {
-            true => Precision::Bf16,
-            false => Precision::F32,
-        }
     }
 
     /// The scope without a name.

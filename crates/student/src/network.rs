@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
-use logitcask_layers::{FeatureMap, Mode, Params, Precision, release_memory, trace::trace};
+use logitcask_layers::{FeatureMap, Mode, Params, release_memory, trace::trace};
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ImageShape, ModelRow, Student, find};
@@ -24,22 +24,6 @@ pub struct StudentSpec {
     /// Channel standard deviations, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
-    /// How training multiplies: "f32", or "bf16" for rounded factors with sums, weights, statistics, losses and updates in
-    /// f32. Evaluation is in f32 either way, so that it says what a checkpoint or an export will say.
-    #[serde(default, with = "PrecisionName", skip_serializing_if = "is_f32")]
-    pub precision: Precision,
-}
-
-fn is_f32(precision: &Precision) -> bool {
-    *precision == Precision::F32
-}
-
-/// The names of precisions in recipes.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Precision", rename_all = "lowercase")]
-enum PrecisionName {
-    F32,
-    Bf16,
 }
 
 /// What a checkpoint says about its student, so that the student can be built again without the recipe.
@@ -56,7 +40,6 @@ pub struct StudentShape {
 /// A student with its parameters.
 pub struct Network {
     shape: StudentShape,
-    precision: Precision,
     params: Params,
     student: Box<dyn Student>,
     images_at_once: OnceLock<usize>,
@@ -102,25 +85,10 @@ impl Network {
                 image,
                 n_classes,
             },
-            precision: Precision::F32,
             params,
             student,
             images_at_once: OnceLock::new(),
         })
-    }
-
-    /// The same network, which from here on trains in this precision.
-    ///
-    /// # Errors
-    /// If the device has no such precision.
-    pub fn with_precision(self, precision: Precision) -> Result<Self, StudentError> {
-        if precision == Precision::Bf16 && !self.params.device().is_cpu() {
-            return Err(StudentError::Setting {
-                setting: "student.precision",
-                problem: "is bf16, which students have on the cpu only".into(),
-            });
-        }
-        Ok(Self { precision, ..self })
     }
 
     /// Logits (B, classes), on the host, for pixels (B, height, width, channels) on the network's device.
@@ -147,12 +115,10 @@ impl Network {
     }
 
     fn begin(&self, pixels: &Tensor, mode: Mode) -> Result<FeatureMap, StudentError> {
-        let (precision, pixels) = match mode {
-            Mode::Train => (self.precision, FeatureMap::new(pixels)?),
-            Mode::Eval => (Precision::F32, FeatureMap::without_gradient(pixels)?),
-        };
-        self.params.set_precision(precision);
-        Ok(pixels)
+        Ok(match mode {
+            Mode::Train => FeatureMap::new(pixels)?,
+            Mode::Eval => FeatureMap::without_gradient(pixels)?,
+        })
     }
 
     /// How many images are evaluated at once, in 1..=256: as many as their feature maps find room for in 256 MiB. It follows

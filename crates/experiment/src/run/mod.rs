@@ -11,11 +11,11 @@ use candle_core::{DType, Device};
 use logitcask_cache::{Encoding, LogitCache, OpenOptions};
 use logitcask_dataset::Trust;
 use logitcask_durable::ClaimError;
-use logitcask_layers::{Precision, bf16_is_native};
 use logitcask_losses::{Objective, Setup, Supply};
 use logitcask_student::{
-    Checkpoint, CleanRows, EpochRecord, Evaluation, ImageShape, Job, Network, Patient, RunRecord,
-    Shown, StudentError, StudentSpec, Symptom, TeacherRows, TrainSpec, diagnose, untrained,
+    Checkpoint, CleanRows, EpochRecord, Evaluation, ImageShape, Job, ModelRow, Network, Patient,
+    RunRecord, Shown, StudentError, StudentSpec, Symptom, TeacherRows, TrainSpec, diagnose,
+    untrained,
 };
 
 use logitcask_teacher::TeacherSpec;
@@ -96,58 +96,12 @@ pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<R
     compute_on(how.threads)?;
     // Wrong names are refused before anything is read.
     let row = logitcask_student::find_model(&student.name, recipe.own.students)?;
-
-    let trust = match how.verify_data {
-        true => Trust::Nothing,
-        false => Trust::ModificationTimes,
-    };
-    let experiment = Experiment::open_trusting(recipe.clone(), trust, watch)?;
-    let n_classes = experiment.train.dataset.n_classes();
-    let objective = objective(&recipe, n_classes)?;
-    let caches = open_caches(&experiment, how, watch)?;
-    let notes = notes(&objective, &experiment, &caches, watch)?;
-    let constant = caches.say_nothing()?;
-    if constant {
-        warn_of(&Symptom::TeacherConstant, watch);
-    }
-    let preprocess = student_preprocess(&recipe)?;
-    let size = experiment.student_size()?;
-    let image = ImageShape {
-        channels: size.channels,
-        height: size.height,
-        width: size.width,
-    };
-    let network = Network::of_row(row, image, n_classes, recipe.seed, &device)?
-        .with_precision(student.precision)?;
-    if uses_bf16(&recipe) && !bf16_is_native() {
-        note(
-            watch,
-            "this processor has no AVX512-BF16; bf16 is imitated in f32, which is slower than `precision = \"f32\"`",
-        );
-    }
-    if let Some(path) = &student.init_from {
-        let fresh = network.init_from(path)?;
-        if !fresh.is_empty() {
-            let anew = fresh.join(" and ");
-            let path = path.display();
-            note(
-                watch,
-                format!("{anew} start anew, because `{path}` has another number of classes"),
-            );
-        }
-    }
-
-    let ensemble = &recipe.ensemble;
-    let trained_on = rows(&caches.train, ensemble, recipe.seed)?;
-    let strong_rows = rows(&caches.strong, ensemble, recipe.seed)?;
-    let eval_rows = rows(
-        &caches.eval,
-        &without_dropout(ensemble.as_ref()),
-        recipe.seed,
-    )?;
+    let sources = Sources::open(&recipe, how, watch)?;
+    let network = sources.network(row, student, &device, watch)?;
+    let taught = Taught::of(&sources)?;
 
     let folder = run_folder(how, &recipe)?;
-    let run_digest = run_digest(&recipe, &experiment, &caches)?;
+    let run_digest = run_digest(&recipe, &sources.experiment, &sources.caches)?;
     let claim = prepare(&folder, &recipe, &run_digest, how, watch)?;
     if let Some(record) = finished(&folder, &run_digest)? {
         let told = format!(
@@ -158,55 +112,37 @@ pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<R
         return Ok(Run { folder, record });
     }
 
-    let clean_rows = as_teacher(&trained_on).map(CleanRows);
-    let evaluation = experiment.eval.as_ref().map(|split| Evaluation {
-        dataset: split.dataset.clone(),
-        family: split.family.clone(),
-        teacher: as_teacher(&eval_rows),
-    });
-    let described = caches.described(&experiment)?;
-    if let Some((taught, _)) = described.as_ref().filter(|_| ensemble.is_some()) {
-        info(watch, taught);
+    let described = sources.caches.described(&sources.experiment)?;
+    if let Some((told, _)) = described.as_ref().filter(|_| recipe.ensemble.is_some()) {
+        info(watch, told);
     }
-    let views = &recipe.views;
+    let clean_rows = as_teacher(&taught.train).map(CleanRows);
     let job = Job {
         seed: recipe.seed,
         spec,
-        train: experiment.train.dataset.clone(),
-        views: Shown {
-            family: Arc::clone(&experiment.train.family),
-            n_views: experiment.train.n_views,
-            draw: views.draw,
-            teacher: match views.inconsistent {
-                true => clean_rows.as_ref().map(|rows| rows as &dyn TeacherRows),
-                false => as_teacher(&trained_on),
-            },
-        },
-        views_per_step: views.views_per_step,
-        strong: match (&experiment.strong, &views.strong) {
-            (Some(split), Some(views)) if objective.needs().strong_view => Some(Shown {
-                family: Arc::clone(&split.family),
-                n_views: split.n_views,
-                draw: views.draw,
-                teacher: as_teacher(&strong_rows),
-            }),
-            _ => None,
-        },
-        preprocess,
-        evaluation,
+        train: sources.experiment.train.dataset.clone(),
+        views: sources.views(match &clean_rows {
+            Some(rows) if recipe.views.inconsistent => Some(rows),
+            _ => as_teacher(&taught.train),
+        }),
+        views_per_step: recipe.views.views_per_step,
+        strong: sources.strong_views(&taught),
+        preprocess: student_preprocess(&recipe)?,
+        evaluation: sources.evaluation(&taught),
         run_digest: run_digest.clone(),
         run: &folder,
         claim: Some(&claim),
         loader_threads: 1,
         device,
     };
-    let outcome = logitcask_student::train(&job, &network, &objective, how.stop, &|event| {
-        watch(Event::Training {
-            network: &network,
-            epochs: spec.epochs,
-            event,
+    let outcome =
+        logitcask_student::train(&job, &network, &sources.objective, how.stop, &|event| {
+            watch(Event::Training {
+                network: &network,
+                epochs: spec.epochs,
+                event,
+            });
         });
-    });
     watch(Event::Ended);
     if let Err(lost @ ClaimError::Lost { .. }) = claim.check() {
         // Whoever took the run over while this process was paused may have finished it.
@@ -225,38 +161,162 @@ pub fn train(recipe: Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<R
         return Err(Failure::work("stopped before the last epoch")
             .with_hint("what is done is saved; the same command continues after the last step"));
     };
-    for symptom in symptoms(&folder, &recipe, constant)? {
+    for symptom in symptoms(&folder, &recipe, sources.is_constant)? {
         note(watch, format!("{symptom}\n  hint: {}", symptom.remedy()));
     }
-    record.recorded = provenance(&recipe, &experiment);
+    record.recorded = sources.provenance(described);
     let mut put = |key: &str, value: String| record.recorded.insert(key.to_owned(), value);
     put("run_digest", run_digest);
     put("device", describe_device(&job.device, how.tf32));
-    if let Some((taught, cached)) = described {
-        put("teacher", taught);
-        put("cache", cached);
-        put("cache_keys", caches.keys());
-        put("teacher_seconds", caches.seconds(&experiment).to_string());
-    }
-    if !notes.is_empty() {
-        put("notes", notes.join(" "));
-    }
-    if views.inconsistent && !caches.train.is_empty() {
-        put("inconsistent", "true".to_owned());
-    }
     record.write(&folder)?;
     Ok(Run { folder, record })
 }
 
-fn as_teacher<'a>(rows: &'a Option<Rows<'_>>) -> Option<&'a dyn TeacherRows> {
-    rows.as_ref().map(Rows::as_teacher)
+/// What a run reads, opened and found to fit.
+struct Sources {
+    experiment: Experiment,
+    objective: Objective,
+    caches: Teachers,
+    /// Sentences for the record: what is served although it is not as it should be.
+    notes: Vec<String>,
+    /// Whether the teacher says the same of all images.
+    is_constant: bool,
 }
 
-fn warn_of(symptom: &Symptom, watch: &Watch<'_>) {
-    watch(Event::Warning {
-        what: symptom.to_string(),
-        hint: symptom.remedy().to_owned(),
-    });
+impl Sources {
+    fn open(recipe: &Recipe, how: &Training<'_>, watch: &Watch<'_>) -> Outcome<Self> {
+        let trust = match how.verify_data {
+            true => Trust::Nothing,
+            false => Trust::ModificationTimes,
+        };
+        let experiment = Experiment::open_trusting(recipe.clone(), trust, watch)?;
+        let objective = objective(recipe, experiment.train.dataset.n_classes())?;
+        let caches = open_caches(&experiment, how, watch)?;
+        let notes = notes(&objective, &experiment, &caches, watch)?;
+        let is_constant = caches.say_nothing()?;
+        if is_constant {
+            let symptom = Symptom::TeacherConstant;
+            watch(Event::Warning {
+                what: symptom.to_string(),
+                hint: symptom.remedy().to_owned(),
+            });
+        }
+        Ok(Self {
+            experiment,
+            objective,
+            caches,
+            notes,
+            is_constant,
+        })
+    }
+
+    /// The student with the weights that it starts from.
+    fn network(
+        &self,
+        row: &ModelRow,
+        student: &StudentSpec,
+        device: &Device,
+        watch: &Watch<'_>,
+    ) -> Outcome<Network> {
+        let size = self.experiment.student_size()?;
+        let image = ImageShape {
+            channels: size.channels,
+            height: size.height,
+            width: size.width,
+        };
+        let n_classes = self.experiment.train.dataset.n_classes();
+        let seed = self.experiment.recipe.seed;
+        let network = Network::of_row(row, image, n_classes, seed, device)?;
+        if let Some(path) = &student.init_from {
+            let fresh = network.init_from(path)?;
+            if !fresh.is_empty() {
+                let anew = fresh.join(" and ");
+                let path = path.display();
+                note(
+                    watch,
+                    format!("{anew} start anew, because `{path}` has another number of classes"),
+                );
+            }
+        }
+        Ok(network)
+    }
+
+    fn views<'a>(&self, teacher: Option<&'a dyn TeacherRows>) -> Shown<'a> {
+        let train = &self.experiment.train;
+        Shown {
+            family: Arc::clone(&train.family),
+            n_views: train.n_views,
+            draw: self.experiment.recipe.views.draw,
+            teacher,
+        }
+    }
+
+    /// The strong views, where a loss compares with them.
+    fn strong_views<'a>(&self, taught: &'a Taught<'_>) -> Option<Shown<'a>> {
+        let split = self.experiment.strong.as_ref();
+        let split = split.filter(|_| self.objective.needs().strong_view)?;
+        Some(Shown {
+            family: Arc::clone(&split.family),
+            n_views: split.n_views,
+            draw: self.experiment.recipe.views.draw,
+            teacher: as_teacher(&taught.strong),
+        })
+    }
+
+    fn evaluation<'a>(&self, taught: &'a Taught<'_>) -> Option<Evaluation<'a>> {
+        let split = self.experiment.eval.as_ref()?;
+        Some(Evaluation {
+            dataset: split.dataset.clone(),
+            family: split.family.clone(),
+            teacher: as_teacher(&taught.eval),
+        })
+    }
+
+    /// What a record says of recipe, data, teachers and caches; `described` is [`Teachers::described`].
+    fn provenance(&self, described: Option<(String, String)>) -> BTreeMap<String, String> {
+        let mut recorded = provenance(&self.experiment);
+        let mut put = |key: &str, value: String| recorded.insert(key.to_owned(), value);
+        if let Some((taught, cached)) = described {
+            put("teacher", taught);
+            put("cache", cached);
+            put("cache_keys", self.caches.keys());
+            put(
+                "teacher_seconds",
+                self.caches.seconds(&self.experiment).to_string(),
+            );
+        }
+        if !self.notes.is_empty() {
+            put("notes", self.notes.join(" "));
+        }
+        if self.experiment.recipe.views.inconsistent && !self.caches.train.is_empty() {
+            put("inconsistent", "true".to_owned());
+        }
+        recorded
+    }
+}
+
+/// What the teachers said, each as one: of the views, of the strong views, and of the evaluation split.
+struct Taught<'a> {
+    train: Option<Rows<'a>>,
+    strong: Option<Rows<'a>>,
+    eval: Option<Rows<'a>>,
+}
+
+impl<'a> Taught<'a> {
+    fn of(sources: &'a Sources) -> Outcome<Self> {
+        let recipe = &sources.experiment.recipe;
+        let (ensemble, seed) = (&recipe.ensemble, recipe.seed);
+        let all = without_dropout(ensemble.as_ref());
+        Ok(Self {
+            train: rows(&sources.caches.train, ensemble, seed)?,
+            strong: rows(&sources.caches.strong, ensemble, seed)?,
+            eval: rows(&sources.caches.eval, &all, seed)?,
+        })
+    }
+}
+
+fn as_teacher<'a>(rows: &'a Option<Rows<'_>>) -> Option<&'a dyn TeacherRows> {
+    rows.as_ref().map(Rows::as_teacher)
 }
 
 /// The sections that a recipe must have to be trained.
@@ -412,15 +472,11 @@ pub fn symptoms(run: &Path, recipe: &Recipe, constant: bool) -> Outcome<Vec<Symp
     }))
 }
 
-fn uses_bf16(recipe: &Recipe) -> bool {
-    let student = recipe.student.as_ref();
-    student.is_some_and(|student| student.precision == Precision::Bf16)
-}
-
 /// What a record says of the recipe and the data.
-fn provenance(recipe: &Recipe, experiment: &Experiment) -> BTreeMap<String, String> {
+fn provenance(experiment: &Experiment) -> BTreeMap<String, String> {
+    let recipe = &experiment.recipe;
     let losses: Vec<&str> = recipe.loss.iter().map(|loss| loss.name.as_str()).collect();
-    let mut recorded = BTreeMap::from([
+    BTreeMap::from([
         ("tool".to_owned(), crate::VERSION.to_owned()),
         ("losses".to_owned(), losses.join(" + ")),
         ("seed".to_owned(), recipe.seed.to_string()),
@@ -434,16 +490,5 @@ fn provenance(recipe: &Recipe, experiment: &Experiment) -> BTreeMap<String, Stri
                 experiment.train.dataset.len()
             ),
         ),
-    ]);
-    if uses_bf16(recipe) {
-        let by = match bf16_is_native() {
-            true => "by AVX512-BF16",
-            false => "imitated in f32",
-        };
-        recorded.insert(
-            "arithmetic".to_owned(),
-            format!("Arithmetic: bf16 factors in training, {by}; evaluation in f32."),
-        );
-    }
-    recorded
+    ])
 }

@@ -3,14 +3,6 @@
 //! Every result is the same bits whatever the number of threads: work is cut into pieces by its shape alone, and sums
 //! over pieces are taken in their order.
 
-#[cfg_attr(
-    target_arch = "x86_64",
-    expect(
-        unsafe_code,
-        reason = "vector instructions, which address memory by pointer; bounds are asserted once per call"
-    )
-)]
-pub(crate) mod bf16;
 mod conv;
 #[expect(
     unsafe_code,
@@ -46,7 +38,6 @@ mod tile;
 )]
 mod winograd;
 
-pub use bf16::bf16_is_native;
 pub(crate) use conv::{conv_backward_input, conv_backward_weight, conv_forward};
 pub(crate) use elementwise::{add, add_to, copy_channels, relu, relu_backward, shuffle_channels};
 pub(crate) use norm::{

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each file of tests needs its part")]
 
 use candle_core::{DType, Device, Tensor, Var};
-use logitcask_layers::{Conv2d, ConvSpec, FeatureMap, Init, Params, Precision};
+use logitcask_layers::{Conv2d, ConvSpec, FeatureMap, Init, Params};
 use logitcask_philox::{Purpose, Stream};
 
 use crate::naive::{self, Image};
@@ -34,18 +34,6 @@ pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
         .unwrap()
 }
 
-/// Rounded to the eight significant bits of bf16, to even where two are equally near: by arithmetic rather than by bits.
-pub(crate) fn bf16(values: &[f64]) -> Vec<f64> {
-    let round = |value: &f64| {
-        if *value == 0.0 {
-            return 0.0;
-        }
-        let unit = value.abs().log2().floor().exp2() / 128.0;
-        (value / unit).round_ties_even() * unit
-    };
-    values.iter().map(round).collect()
-}
-
 /// Within `tolerance` of the largest expected magnitude; returns how far off, of that magnitude.
 #[track_caller]
 pub(crate) fn check(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> f64 {
@@ -70,22 +58,8 @@ pub(crate) fn conv_case(
     spec: ConvSpec,
     tolerance: f64,
 ) -> [f64; 3] {
-    conv_case_in(Precision::F32, batch, h, w, spec, tolerance)
-}
-
-/// The same in any precision: with bf16, the definition is given the rounded values.
-#[track_caller]
-pub(crate) fn conv_case_in(
-    precision: Precision,
-    batch: usize,
-    h: usize,
-    w: usize,
-    spec: ConvSpec,
-    tolerance: f64,
-) -> [f64; 3] {
-    let case = format!("{spec:?} on {batch}x{h}x{w}, {precision:?}");
+    let case = format!("{spec:?} on {batch}x{h}x{w}");
     let params = Params::new(3, DType::F32, &Device::Cpu).unwrap();
-    params.set_precision(precision);
     let conv = Conv2d::new(&params.root(), spec, Init::KaimingFanIn).unwrap();
     let x = random(1, batch * h * w * spec.in_channels);
     let var = Var::from_tensor(&tensor(&x, &[batch, h, w, spec.in_channels])).unwrap();
@@ -101,24 +75,6 @@ pub(crate) fn conv_case_in(
         w,
         channels: spec.in_channels,
     };
-    let is_depthwise =
-        spec.groups > 1 && spec.groups == spec.in_channels && spec.groups == spec.out_channels;
-    let (least, most) = (
-        spec.in_channels.min(spec.out_channels),
-        spec.in_channels.max(spec.out_channels),
-    );
-    let is_winograd = (spec.kernel, spec.stride, spec.groups) == (3, 1, 1)
-        && spec.padding <= 2
-        && least >= 16
-        && oh.min(ow) >= 3;
-    let rounds = |is_weight: bool, values: &[f64]| match precision {
-        Precision::Bf16 if !is_depthwise && (!is_winograd || is_weight && most <= 32) => {
-            bf16(values)
-        }
-        _ => values.to_vec(),
-    };
-    let (exact_x, weight) = (x, rounds(false, &weight));
-    let x = rounds(false, &exact_x);
     let expected = naive::conv_forward(image, &spec, &x, &weight, bias.as_deref());
     let y = y.to_tensor().unwrap();
     assert_eq!(y.dims(), [batch, oh, ow, spec.out_channels], "{case}");
@@ -131,10 +87,7 @@ pub(crate) fn conv_case_in(
         .unwrap()
         .backward()
         .unwrap();
-    let (dx, _, _) = naive::conv_backward(image, &spec, &x, &weight, &rounds(false, &dy));
-    let (x, rounded_dy) = (rounds(true, &exact_x), rounds(true, &dy));
-    let (_, dw, _) = naive::conv_backward(image, &spec, &x, &weight, &rounded_dy);
-    let (_, _, db) = naive::conv_backward(image, &spec, &x, &weight, &dy);
+    let (dx, dw, db) = naive::conv_backward(image, &spec, &x, &weight, &dy);
     let dx_error = check(
         &format!("dx of {case}"),
         &values(gradients.get(&var).unwrap()),

@@ -18,7 +18,7 @@ use logitcask_student::{
 use serde_json::json;
 
 use super::{cpu_seconds, median, peak_rss_bytes};
-use crate::args::{BenchStep, InstructionSet, Precision};
+use crate::args::{BenchStep, InstructionSet};
 use crate::progress::bytes;
 
 /// Of every random draw here.
@@ -109,10 +109,6 @@ impl Bench {
             width: size,
         };
         let device = open_device(&args.device, args.tf32)?;
-        let precision = match args.precision {
-            Precision::F32 => logitcask_layers::Precision::F32,
-            Precision::Bf16 => logitcask_layers::Precision::Bf16,
-        };
         let setup = Setup {
             n_classes,
             epochs: 1,
@@ -121,8 +117,7 @@ impl Bench {
         };
         let losses = args.losses.iter().map(|text| loss_spec(text));
         let objective = Objective::new(&losses.collect::<Outcome<Vec<_>>>()?, &setup)?;
-        let network =
-            Network::build(row.name, image, n_classes, SEED, &device)?.with_precision(precision)?;
+        let network = Network::build(row.name, image, n_classes, SEED, &device)?;
         let mut parameters = network.params().parameters();
         parameters.extend(objective.parameters());
         // The recipe of the papers.
@@ -339,7 +334,6 @@ fn print(
             "image_size": shape.image.height,
             "loss": args.losses,
             "threads": rayon::current_num_threads(),
-            "precision": args.precision.name(),
             "device": args.device,
             "tf32": args.tf32,
             "instructions": format!("{:?}", instructions()).to_lowercase(),

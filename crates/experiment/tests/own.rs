@@ -23,6 +23,10 @@ mod own_loss;
 #[allow(dead_code, reason = "its `main` is")]
 mod own_student;
 
+#[path = "../examples/read_cache.rs"]
+#[allow(dead_code, reason = "its `main` is")]
+mod read_cache;
+
 const RECIPE: &str = "pipelines/quick.toml";
 
 /// Recipes name their data from the repository's root.
@@ -56,6 +60,7 @@ fn the_examples_run() {
     own_student::run(place).unwrap();
     own_loss::run(place).unwrap();
     own_dataset::run(place).unwrap();
+    read_cache::run(place).unwrap();
 }
 
 /// Of `small`, stopped after so many steps of the whole run where a number is given.

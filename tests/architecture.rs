@@ -187,6 +187,27 @@ fn absent_means_not_found_and_no_other_error() {
     });
 }
 
+/// The exit code is 2 for what was asked wrongly and 1 for what failed. Whoever adds an error decides: with no arm for all others
+/// the compiler asks.
+#[test]
+fn every_error_says_whether_it_was_asked_wrongly() {
+    let n_enums = std::cell::Cell::new(0);
+    for_each_file(|place, text| {
+        let Some((_, rest)) = text.split_once("pub fn is_request(&self) -> bool {") else {
+            return;
+        };
+        let (body, _) = rest.split_once("\n    }\n").unwrap();
+        let falls_through = body.contains("_ =>") || body.contains("matches!");
+        assert!(
+            !falls_through,
+            "{}: an arm for all other errors",
+            place.path.display()
+        );
+        n_enums.set(n_enums.get() + usize::from(body.contains("match self")));
+    });
+    assert_eq!(n_enums.get(), 6, "five crates and the experiment's `Kind`");
+}
+
 #[test]
 fn unsafe_is_rare_and_reasoned() {
     for_each_file(|place, text| {

@@ -274,10 +274,33 @@ pub enum CacheError {
 impl CacheError {
     /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
     pub fn is_request(&self) -> bool {
-        matches!(
-            self,
-            CacheError::UnknownEncoding { .. } | CacheError::Manifest { .. }
-        )
+        match self {
+            Self::UnknownEncoding { .. } | Self::Manifest { .. } => true,
+            Self::Io { .. }
+            | Self::NotACache { .. }
+            | Self::Version { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedRow { .. }
+            | Self::NullRow { .. }
+            | Self::NoSuchSample { .. }
+            | Self::NoSuchView { .. }
+            | Self::NoSuchChunk { .. }
+            | Self::Length { .. }
+            | Self::NonFinite { .. }
+            | Self::Feature { .. }
+            | Self::OutOfRange { .. }
+            | Self::Drowned { .. }
+            | Self::Label { .. }
+            | Self::NotHeld { .. }
+            | Self::Disagrees { .. }
+            | Self::Transcoded { .. }
+            | Self::NotComparable { .. }
+            | Self::DiskFull { .. }
+            | Self::Claim { .. }
+            | Self::NotOurs { .. }
+            | Self::Unfinished { .. }
+            | Self::Arrow { .. } => false,
+        }
     }
 
     /// What to do about it, where that can be said.

@@ -401,21 +401,44 @@ fn named(others: &[String], n_bad: usize) -> String {
 impl DatasetError {
     /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
     pub fn is_request(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::UnknownFormat { .. }
-                | Self::UnreadKey { .. }
-                | Self::NoEvalSplit
-                | Self::NoSuchSample { .. }
-                | Self::Selection { .. }
-                | Self::Setting { .. }
-                | Self::WrongScale { .. }
-                | Self::UnknownAugment { .. }
-                | Self::AugmentOptions { .. }
-                | Self::TooManyViews { .. }
-                | Self::EndlessFamily
-                | Self::ViewSizes { .. }
-        )
+            | Self::UnreadKey { .. }
+            | Self::NoEvalSplit
+            | Self::NoSuchSample { .. }
+            | Self::Selection { .. }
+            | Self::Setting { .. }
+            | Self::WrongScale { .. }
+            | Self::UnknownAugment { .. }
+            | Self::AugmentOptions { .. }
+            | Self::TooManyViews { .. }
+            | Self::EndlessFamily
+            | Self::ViewSizes { .. } => true,
+            Self::FolderMissing { .. }
+            | Self::SplitMissing { .. }
+            | Self::ShardsMissing { .. }
+            | Self::ShardSets { .. }
+            | Self::Compressed { .. }
+            | Self::Layout { .. }
+            | Self::Undecoded { .. }
+            | Self::ClassNames { .. }
+            | Self::AboveLimit { .. }
+            | Self::EmptySplit { .. }
+            | Self::Io { .. }
+            | Self::RecordLength { .. }
+            | Self::Malformed { .. }
+            | Self::StoredPixels { .. }
+            | Self::Parquet { .. }
+            | Self::Column { .. }
+            | Self::ShardClasses { .. }
+            | Self::LabelRange { .. }
+            | Self::Label { .. }
+            | Self::BadSample { .. }
+            | Self::BadSamples { .. }
+            | Self::ViewSize { .. }
+            | Self::BatchSize { .. }
+            | Self::LoaderPanicked => false,
+        }
     }
 
     /// The same of a size that only some samples have.

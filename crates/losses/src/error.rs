@@ -141,15 +141,17 @@ impl fmt::Display for Need {
 impl LossError {
     /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
     pub fn is_request(&self) -> bool {
-        matches!(
-            self,
-            LossError::UnknownLoss { .. }
-                | LossError::UnknownOption { .. }
-                | LossError::BadOption { .. }
-                | LossError::Unserved { .. }
-                | LossError::BankTooLarge { .. }
-                | LossError::NoLoss
-        )
+        match self {
+            Self::UnknownLoss { .. }
+            | Self::UnknownOption { .. }
+            | Self::BadOption { .. }
+            | Self::Unserved { .. }
+            | Self::BankTooLarge { .. }
+            | Self::NoLoss => true,
+            Self::Shape { .. } | Self::NotFinite { .. } | Self::Label { .. } | Self::Tensor(_) => {
+                false
+            }
+        }
     }
 
     /// The remedy: what to type or change next.

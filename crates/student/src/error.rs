@@ -167,14 +167,27 @@ impl StudentError {
     /// Whether it was asked wrongly, by a name or a setting, which no second try mends.
     pub fn is_request(&self) -> bool {
         match self {
-            StudentError::UnknownStudent { .. }
-            | StudentError::ImageSize { .. }
-            | StudentError::Setting { .. }
-            | StudentError::TooFewSamples { .. } => true,
-            StudentError::Dataset(error) => error.is_request(),
-            StudentError::Cache(error) => error.is_request(),
-            StudentError::Loss(error) => error.is_request(),
-            _ => false,
+            Self::UnknownStudent { .. }
+            | Self::ImageSize { .. }
+            | Self::Setting { .. }
+            | Self::TooFewSamples { .. } => true,
+            Self::Dataset(error) => error.is_request(),
+            Self::Cache(error) => error.is_request(),
+            Self::Loss(error) => error.is_request(),
+            Self::Classes { .. }
+            | Self::Label { .. }
+            | Self::NonFinite { .. }
+            | Self::Checkpoint { .. }
+            | Self::Damaged { .. }
+            | Self::Calibration(_)
+            | Self::Untraced { .. }
+            | Self::LoaderEnded
+            | Self::Io { .. }
+            | Self::Claim(_)
+            | Self::Layers(_)
+            | Self::WeightsFile { .. }
+            | Self::Weights { .. }
+            | Self::Tensor(_) => false,
         }
     }
 

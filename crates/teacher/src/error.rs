@@ -237,7 +237,45 @@ impl TeacherError {
             | Self::NoSuchPart { .. } => true,
             Self::Dataset(error) => error.is_request(),
             Self::Cache(error) => error.is_request(),
-            _ => false,
+            Self::RuntimeNotFound { .. }
+            | Self::RuntimeUnreadable { .. }
+            | Self::RuntimeUnloadable { .. }
+            | Self::RuntimeTooOld { .. }
+            | Self::RuntimeChanged { .. }
+            | Self::RuntimeUnread { .. }
+            | Self::RuntimeAlreadyLoaded { .. }
+            | Self::Environment(_)
+            | Self::ProviderNotBuilt { .. }
+            | Self::ProviderFailed { .. }
+            | Self::ProviderUnused { .. }
+            | Self::ModelUnreadable { .. }
+            | Self::NotOnnx { .. }
+            | Self::ModelRefused { .. }
+            | Self::ExternalDataClimbsOut { .. }
+            | Self::SeveralInputs { .. }
+            | Self::InputType { .. }
+            | Self::InputRank { .. }
+            | Self::LayoutUnclear { .. }
+            | Self::ImageSize { .. }
+            | Self::Channels { .. }
+            | Self::TakesNhwc { .. }
+            | Self::NotBytes { .. }
+            | Self::OutputShape { .. }
+            | Self::FeatureLength { .. }
+            | Self::OutputType { .. }
+            | Self::ClassCount { .. }
+            | Self::OutputIsNot { .. }
+            | Self::NoLogits { .. }
+            | Self::ScaledProbabilities { .. }
+            | Self::Constant { .. }
+            | Self::Training { .. }
+            | Self::Chance { .. }
+            | Self::Batch { .. }
+            | Self::QuantisedByBatch { .. }
+            | Self::NotFinite { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Run { .. }
+            | Self::TooInaccurate { .. } => false,
         }
     }
 

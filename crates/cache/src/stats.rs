@@ -274,23 +274,8 @@ impl Tally {
     }
 
     fn finish(self, n_views: usize) -> Stats {
-        let share = |part: u64, whole: u64| {
-            if whole == 0 {
-                0.0
-            } else {
-                part as f64 / whole as f64
-            }
-        };
         let n_labelled = self.n_labelled.max(1) as f64;
-        let reliability = self.bins.map(|(n_rows, confidence, hits)| ReliabilityBin {
-            n_rows,
-            confidence: if n_rows == 0 {
-                0.0
-            } else {
-                confidence / n_rows as f64
-            },
-            accuracy: share(hits, n_rows),
-        });
+        let reliability = self.bins.map(reliability_bin);
         let gaps = reliability
             .iter()
             .map(|bin| bin.n_rows as f64 * (bin.accuracy - bin.confidence).abs());
@@ -320,6 +305,28 @@ impl Tally {
             view_agreement: (n_views > 1).then(|| agreement / n_samples),
             samples: self.samples,
         }
+    }
+}
+
+/// The means of a bin, from its rows, the sum of their confidences and its hits.
+fn reliability_bin((n_rows, confidence, hits): (u64, f64, u64)) -> ReliabilityBin {
+    ReliabilityBin {
+        n_rows,
+        confidence: if n_rows == 0 {
+            0.0
+        } else {
+            confidence / n_rows as f64
+        },
+        accuracy: share(hits, n_rows),
+    }
+}
+
+/// `part / whole`, and 0 of nothing.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
     }
 }
 

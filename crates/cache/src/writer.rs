@@ -85,20 +85,9 @@ impl LogitWriter {
             _ => root.join(manifest.folder_name()),
         };
         logitcask_durable::create_dir_all(&path).map_err(CacheError::io("create", &path))?;
-        let existing =
-            claims::behind_the_door(&path, wait, |_, door| match Manifest::read(&path) {
-                Ok(existing) => {
-                    existing.check_agrees(manifest, &path)?;
-                    Ok(existing)
-                }
-                Err(CacheError::NotACache { .. }) => {
-                    refuse_rows_of_nobody(&path)?;
-                    claims::still_ours(&path, door)?;
-                    manifest.write(&path)?;
-                    Ok(manifest.clone())
-                }
-                Err(error) => Err(error),
-            })?;
+        let existing = claims::behind_the_door(&path, wait, |_, door| {
+            existing_or_written(&path, manifest, door)
+        })?;
         let n_chunks = existing.n_chunks();
         let chunks = part(n_chunks);
         let chunks = chunks.start.min(n_chunks)..chunks.end.min(n_chunks);
@@ -406,6 +395,23 @@ impl LogitWriter {
     fn lock_whole(&self) -> MutexGuard<'_, BTreeMap<u32, BTreeMap<u32, WholeChunk>>> {
         // A panic in another thread leaves at worst a chunk unlisted, and then it is verified again.
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The cache's own manifest, which has to agree with ours; ours, once it is written, where there is none.
+fn existing_or_written(path: &Path, ours: &Manifest, door: &Claim) -> Result<Manifest, CacheError> {
+    match Manifest::read(path) {
+        Ok(existing) => {
+            existing.check_agrees(ours, path)?;
+            Ok(existing)
+        }
+        Err(CacheError::NotACache { .. }) => {
+            refuse_rows_of_nobody(path)?;
+            claims::still_ours(path, door)?;
+            ours.write(path)?;
+            Ok(ours.clone())
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -313,7 +313,14 @@ impl Scratch {
                 found: self.mixed.size(),
             });
         }
-        match mix.how {
+        self.mix_in(mix.how);
+        self.mix = Some(mix);
+        Ok(())
+    }
+
+    /// Mixes the partner's view into the sample's, which has the same size.
+    fn mix_in(&mut self, how: MixHow) {
+        match how {
             MixHow::Blend { share } => pixels::mix_blend(&mut self.image, &self.mixed, share),
             MixHow::Paste {
                 top,
@@ -324,8 +331,6 @@ impl Scratch {
                 pixels::mix_paste(&mut self.image, &self.mixed, [top, left, height, width]);
             }
         }
-        self.mix = Some(mix);
-        Ok(())
     }
 
     fn render_steps(

@@ -37,6 +37,28 @@ pub fn contact_sheet(
         }
         tiles.push(line);
     }
+    Ok(arranged(&tiles))
+}
+
+/// Puts sheets below each other.
+pub fn stack(sheets: &[Image]) -> Image {
+    let sizes = || sheets.iter().map(Image::size);
+    let size = ImageSize {
+        height: sizes().map(|size| size.height).sum(),
+        width: sizes().map(|size| size.width).max().unwrap_or(0),
+        channels: 3,
+    };
+    let mut all = Image::from_pixels(size, vec![PAPER; size.n_bytes()]);
+    let mut top = 0;
+    for sheet in sheets {
+        paste(&mut all, sheet, top, 0, 1);
+        top += sheet.size().height;
+    }
+    all
+}
+
+/// Tiles of three channels in a grid whose fields have the size of the largest, all enlarged by the same factor.
+fn arranged(tiles: &[Vec<Image>]) -> Image {
     let sizes = || tiles.iter().flatten().map(Image::size);
     let height = sizes().map(|size| size.height).max().unwrap_or(1);
     let width = sizes().map(|size| size.width).max().unwrap_or(1);
@@ -60,24 +82,7 @@ pub fn contact_sheet(
             );
         }
     }
-    Ok(sheet)
-}
-
-/// Puts sheets below each other.
-pub fn stack(sheets: &[Image]) -> Image {
-    let sizes = || sheets.iter().map(Image::size);
-    let size = ImageSize {
-        height: sizes().map(|size| size.height).sum(),
-        width: sizes().map(|size| size.width).max().unwrap_or(0),
-        channels: 3,
-    };
-    let mut all = Image::from_pixels(size, vec![PAPER; size.n_bytes()]);
-    let mut top = 0;
-    for sheet in sheets {
-        paste(&mut all, sheet, top, 0, 1);
-        top += sheet.size().height;
-    }
-    all
+    sheet
 }
 
 fn paste(sheet: &mut Image, tile: &Image, top: usize, left: usize, factor: usize) {

@@ -178,22 +178,18 @@ impl Header {
         if components.len() != 3 * usize::from(*n) {
             return Err(MALFORMED);
         }
-        for component in components.chunks_exact(3) {
-            let (across, down) = (component[1] >> 4, component[1] & 15);
-            if !(1..=4).contains(&across) || !(1..=4).contains(&down) {
-                return Err(Damaged("its sampling factors are not 1 to 4"));
-            }
-            self.components.push(Component {
-                id: component[0],
-                across: across.into(),
-                down: down.into(),
-                stated_down: down.into(),
-                quantization: component[2].into(),
-            });
+        let (entries, _) = components.as_chunks();
+        for entry in entries {
+            self.components.push(Component::read(*entry)?);
         }
         if let [grey] = &mut self.components[..] {
             (grey.across, grey.down) = (1, 1);
         }
+        self.find_largest()
+    }
+
+    /// Sets the largest sampling factors, which those of every component have to divide.
+    fn find_largest(&mut self) -> Result<(), Error> {
         for component in &self.components {
             let [down, across] = self.largest;
             self.largest = [down.max(component.down), across.max(component.across)];
@@ -243,6 +239,23 @@ impl Header {
             });
         }
         Ok(())
+    }
+}
+
+impl Component {
+    /// Reads a frame header's entry: the name, the sampling factors in one byte, the table of quantization.
+    fn read([id, factors, quantization]: [u8; 3]) -> Result<Self, Error> {
+        let (across, down) = (factors >> 4, factors & 15);
+        if !(1..=4).contains(&across) || !(1..=4).contains(&down) {
+            return Err(Damaged("its sampling factors are not 1 to 4"));
+        }
+        Ok(Self {
+            id,
+            across: across.into(),
+            down: down.into(),
+            stated_down: down.into(),
+            quantization: quantization.into(),
+        })
     }
 }
 
@@ -379,18 +392,7 @@ impl Scan {
         let (&[first, last, bits], 1..=4) = (rest, n) else {
             return Err(MALFORMED);
         };
-        let mut components: Vec<ScanComponent> = Vec::with_capacity(n);
-        for (place, entry) in entries.chunks_exact(2).enumerate() {
-            // As libjpeg looks for them: never before their own place, which tells apart those of one name.
-            let named = |&i: &usize| header.components[i].id == entry[0];
-            let index = (place..header.components.len()).find(named);
-            let index = index.filter(|index| components.iter().all(|c| c.index != *index));
-            components.push(ScanComponent {
-                index: index.ok_or(Damaged("a scan names a component that its frame lacks"))?,
-                dc_table: usize::from(entry[1] >> 4),
-                ac_table: usize::from(entry[1] & 15),
-            });
-        }
+        let components = scan_components(entries, header)?;
         let (band, bits) = match header.is_progressive {
             true => (
                 [first, last].map(usize::from),
@@ -443,4 +445,21 @@ impl Scan {
         });
         blocks.sum()
     }
+}
+
+/// The components that a scan's header names, of which each has two bytes in `entries`: its name, and the two tables.
+fn scan_components(entries: &[u8], header: &Header) -> Result<Vec<ScanComponent>, Error> {
+    let mut components: Vec<ScanComponent> = Vec::with_capacity(entries.len() / 2);
+    for (place, entry) in entries.chunks_exact(2).enumerate() {
+        // As libjpeg looks for them: never before their own place, which tells apart those of one name.
+        let named = |&i: &usize| header.components[i].id == entry[0];
+        let index = (place..header.components.len()).find(named);
+        let index = index.filter(|index| components.iter().all(|c| c.index != *index));
+        components.push(ScanComponent {
+            index: index.ok_or(Damaged("a scan names a component that its frame lacks"))?,
+            dc_table: usize::from(entry[1] >> 4),
+            ac_table: usize::from(entry[1] & 15),
+        });
+    }
+    Ok(components)
 }

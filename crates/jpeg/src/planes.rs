@@ -2,7 +2,7 @@
 
 use crate::entropy::Bits;
 use crate::error::Error;
-use crate::header::Header;
+use crate::header::{Component, Header};
 use crate::scans::{self, Coefficients};
 use crate::transform::{average, full_block, half_block, quarter_block};
 
@@ -115,14 +115,7 @@ fn lay_out(
     for (component, plane) in header.components.iter().zip(planes) {
         plane.rows = mcu_rows.map(|row| row * component.down);
         plane.columns = mcu_columns.map(|column| column * component.across);
-        // As libjpeg: what is stored at a lower resolution is reduced less.
-        plane.side = side;
-        while plane.side < 8
-            && (across * side).is_multiple_of(component.across * plane.side * 2)
-            && (down * side).is_multiple_of(component.down * plane.side * 2)
-        {
-            plane.side *= 2;
-        }
+        plane.side = side_of(header, component, side);
         plane.height = (header.height * component.down * plane.side).div_ceil(8 * down);
         plane.width = (header.width * component.across * plane.side).div_ceil(8 * across);
         plane.scale = [
@@ -135,6 +128,20 @@ fn lay_out(
             .resize(n_block_rows * plane.side * plane.stride(), 0);
     }
     [mcu_rows, mcu_columns]
+}
+
+/// Pixels per side of a component's blocks, where those of the highest resolution have `side`. As libjpeg: what is
+/// stored at a lower resolution is reduced less.
+fn side_of(header: &Header, component: &Component, side: usize) -> usize {
+    let [down, across] = header.largest;
+    let mut own = side;
+    while own < 8
+        && (across * side).is_multiple_of(component.across * own * 2)
+        && (down * side).is_multiple_of(component.down * own * 2)
+    {
+        own *= 2;
+    }
+    own
 }
 
 /// Decodes a file's only scan, block by block as they come, and transforms those of the MCUs that are kept. Reads no

@@ -65,6 +65,29 @@ impl ConvSpec {
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }
+
+    /// Refuses numbers that no convolution can have, and says why.
+    fn check(&self) -> std::result::Result<(), String> {
+        let &Self {
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            groups,
+            ..
+        } = self;
+        if [in_channels, out_channels, kernel, stride, groups].contains(&0) {
+            return Err(format!(
+                "channels, kernel, stride and groups start at 1, found {self:?}"
+            ));
+        }
+        if in_channels % groups != 0 || out_channels % groups != 0 {
+            return Err(format!(
+                "{groups} groups divide neither or only one of {in_channels} and {out_channels} channels"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A convolution: `(B, H, W, I)` to `(B, OH, OW, O)` with `OH = (H + 2 * padding - kernel) / stride + 1`.
@@ -97,30 +120,17 @@ impl Conv2d {
         spec: ConvSpec,
         weight: impl FnOnce([usize; 4]) -> Result<Var>,
     ) -> Result<Self> {
+        spec.check().map_err(|reason| Error::Spec {
+            layer: scope.name().into(),
+            reason,
+        })?;
         let ConvSpec {
             in_channels,
             out_channels,
             kernel,
-            stride,
             groups,
             ..
         } = spec;
-        let refuse = |reason: String| {
-            Err(Error::Spec {
-                layer: scope.name().into(),
-                reason,
-            })
-        };
-        if [in_channels, out_channels, kernel, stride, groups].contains(&0) {
-            return refuse(format!(
-                "channels, kernel, stride and groups start at 1, found {spec:?}"
-            ));
-        }
-        if in_channels % groups != 0 || out_channels % groups != 0 {
-            return refuse(format!(
-                "{groups} groups divide neither or only one of {in_channels} and {out_channels} channels"
-            ));
-        }
         let shape = [out_channels, in_channels / groups, kernel, kernel];
         let weight = weight(shape)?;
         let fan_in = in_channels / groups * kernel * kernel;

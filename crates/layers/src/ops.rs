@@ -81,14 +81,20 @@ impl FeatureMap {
                 other,
             ));
         }
-        if first.tensor.is_some() {
+        let made = if first.tensor.is_some() {
             let values = maps.iter().map(|map| map.expect_tensor());
-            let made = tensors::concat(maps, &values.collect::<Result<Vec<_>>>()?)?;
-            note_maps(|| Op::ConcatChannels, maps, &made);
-            return Ok(made);
-        }
+            tensors::concat(maps, &values.collect::<Result<Vec<_>>>()?)?
+        } else {
+            Self::concat_by_kernels(maps, [b, h, w])?
+        };
+        note_maps(|| Op::ConcatChannels, maps, &made);
+        Ok(made)
+    }
+
+    /// The same on the CPU, of at least one map; all have the size `[B, H, W]`.
+    fn concat_by_kernels(maps: &[&Self], [b, h, w]: [usize; 3]) -> Result<Self> {
         let channels: usize = maps.iter().map(|map| map.dims()[3]).sum();
-        let mut y = first.room(b * h * w * channels);
+        let mut y = maps[0].room(b * h * w * channels);
         let mut from = 0;
         let mut parts = vec![];
         for map in maps {
@@ -103,9 +109,7 @@ impl FeatureMap {
         } else {
             None
         };
-        let made = Self::made(y, [b, h, w, channels], tracked, keep);
-        note_maps(|| Op::ConcatChannels, maps, &made);
-        Ok(made)
+        Ok(Self::made(y, [b, h, w, channels], tracked, keep))
     }
 
     /// `width` channels from `first` on.

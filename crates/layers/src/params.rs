@@ -140,27 +140,7 @@ impl Params {
     /// If a name is missing or unexpected, or a shape differs.
     pub fn load(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let entries = self.entries();
-        let known: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        let absent = |entry: &&Entry| {
-            !tensors.contains_key(&entry.name) && !entry.name.ends_with("num_batches_tracked")
-        };
-        let missing: Vec<String> = entries
-            .iter()
-            .filter(absent)
-            .map(|entry| entry.name.clone())
-            .collect();
-        let mut unexpected: Vec<String> = tensors
-            .keys()
-            .filter(|name| !known.contains(name.as_str()))
-            .cloned()
-            .collect();
-        unexpected.sort();
-        if !missing.is_empty() || !unexpected.is_empty() {
-            return Err(Error::Names {
-                missing,
-                unexpected,
-            });
-        }
+        check_names(&entries, tensors)?;
         let mut values = Vec::with_capacity(entries.len());
         for entry in entries.iter() {
             let Some(tensor) = tensors.get(&entry.name) else {
@@ -198,6 +178,32 @@ impl Params {
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses tensors with a name that no entry has, or without that of an entry; `num_batches_tracked` may be missing.
+fn check_names(entries: &[Entry], tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let known: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    let absent = |entry: &&Entry| {
+        !tensors.contains_key(&entry.name) && !entry.name.ends_with("num_batches_tracked")
+    };
+    let missing: Vec<String> = entries
+        .iter()
+        .filter(absent)
+        .map(|entry| entry.name.clone())
+        .collect();
+    let mut unexpected: Vec<String> = tensors
+        .keys()
+        .filter(|name| !known.contains(name.as_str()))
+        .cloned()
+        .collect();
+    unexpected.sort();
+    if !missing.is_empty() || !unexpected.is_empty() {
+        return Err(Error::Names {
+            missing,
+            unexpected,
+        });
+    }
+    Ok(())
 }
 
 /// A place in the tree of names, such as `layer1.0.conv1`.

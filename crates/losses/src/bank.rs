@@ -43,20 +43,15 @@ pub fn draw(
         return Err(LossError::BankTooLarge { bank, eligible });
     }
     let mut stream = Stream::new(seed, Purpose::Bank, [0, step, 0]);
+    // Where the bank takes most of what there is, refusing repeats would take long: shuffle instead.
+    if bank as u64 * 2 > eligible {
+        let pairs = shuffled(&mut stream, samples, n_views);
+        let pairs = pairs.filter(|(sample, _)| !in_batch.contains(sample));
+        return Ok(pairs.take(bank).collect());
+    }
     let n_pairs = samples.len() as u64 * u64::from(n_views);
     let mut drawn = HashSet::with_capacity(bank);
     let mut pairs = Vec::with_capacity(bank);
-    // Where the bank takes most of what there is, refusing repeats would take long: shuffle instead.
-    if bank as u64 * 2 > eligible {
-        let mut all: Vec<u64> = (0..n_pairs).collect();
-        stream.shuffle(&mut all);
-        let all = all.into_iter().map(|pair| unpack(pair, samples, n_views));
-        pairs.extend(
-            all.filter(|(sample, _)| !in_batch.contains(sample))
-                .take(bank),
-        );
-        return Ok(pairs);
-    }
     while pairs.len() < bank {
         let pair = stream.below(n_pairs);
         let (sample, view) = unpack(pair, samples, n_views);
@@ -65,6 +60,19 @@ pub fn draw(
         }
     }
     Ok(pairs)
+}
+
+/// Every (sample, view) pair once, those of the batch included, in an order drawn from `stream`.
+fn shuffled(
+    stream: &mut Stream,
+    samples: &[u32],
+    n_views: u32,
+) -> impl Iterator<Item = (u32, u32)> {
+    let n_pairs = samples.len() as u64 * u64::from(n_views);
+    let mut all: Vec<u64> = (0..n_pairs).collect();
+    stream.shuffle(&mut all);
+    all.into_iter()
+        .map(move |pair| unpack(pair, samples, n_views))
 }
 
 fn unpack(pair: u64, samples: &[u32], n_views: u32) -> (u32, u32) {

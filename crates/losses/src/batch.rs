@@ -184,6 +184,14 @@ impl<'a> LogitBatch<'a> {
 impl TopKLogits {
     /// A copy, once shapes, classes and numbers have turned out to be right.
     fn checked(&self, n_rows: usize, n_classes: usize) -> Result<TopKLogits, LossError> {
+        self.check_lengths(n_rows)?;
+        self.check_classes(n_classes)?;
+        self.check_finite()?;
+        Ok(self.clone())
+    }
+
+    /// Refuses lists that are not rows of k, or of a value for each temperature.
+    fn check_lengths(&self, n_rows: usize) -> Result<(), LossError> {
         let lengths = [
             ("classes of the top k", self.classes.len(), self.k),
             ("teacher logits of the top k", self.logits.len(), self.k),
@@ -202,6 +210,11 @@ impl TopKLogits {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Refuses a row that lists a class twice or one that does not exist.
+    fn check_classes(&self, n_classes: usize) -> Result<(), LossError> {
         let mut last_row = vec![usize::MAX; n_classes];
         for (row, classes) in self.classes.chunks_exact(self.k).enumerate() {
             for &label in classes {
@@ -220,6 +233,11 @@ impl TopKLogits {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Refuses a row with a NaN or an infinity among its logits or the rest.
+    fn check_finite(&self) -> Result<(), LossError> {
         let all = self.logits.chunks_exact(self.k);
         let all = all.zip(self.rest.chunks_exact(self.temperatures.len()));
         for (row, (logits, rest)) in all.enumerate() {
@@ -228,7 +246,7 @@ impl TopKLogits {
                 return Err(LossError::NotFinite { what, row });
             }
         }
-        Ok(self.clone())
+        Ok(())
     }
 }
 

@@ -170,23 +170,7 @@ impl<'a> Ensemble<'a> {
         gather: &Gather,
     ) -> Result<(), StudentError> {
         let present = self.present();
-        let mut rows = Vec::with_capacity(present.len());
-        for (index, member) in present.iter().enumerate() {
-            let mut own = vec![0.0; logits.len()];
-            let mut own_labels = vec![0; labels.len()];
-            gather(member.rows, &mut own, &mut own_labels)?;
-            if index == 0 {
-                labels.copy_from_slice(&own_labels);
-            }
-            if let Some(row) = labels.iter().zip(&own_labels).position(|(a, b)| a != b) {
-                return Err(StudentError::Label {
-                    sample: pairs[row].0,
-                    dataset: labels[row],
-                    cache: own_labels[row],
-                });
-            }
-            rows.push(own);
-        }
+        let rows = gathered(&present, pairs, logits.len(), labels, gather)?;
         let total: f64 = present.iter().map(|member| member.weight).sum();
         let weights: Vec<f64> = present.iter().map(|member| member.weight / total).collect();
         let n_classes = self.n_classes();
@@ -246,6 +230,34 @@ impl TeacherRows for Ensemble<'_> {
             .map(|member| member.rows.captured_views(n_views));
         views.min().unwrap_or(n_views)
     }
+}
+
+/// The rows of each member, (B, C) of `n_values` each, and in `labels` the labels, on which they have to agree.
+fn gathered(
+    members: &[&Member],
+    pairs: &[(u32, u32)],
+    n_values: usize,
+    labels: &mut [u32],
+    gather: &Gather,
+) -> Result<Vec<Vec<f32>>, StudentError> {
+    let mut rows = Vec::with_capacity(members.len());
+    for (index, member) in members.iter().enumerate() {
+        let mut own = vec![0.0; n_values];
+        let mut own_labels = vec![0; labels.len()];
+        gather(member.rows, &mut own, &mut own_labels)?;
+        if index == 0 {
+            labels.copy_from_slice(&own_labels);
+        }
+        if let Some(row) = labels.iter().zip(&own_labels).position(|(a, b)| a != b) {
+            return Err(StudentError::Label {
+                sample: pairs[row].0,
+                dataset: labels[row],
+                cache: own_labels[row],
+            });
+        }
+        rows.push(own);
+    }
+    Ok(rows)
 }
 
 /// Asks one teacher for its rows: logits and labels.

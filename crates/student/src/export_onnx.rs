@@ -317,17 +317,7 @@ impl Writer<'_> {
         };
         match self.folds(step.inputs[0]) {
             true => self.folded(step.inputs[0], layer, eps, &normed)?,
-            false => {
-                let x = self.value(step.inputs[0])?;
-                let mut inputs = vec![x];
-                for part in ["weight", "bias", "running_mean", "running_var"] {
-                    inputs.push(self.weight(&format!("{layer}.{part}"))?);
-                }
-                let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-                let eps = [("epsilon", Attribute::Float(eps as f32))];
-                self.graph
-                    .node("BatchNormalization", &inputs, &eps, &normed);
-            }
+            false => self.normalised(step.inputs[0], layer, eps, &normed)?,
         }
         let mut made = normed;
         if let Some(residual) = residual {
@@ -342,6 +332,25 @@ impl Writer<'_> {
             self.graph.node("Relu", &[&made], &[], &name);
         }
         self.values.insert(step.output, name);
+        Ok(())
+    }
+
+    /// A norm with no convolution to fold it into.
+    fn normalised(
+        &mut self,
+        value: usize,
+        norm: &str,
+        eps: f64,
+        name: &str,
+    ) -> Result<(), Missing> {
+        let x = self.value(value)?;
+        let mut inputs = vec![x];
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            inputs.push(self.weight(&format!("{norm}.{part}"))?);
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let eps = [("epsilon", Attribute::Float(eps as f32))];
+        self.graph.node("BatchNormalization", &inputs, &eps, name);
         Ok(())
     }
 

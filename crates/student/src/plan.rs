@@ -63,6 +63,13 @@ pub(crate) fn check(job: &Job, n_samples: usize) -> Result<usize, StudentError> 
             batch_size,
         });
     }
+    check_views(job)?;
+    let rest = n_samples % batch_size;
+    Ok(n_samples / batch_size + usize::from(rest > 1 && !job.spec.drop_last))
+}
+
+/// Refuses a step without views or with too many, a strong view that mixes images, and teachers of other classes.
+fn check_views(job: &Job) -> Result<(), StudentError> {
     let n_views = job.views.n_views;
     if job.views_per_step == 0 || job.views_per_step > n_views {
         return Err(setting(
@@ -96,8 +103,7 @@ pub(crate) fn check(job: &Job, n_samples: usize) -> Result<usize, StudentError> 
             });
         }
     }
-    let rest = n_samples % batch_size;
-    Ok(n_samples / batch_size + usize::from(rest > 1 && !job.spec.drop_last))
+    Ok(())
 }
 
 /// Refuses settings that do not go together or that no training can have.

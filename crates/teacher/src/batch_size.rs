@@ -53,6 +53,21 @@ pub fn find_batch_size(
         ExecutionProvider::Cpu => &[16, 32, 64, 128],
         _ => &[32, 64, 128, 256, 512, 1024],
     };
+    let tried = trials(teacher, images, candidates)?;
+    let best = tried.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let chosen = tried.iter().find(|(_, rate)| *rate >= NEARLY_BEST * best);
+    Ok(BatchSize {
+        rows: chosen.map_or(candidates[0], |(rows, _)| *rows),
+        tried,
+    })
+}
+
+/// Batch sizes and their images per second, up to the first that would take too long or does not fit into memory.
+fn trials(
+    teacher: &mut Teacher,
+    images: ImageSize,
+    candidates: &[usize],
+) -> Result<Vec<(usize, f64)>, TeacherError> {
     let mut tried: Vec<(usize, f64)> = Vec::new();
     for &rows in candidates {
         let slowest = tried
@@ -67,12 +82,7 @@ pub fn find_batch_size(
             Err(error) => return Err(error),
         }
     }
-    let best = tried.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
-    let chosen = tried.iter().find(|(_, rate)| *rate >= NEARLY_BEST * best);
-    Ok(BatchSize {
-        rows: chosen.map_or(candidates[0], |(rows, _)| *rows),
-        tried,
-    })
+    Ok(tried)
 }
 
 /// Images per second with all sessions at work, as they will be: alone, a session has the caches to itself.

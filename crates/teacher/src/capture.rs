@@ -433,6 +433,23 @@ impl Sink<'_> {
                 features: &filled.features,
             },
         )?;
+        self.report_on(&filled, n_correct);
+        self.spent.views.entry(view).or_default().1 += 1;
+        if let Some(remaining) = self.remaining.get_mut(&view) {
+            *remaining -= 1;
+            if *remaining == 0 {
+                // Views overlap in time, so each is given the teacher's time since the one before it.
+                let seconds = self.times.teacher_seconds() / self.sessions;
+                self.spent.views.entry(view).or_default().0 += seconds - self.spent.told;
+                self.spent.told = seconds;
+                self.finish(view)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a written chunk to the report.
+    fn report_on(&mut self, filled: &OpenChunk, n_correct: u32) {
         self.report.images += filled.valid.len() as u64;
         self.report.values += filled.logits.len() as u64;
         let encoding = self.writer.encoding();
@@ -446,18 +463,6 @@ impl Sink<'_> {
             self.report.correct.1 += 1;
         }
         self.report.correct.0 += u64::from(n_correct);
-        self.spent.views.entry(view).or_default().1 += 1;
-        if let Some(remaining) = self.remaining.get_mut(&view) {
-            *remaining -= 1;
-            if *remaining == 0 {
-                // Views overlap in time, so each is given the teacher's time since the one before it.
-                let seconds = self.times.teacher_seconds() / self.sessions;
-                self.spent.views.entry(view).or_default().0 += seconds - self.spent.told;
-                self.spent.told = seconds;
-                self.finish(view)?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes the view exist if its chunks are all there, those of other parts included.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::TeacherError;
@@ -34,10 +35,6 @@ pub struct ModelFile {
 impl ModelFile {
     /// Reads the file at `path` and hashes it together with its external weight files.
     pub fn read(path: &Path) -> Result<ModelFile, TeacherError> {
-        let unreadable = |path: &Path| {
-            let path = path.to_owned();
-            move |source| TeacherError::ModelUnreadable { path, source }
-        };
         let bytes = std::fs::read(path).map_err(unreadable(path))?;
         let model = match is_ort_format(&bytes) {
             true => Model::default(),
@@ -46,21 +43,12 @@ impl ModelFile {
                 looks_like: looks_like(&bytes),
             })?,
         };
-        let folder = path.parent().unwrap_or(Path::new(""));
         let mut hasher = blake3::Hasher::new();
         hasher.update(&bytes);
         let mut total = bytes.len() as u64;
         let mut external = Vec::new();
         for location in model.external {
-            let relative = stay_beside(path, &location)?;
-            let file_path = folder.join(&relative);
-            let file = File::open(&file_path).map_err(unreadable(&file_path))?;
-            let length = file.metadata().map_err(unreadable(&file_path))?.len();
-            hasher
-                .update(&(location.len() as u64).to_le_bytes())
-                .update(location.as_bytes());
-            hasher.update(&length.to_le_bytes());
-            hasher.update_reader(file).map_err(unreadable(&file_path))?;
+            let (relative, length) = hash_weights(path, &location, &mut hasher)?;
             total += length;
             external.push(relative);
         }
@@ -81,6 +69,31 @@ impl ModelFile {
     pub fn is_inner(&self, tensor: &str) -> bool {
         self.graph.producer(tensor).is_some() && !self.outputs.iter().any(|name| name == tensor)
     }
+}
+
+/// Hashes the weight file that `model` names by `location`, with the name and both lengths before the content. Returns
+/// its path below the model's folder, and how many bytes it has.
+fn hash_weights(
+    model: &Path,
+    location: &str,
+    hasher: &mut blake3::Hasher,
+) -> Result<(PathBuf, u64), TeacherError> {
+    let relative = stay_beside(model, location)?;
+    let path = model.parent().unwrap_or(Path::new("")).join(&relative);
+    let file = File::open(&path).map_err(unreadable(&path))?;
+    let length = file.metadata().map_err(unreadable(&path))?.len();
+    hasher
+        .update(&(location.len() as u64).to_le_bytes())
+        .update(location.as_bytes());
+    hasher.update(&length.to_le_bytes());
+    hasher.update_reader(file).map_err(unreadable(&path))?;
+    Ok((relative, length))
+}
+
+/// What turns the file system's error into one that names the model's or the weights' file.
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> TeacherError {
+    let path = path.to_owned();
+    move |source| TeacherError::ModelUnreadable { path, source }
 }
 
 /// A weight file must lie in the model's folder or below it: a model from elsewhere must not be able to name any file

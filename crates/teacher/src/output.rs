@@ -60,39 +60,14 @@ impl Output {
     ) -> Result<Output, TeacherError> {
         let names: Vec<&str> = outputs.iter().map(Outlet::name).collect();
         let outlet = &outputs[choose(&names, wanted)?];
-        let name = outlet.name().to_owned();
-        let Some(element) = outlet.dtype().tensor_type() else {
-            return Err(TeacherError::OutputType {
-                name,
-                found: outlet.dtype().to_string(),
-            });
-        };
-        if !is_float(element) {
-            return Err(TeacherError::OutputType {
-                name,
-                found: element.to_string(),
-            });
-        }
-        let dims = outlet
-            .dtype()
-            .tensor_shape()
-            .map_or(&[][..], |shape| &shape[..]);
-        // An empty shape means that the exporter left it out, not that the output is a scalar; running will tell. So it will
-        // where there is a single side: a batch of one may have been squeezed away.
-        let width = match dims {
-            [] | [_] => None,
-            [_, rest @ ..] => row_width(rest).map_err(|()| TeacherError::OutputShape {
-                name: name.clone(),
-                shape: format!("{dims:?}"),
-            })?,
-        };
+        check_type(outlet)?;
         let output = Output {
-            name,
-            width,
+            name: outlet.name().to_owned(),
+            width: stated_width(outlet)?,
             holds,
             classes,
         };
-        if let Some(n_classes) = width {
+        if let Some(n_classes) = output.width {
             output.check_classes(n_classes)?;
         }
         Ok(output)
@@ -213,6 +188,36 @@ fn row_width(rest: &[i64]) -> Result<Option<usize>, ()> {
             None => Ok(Some(1)),
             Some(dim) => Ok(usize::try_from(*dim).ok()),
         },
+    }
+}
+
+/// Refuses an output whose values are no floating-point numbers.
+fn check_type(outlet: &Outlet) -> Result<(), TeacherError> {
+    let found = match outlet.dtype().tensor_type() {
+        Some(element) if is_float(element) => return Ok(()),
+        Some(element) => element.to_string(),
+        None => outlet.dtype().to_string(),
+    };
+    Err(TeacherError::OutputType {
+        name: outlet.name().to_owned(),
+        found,
+    })
+}
+
+/// Values per row, where the export says so.
+fn stated_width(outlet: &Outlet) -> Result<Option<usize>, TeacherError> {
+    let dims = outlet
+        .dtype()
+        .tensor_shape()
+        .map_or(&[][..], |shape| &shape[..]);
+    // An empty shape means that the exporter left it out, not that the output is a scalar; running will tell. So it will
+    // where there is a single side: a batch of one may have been squeezed away.
+    match dims {
+        [] | [_] => Ok(None),
+        [_, rest @ ..] => row_width(rest).map_err(|()| TeacherError::OutputShape {
+            name: outlet.name().to_owned(),
+            shape: format!("{dims:?}"),
+        }),
     }
 }
 

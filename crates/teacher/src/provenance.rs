@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::provider::ExecutionProvider;
+use crate::provider::{Device, ExecutionProvider};
 use crate::teacher::Teacher;
 
 /// Name and value of everything that could explain a difference in the last digits.
@@ -33,22 +33,22 @@ pub fn provenance(teacher: &Teacher, batch_size: usize) -> BTreeMap<String, Stri
     put("cpu", cpu_model());
     put("cpu_features", cpu_features().join(" "));
     if device.provider != ExecutionProvider::Cpu {
-        let gpus = if device.gpus.is_empty() {
-            &[0][..]
-        } else {
-            &device.gpus
-        };
-        put(
-            "device",
-            gpus.iter()
-                .map(|gpu| device.describe(*gpu))
-                .collect::<Vec<_>>()
-                .join(", "),
-        );
+        put("device", gpus_of(device));
         put("gpu", gpu_models().join(", "));
         put("placement", teacher.placement().to_string());
     }
     record
+}
+
+/// The settings on each of the device's GPUs, as they are recorded; on the first one where none is named.
+fn gpus_of(device: &Device) -> String {
+    let gpus = if device.gpus.is_empty() {
+        &[0][..]
+    } else {
+        &device.gpus
+    };
+    let described: Vec<String> = gpus.iter().map(|gpu| device.describe(*gpu)).collect();
+    described.join(", ")
 }
 
 /// The extensions that ONNX Runtime's kernels choose by: the same seed gives the same bytes on one level of them.

@@ -58,12 +58,6 @@ pub(crate) fn look(rows: &[f32], width: usize) -> Look {
     };
     let is_flat = |row: &&&[f32]| row.iter().all(|z| near(*z, row[0]));
     let is_first = |row: &&[f32]| row.iter().zip(*first).all(|(a, b)| near(*a, *b));
-    let holds = |low: f32| {
-        rows.iter()
-            .copied()
-            .flatten()
-            .all(|z| (low..=1.0).contains(z))
-    };
     let positive = rows.iter().copied().flatten().all(|z| *z >= 0.0);
     let sums: Vec<f32> = rows.iter().map(|row| row.iter().sum()).collect();
     // Of positive values nothing cancels, so the sum may be off by what f16 rounds.
@@ -73,22 +67,30 @@ pub(crate) fn look(rows: &[f32], width: usize) -> Look {
         1e-5 * largest
     };
     let is_one = sums.iter().all(|sum| (sum - sums[0]).abs() <= allowed);
-    // Logits of a teacher that is not sure of anything stay within -1..1 too, but far from the bounds.
-    let reaches = largest > 0.9;
-    let narrow = || {
-        if holds(0.0) {
-            Some((0.0, 1.0))
-        } else {
-            (holds(-1.0) && reaches).then_some((-1.0, 1.0))
-        }
-    };
     Look {
         largest,
         all_same: rows.len() > 1 && rows.iter().all(is_first),
         n_flat: rows.iter().filter(is_flat).count(),
         positive,
         total: (rows.len() > 2 && is_one && sums[0].abs() > 1e-2 * largest).then(|| sums[0]),
-        within: narrow(),
+        within: bounds(&rows, largest),
+    }
+}
+
+/// The narrower of 0..1 and -1..1 that holds every value of `rows`, of which `largest` is the largest |z|.
+fn bounds(rows: &[&[f32]], largest: f32) -> Option<(f32, f32)> {
+    let holds = |low: f32| {
+        rows.iter()
+            .copied()
+            .flatten()
+            .all(|z| (low..=1.0).contains(z))
+    };
+    // Logits of a teacher that is not sure of anything stay within -1..1 too, but far from the bounds.
+    let reaches = largest > 0.9;
+    if holds(0.0) {
+        Some((0.0, 1.0))
+    } else {
+        (holds(-1.0) && reaches).then_some((-1.0, 1.0))
     }
 }
 

@@ -212,6 +212,37 @@ pub fn export(
     let folders = [folder.to_path_buf(), data.clone()];
     let _claim = claim_and_clean(&folder.join(".export"), &folders, is_ours)?;
     forget_smaller_export(&data, total)?;
+    export_rows(cache, &data, total, progress)?;
+    copy(
+        &cache.path().join(folder::MANIFEST),
+        &folder.join(folder::MANIFEST),
+    )?;
+    let card = folder.join(CARD);
+    logitcask_durable::write_atomic(&card, |file| file.write_all(card_text(cache).as_bytes()))
+        .map_err(CacheError::io("write", &card))
+}
+
+/// An export that was killed before views were added has files of another total, which readers would take in as well.
+fn forget_smaller_export(data: &Path, total: u64) -> Result<(), CacheError> {
+    let total = format!("-of-{total:05}.parquet");
+    for path in folder::entries(data)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_ours = name.starts_with("train-") && name.contains("-of-");
+        if is_ours && name.ends_with(".parquet") && !name.ends_with(&total) {
+            logitcask_durable::remove_file(&path).map_err(CacheError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file for each of the `total` chunks of all views.
+fn export_rows(
+    cache: &LogitCache,
+    data: &Path,
+    total: u64,
+    progress: &dyn Fn(u64, u64),
+) -> Result<(), CacheError> {
+    let manifest = cache.manifest();
     let metadata = vec![
         KeyValue::new("logitcask.id".to_owned(), hex(&cache.id())),
         KeyValue::new(
@@ -235,25 +266,6 @@ pub fn export(
             write_parquet(&path, &batch, metadata.clone())?;
             done += 1;
             progress(done, total);
-        }
-    }
-    copy(
-        &cache.path().join(folder::MANIFEST),
-        &folder.join(folder::MANIFEST),
-    )?;
-    let card = folder.join(CARD);
-    logitcask_durable::write_atomic(&card, |file| file.write_all(card_text(cache).as_bytes()))
-        .map_err(CacheError::io("write", &card))
-}
-
-/// An export that was killed before views were added has files of another total, which readers would take in as well.
-fn forget_smaller_export(data: &Path, total: u64) -> Result<(), CacheError> {
-    let total = format!("-of-{total:05}.parquet");
-    for path in folder::entries(data)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let is_ours = name.starts_with("train-") && name.contains("-of-");
-        if is_ours && name.ends_with(".parquet") && !name.ends_with(&total) {
-            logitcask_durable::remove_file(&path).map_err(CacheError::io("remove", &path))?;
         }
     }
     Ok(())
@@ -292,14 +304,20 @@ fn card_text(cache: &LogitCache) -> String {
         n_views = cache.views().len(),
         n_classes = manifest.n_classes,
         encoding = manifest.encoding,
-        kind = match manifest.encoding.is_dense() {
-            true => "Raw logits",
-            false =>
-                "The largest raw logits with their `classes`, mean and deviation over all classes, the label's logit, and \
-                      in `rest` the log of the sum of exp(logit / T) over the other classes at T = 1, 2, 4",
-        },
+        kind = row_contents(manifest.encoding),
         id = hex(&cache.id()),
     )
+}
+
+/// What a card says that the rows are.
+fn row_contents(encoding: Encoding) -> &'static str {
+    match encoding.is_dense() {
+        true => "Raw logits",
+        false => {
+            "The largest raw logits with their `classes`, mean and deviation over all classes, the label's logit, and \
+             in `rest` the log of the sum of exp(logit / T) over the other classes at T = 1, 2, 4"
+        }
+    }
 }
 
 /// A text that means nothing to Markdown or HTML, in one line.
@@ -469,27 +487,12 @@ fn to_archive(bytes: &[u8], keep_f16: bool, encoding: Encoding) -> Batch {
     let batch = reader
         .next()
         .ok_or_else(|| ArrowError::IpcError("no record batch".to_owned()))??;
-    let widen = |values: &ArrayRef| -> Option<ArrayRef> {
-        match values.data_type() {
-            DataType::Float16 if !keep_f16 => {
-                let values = values.as_primitive::<Float16Type>();
-                Some(Arc::new(values.unary::<_, Float32Type>(f16::to_f32)))
-            }
-            DataType::UInt16 if encoding == Encoding::Bf16 => {
-                let values = values.as_primitive::<UInt16Type>();
-                Some(Arc::new(values.unary::<_, Float32Type>(|bits| {
-                    bf16::from_bits(bits).to_f32()
-                })))
-            }
-            _ => None,
-        }
-    };
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let widened = column
             .as_fixed_size_list_opt()
-            .and_then(|list| Some((list, widen(list.values())?)));
+            .and_then(|list| Some((list, widened(list.values(), keep_f16, encoding)?)));
         let column: ArrayRef = match widened {
             None => column.clone(),
             Some((list, values)) => {
@@ -510,6 +513,23 @@ fn to_archive(bytes: &[u8], keep_f16: bool, encoding: Encoding) -> Batch {
         columns.push(column);
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// Values of half precision as f32; `None` for others, which stay what they are.
+fn widened(values: &ArrayRef, keep_f16: bool, encoding: Encoding) -> Option<ArrayRef> {
+    match values.data_type() {
+        DataType::Float16 if !keep_f16 => {
+            let values = values.as_primitive::<Float16Type>();
+            Some(Arc::new(values.unary::<_, Float32Type>(f16::to_f32)))
+        }
+        DataType::UInt16 if encoding == Encoding::Bf16 => {
+            let values = values.as_primitive::<UInt16Type>();
+            Some(Arc::new(values.unary::<_, Float32Type>(|bits| {
+                bf16::from_bits(bits).to_f32()
+            })))
+        }
+        _ => None,
+    }
 }
 
 /// The bytes of the chunk file that an archived chunk was made from.
@@ -593,7 +613,22 @@ fn narrowed(
             list.values()
         }
     };
-    let mut bytes = match (wanted.element, values.data_type()) {
+    let mut bytes = bytes_as(wanted.element, encoding, values)?;
+    let row_bytes = wanted.row_bytes();
+    if bytes.len() != valid.len() * row_bytes {
+        return None;
+    }
+    let rows = bytes.chunks_exact_mut(row_bytes).zip(valid);
+    rows.filter(|(_, valid)| !**valid)
+        .for_each(|(row, _)| row.fill(0));
+    let mut buffer = MutableBuffer::new(bytes.len());
+    buffer.extend_from_slice(&bytes);
+    Some(buffer)
+}
+
+/// The values' bytes as `element`, f32 narrowed where that is half precision. `None` if they are of another type.
+fn bytes_as(element: Element, encoding: Encoding, values: &ArrayRef) -> Option<Vec<u8>> {
+    Some(match (element, values.data_type()) {
         (Element::F16, DataType::Float32) => {
             let values = values.as_primitive::<Float32Type>().values();
             values
@@ -614,17 +649,7 @@ fn narrowed(
         (Element::F16, DataType::Float16) => raw::<Float16Type>(values),
         (Element::F32, DataType::Float32) => raw::<Float32Type>(values),
         _ => return None,
-    };
-    let row_bytes = wanted.row_bytes();
-    if bytes.len() != valid.len() * row_bytes {
-        return None;
-    }
-    let rows = bytes.chunks_exact_mut(row_bytes).zip(valid);
-    rows.filter(|(_, valid)| !**valid)
-        .for_each(|(row, _)| row.fill(0));
-    let mut buffer = MutableBuffer::new(bytes.len());
-    buffer.extend_from_slice(&bytes);
-    Some(buffer)
+    })
 }
 
 fn raw<T: ArrowPrimitiveType>(values: &ArrayRef) -> Vec<u8> {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use logitcask_dataset::{
-    PUBLICATIONS, PixelBatch, PixelLayout, Preprocess, Role, Trust, ViewFamily, contact_sheet,
-    render, stack, write_npy, write_png,
+    Fingerprint, PUBLICATIONS, PixelBatch, PixelLayout, Preprocess, Role, Trust, ViewFamily,
+    contact_sheet, render, stack, write_npy, write_png,
 };
 use logitcask_experiment::{Experiment, Failure, Outcome, Recipe, Split, hex};
 use serde_json::json;
@@ -84,26 +84,8 @@ fn verify(args: &DatasetVerify) -> Outcome {
             Role::Train => "train split",
             Role::Eval => "evaluation split",
         };
-        let verdict = match &known {
-            None => "not looked at before",
-            Some(known) if known.images == found.images => "as remembered",
-            Some(_) => "changed",
-        };
-        if args.recipe.json {
-            println!(
-                "{}",
-                json!({
-                    "split": split,
-                    "samples": found.n_samples,
-                    "images": hex(&found.images),
-                    "remembered": known.as_ref().map(|known| hex(&known.images)),
-                    "bad": found.bad,
-                })
-            );
-        } else {
-            println!("{split}: {} images, {verdict}", found.n_samples);
-        }
-        if verdict == "changed" {
+        print_digest(split, &found, known.as_ref(), args.recipe.json);
+        if known.is_some_and(|known| known.images != found.images) {
             changed.push(split);
         }
     }
@@ -115,6 +97,29 @@ fn verify(args: &DatasetVerify) -> Outcome {
         changed.join(" and the ")
     ))
     .with_hint("bring the old images back, or capture the teacher's logits of these: caches are found by the images' digest"))
+}
+
+/// Prints a split's new digest and how it stands to the one that is remembered.
+fn print_digest(split: &str, found: &Fingerprint, known: Option<&Fingerprint>, as_json: bool) {
+    if as_json {
+        println!(
+            "{}",
+            json!({
+                "split": split,
+                "samples": found.n_samples,
+                "images": hex(&found.images),
+                "remembered": known.map(|known| hex(&known.images)),
+                "bad": found.bad,
+            })
+        );
+        return;
+    }
+    let verdict = match known {
+        None => "not looked at before",
+        Some(known) if known.images == found.images => "as remembered",
+        Some(_) => "changed",
+    };
+    println!("{split}: {} images, {verdict}", found.n_samples);
 }
 
 fn described(split: &Split) -> serde_json::Value {

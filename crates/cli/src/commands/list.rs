@@ -86,35 +86,12 @@ fn loss(row: &MethodRow) -> Value {
 
 /// Everything a recipe can say about each loss.
 fn print_losses(rows: &[Value]) {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     for row in rows {
-        println!("{}: {}", text(&row["name"]), text(&row["about"]));
-        for part in list(&row["components"]) {
-            let warmup = match &part["default_warmup"] {
-                Value::Object(given) => match (given.get("epochs"), given.get("share")) {
-                    (Some(epochs), _) => format!(", growing over {epochs} epochs"),
-                    (_, Some(share)) => format!(", growing over {share:.2} of the run"),
-                    _ => String::new(),
-                },
-                _ => String::new(),
-            };
-            let key = part["weight_key"]
-                .as_str()
-                .map_or(String::new(), |key| format!(" (`{key}`)"));
-            println!(
-                "    part {}: {}; weight {}{key}{warmup}",
-                text(&part["name"]),
-                text(&part["meaning"]),
-                part["default_weight"]
-            );
-        }
+        println!("{}: {}", plain(&row["name"]), plain(&row["about"]));
+        list(&row["components"]).iter().for_each(print_part);
         for option in list(&row["options"]) {
-            let (key, meaning) = (text(&option["key"]), text(&option["meaning"]));
+            let (key, meaning) = (plain(&option["key"]), plain(&option["meaning"]));
             match option["default"].as_str() {
                 // What leaving it out means is in the meaning.
                 Some("null") | None => println!("    {key}: {meaning}"),
@@ -127,6 +104,34 @@ fn print_losses(rows: &[Value]) {
     for [key, default, meaning] in COMMON_OPTIONS {
         println!("    {key} = {default}: {meaning}");
     }
+}
+
+/// One component of a loss: what it means, and what it weighs from when on.
+fn print_part(part: &Value) {
+    let warmup = match &part["default_warmup"] {
+        Value::Object(given) => match (given.get("epochs"), given.get("share")) {
+            (Some(epochs), _) => format!(", growing over {epochs} epochs"),
+            (_, Some(share)) => format!(", growing over {share:.2} of the run"),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    let key = part["weight_key"]
+        .as_str()
+        .map_or(String::new(), |key| format!(" (`{key}`)"));
+    println!(
+        "    part {}: {}; weight {}{key}{warmup}",
+        plain(&part["name"]),
+        plain(&part["meaning"]),
+        part["default_weight"]
+    );
+}
+
+/// A text without its quotation marks, anything else as JSON.
+fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn needs(needs: &Value) -> String {

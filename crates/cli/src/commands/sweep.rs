@@ -362,7 +362,24 @@ fn print(sweep: &Sweep, finished: &[Finished], reference: &str, json: bool) -> O
         println!("{cost}");
         return Ok(());
     }
-    let (header, rows) = leaderboard::table(&board);
+    print_table(&board);
+    for line in leaderboard::legend(&board) {
+        say(line);
+    }
+    if let Some(sentence) = leaderboard::cost(&board.cost, finished.len()) {
+        say(sentence);
+    }
+    say(format!(
+        "finished runs: {}; a page: logitcask report {}",
+        sweep.lines.display(),
+        sweep.path.display()
+    ));
+    Ok(())
+}
+
+/// Columns of the width of their longest cell: the first starts on the left, numbers end on the right.
+fn print_table(board: &Board) {
+    let (header, rows) = leaderboard::table(board);
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
@@ -382,16 +399,4 @@ fn print(sweep: &Sweep, finished: &[Finished], reference: &str, json: bool) -> O
             .collect();
         println!("{}", padded.join("  ").trim_end());
     }
-    for line in leaderboard::legend(&board) {
-        say(line);
-    }
-    if let Some(sentence) = leaderboard::cost(&board.cost, finished.len()) {
-        say(sentence);
-    }
-    say(format!(
-        "finished runs: {}; a page: logitcask report {}",
-        sweep.lines.display(),
-        sweep.path.display()
-    ));
-    Ok(())
 }

@@ -100,48 +100,59 @@ fn classes_of(
     classes.collect()
 }
 
-/// Files of `emnist-<split>-...`, where the archive has them and where torchvision unpacks it.
+/// The split's set, and its images and labels.
 fn find_files(
     root: &Path,
     split: &SplitSpec,
 ) -> Result<(&'static Set, [PathBuf; 2]), DatasetError> {
-    let missing = |expected: String| DatasetError::SplitMissing {
-        split: split.to_string(),
-        path: root.into(),
-        expected,
-    };
-    let of_name = |name: &str| SETS.iter().find(|set| set.name == name);
     match split {
         SplitSpec::Files(listed) => {
             let paths = mnist::listed(root, split, listed)?;
-            let file = files::file_name(&paths[0]);
-            let set = file.split('-').nth(1).and_then(of_name);
-            let set = set.ok_or_else(|| DatasetError::Layout {
-                path: paths[0].clone(),
-                found:
-                    "names none of EMNIST's sets: expected `emnist-<set>-<split>-images-idx3-ubyte`"
-                        .into(),
-            })?;
-            Ok((set, paths))
+            Ok((set_of_file(&paths[0])?, paths))
         }
-        SplitSpec::Name(name) => {
-            let set = name.split_once('-').and_then(|(set, _)| of_name(set));
-            let set = set.ok_or_else(|| {
-                let known: Vec<&str> = SETS.iter().map(|set| set.name).collect();
-                missing(format!(
-                    "the name of a set and a split, such as `balanced-train`; sets are {}",
-                    known.join(", ")
-                ))
-            })?;
-            let folders =
-                ["", "gzip", "EMNIST/raw", "EMNIST/raw/gzip"].map(|below| root.join(below));
-            let paths = mnist::idx_pair(&folders, &format!("emnist-{name}"))?;
-            let paths = paths.ok_or_else(|| {
-                missing(format!(
-                    "`emnist-{name}-images-idx3-ubyte` and `emnist-{name}-labels-idx1-ubyte`, or these with `.gz`"
-                ))
-            })?;
-            Ok((set, paths))
-        }
+        SplitSpec::Name(name) => find_by_name(root, name),
     }
+}
+
+/// The set that a file's name tells.
+fn set_of_file(path: &Path) -> Result<&'static Set, DatasetError> {
+    let set = files::file_name(path)
+        .split('-')
+        .nth(1)
+        .and_then(set_called);
+    set.ok_or_else(|| DatasetError::Layout {
+        path: path.into(),
+        found: "names none of EMNIST's sets: expected `emnist-<set>-<split>-images-idx3-ubyte`"
+            .into(),
+    })
+}
+
+/// Files of `emnist-<split>-...`, where the archive has them and where torchvision unpacks it.
+fn find_by_name(root: &Path, split: &str) -> Result<(&'static Set, [PathBuf; 2]), DatasetError> {
+    let missing = |expected: String| DatasetError::SplitMissing {
+        split: split.into(),
+        path: root.into(),
+        expected,
+    };
+    let set = split.split_once('-').and_then(|(set, _)| set_called(set));
+    let set = set.ok_or_else(|| {
+        let known: Vec<&str> = SETS.iter().map(|set| set.name).collect();
+        missing(format!(
+            "the name of a set and a split, such as `balanced-train`; sets are {}",
+            known.join(", ")
+        ))
+    })?;
+    let folders = ["", "gzip", "EMNIST/raw", "EMNIST/raw/gzip"].map(|below| root.join(below));
+    let paths = mnist::idx_pair(&folders, &format!("emnist-{split}"))?;
+    let paths = paths.ok_or_else(|| {
+        missing(format!(
+            "`emnist-{split}-images-idx3-ubyte` and `emnist-{split}-labels-idx1-ubyte`, or these with `.gz`"
+        ))
+    })?;
+    Ok((set, paths))
+}
+
+/// The set of this name, if it is one of the six.
+fn set_called(name: &str) -> Option<&'static Set> {
+    SETS.iter().find(|set| set.name == name)
 }

@@ -229,15 +229,7 @@ fn read_idx<const N: usize>(
         path: path.into(),
         source,
     };
-    let mut file = File::open(path).map_err(io_error)?;
-    let mut magic = Vec::new();
-    let peeked = file.by_ref().take(2).read_to_end(&mut magic);
-    peeked.map_err(io_error)?;
-    let whole = io::Cursor::new(magic.clone()).chain(file);
-    let mut bytes: Box<dyn Read> = match magic == [0x1F, 0x8B] {
-        true => Box::new(MultiGzDecoder::new(io::BufReader::new(whole))),
-        false => Box::new(whole),
-    };
+    let mut bytes = unpacked(path).map_err(io_error)?;
     let mut head = Vec::new();
     let n_head = 4 + 4 * N;
     bytes
@@ -261,6 +253,18 @@ fn read_idx<const N: usize>(
         .read_to_end(&mut body)
         .map_err(io_error)?;
     checked_body(path, body, dimensions)
+}
+
+/// What the file holds, whether it is packed by gzip or not: its first bytes tell, as names do not.
+fn unpacked(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut file = File::open(path)?;
+    let mut magic = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut magic)?;
+    let whole = io::Cursor::new(magic.clone()).chain(file);
+    Ok(match magic == [0x1F, 0x8B] {
+        true => Box::new(MultiGzDecoder::new(io::BufReader::new(whole))),
+        false => Box::new(whole),
+    })
 }
 
 fn parse_head<const N: usize>(path: &Path, head: &[u8]) -> Result<[usize; N], DatasetError> {

@@ -92,28 +92,8 @@ fn find_files(root: &Path, split: &SplitSpec) -> Result<Vec<PathBuf>, DatasetErr
         (root.join(name), &[&whole, &part]),
         (root.join(name), &[&String::new()]),
     ] {
-        if !files::is_folder(&folder)? {
-            continue;
-        }
-        let mut sets = Vec::new();
-        for prefix in prefixes {
-            let set = shards_named(&folder, prefix)?;
-            sets.extend((!set.is_empty()).then_some(set));
-        }
-        match sets.as_slice() {
-            [] => {}
-            [_] => return Ok(sets.remove(0)),
-            [first, second, ..] => {
-                return Err(DatasetError::ShardSets {
-                    split: name.clone(),
-                    path: folder,
-                    found: format!(
-                        "`{}` and `{}`",
-                        files::file_name(&first[0]),
-                        files::file_name(&second[0])
-                    ),
-                });
-            }
+        if let Some(set) = only_set(name, &folder, prefixes)? {
+            return Ok(set);
         }
     }
     Err(DatasetError::SplitMissing {
@@ -121,6 +101,34 @@ fn find_files(root: &Path, split: &SplitSpec) -> Result<Vec<PathBuf>, DatasetErr
         path: root.into(),
         expected: format!("`{name}.tar`, `{name}-*.tar` or shards in the folder `{name}`"),
     })
+}
+
+/// The shards in `folder` under one of `prefixes`, if it is there and has any; two sets of them are refused.
+fn only_set(
+    split: &str,
+    folder: &Path,
+    prefixes: &[&String],
+) -> Result<Option<Vec<PathBuf>>, DatasetError> {
+    if !files::is_folder(folder)? {
+        return Ok(None);
+    }
+    let mut sets = Vec::new();
+    for prefix in prefixes {
+        let set = shards_named(folder, prefix)?;
+        sets.extend((!set.is_empty()).then_some(set));
+    }
+    match sets.as_slice() {
+        [] | [_] => Ok(sets.pop()),
+        [first, second, ..] => Err(DatasetError::ShardSets {
+            split: split.into(),
+            path: folder.into(),
+            found: format!(
+                "`{}` and `{}`",
+                files::file_name(&first[0]),
+                files::file_name(&second[0])
+            ),
+        }),
+    }
 }
 
 /// The plain shards of a folder whose names begin with `prefix`; one of which only a packed version is there is refused.

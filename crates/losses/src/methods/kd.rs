@@ -84,20 +84,7 @@ pub fn kd_top_k(
     spec: &KdSpec,
 ) -> Result<Tensor, LossError> {
     spec.check("")?;
-    let unserved = |needs, supplied| LossError::Unserved {
-        loss: "kd".to_owned(),
-        needs,
-        supplied,
-    };
-    if spec.standardize {
-        return Err(unserved(Need::DenseLogits, "the batch holds the top k"));
-    }
-    let is_ours = |kept: &f32| f64::from(*kept) == spec.temperature;
-    let at = teacher.temperatures.iter().position(is_ours);
-    let at = at.ok_or_else(|| {
-        let supplied = "the batch holds the rest at other temperatures";
-        unserved(Need::RestAt(spec.temperature), supplied)
-    })?;
+    let at = column_of_rest(teacher, spec)?;
 
     let (device, n_rows) = (student.device(), student.dim(0)?);
     let matrix = |values: &[f32], width: usize| -> candle_core::Result<Tensor> {
@@ -121,6 +108,24 @@ pub fn kd_top_k(
     )?;
     let squared = spec.temperature * spec.temperature;
     Ok((ops::divergence(&of_teacher, &of_student)? * squared)?)
+}
+
+/// Which of the kept temperatures is the loss's own; refuses what the k largest classes do not tell.
+fn column_of_rest(teacher: &TopKLogits, spec: &KdSpec) -> Result<usize, LossError> {
+    let unserved = |needs, supplied| LossError::Unserved {
+        loss: "kd".to_owned(),
+        needs,
+        supplied,
+    };
+    if spec.standardize {
+        return Err(unserved(Need::DenseLogits, "the batch holds the top k"));
+    }
+    let is_ours = |kept: &f32| f64::from(*kept) == spec.temperature;
+    let at = teacher.temperatures.iter().position(is_ours);
+    at.ok_or_else(|| {
+        let supplied = "the batch holds the rest at other temperatures";
+        unserved(Need::RestAt(spec.temperature), supplied)
+    })
 }
 
 impl LogitLoss for KdSpec {

@@ -249,13 +249,7 @@ fn contrast(
     spec.check("")?;
     let is_masked = spec.is_masked()?;
     let teacher = teacher.detach();
-    let (candidates, candidate_labels) = match bank {
-        None => (teacher.clone(), labels.clone()),
-        Some((rows, of_rows)) => (
-            Tensor::cat(&[&teacher, &rows.detach()], 0)?,
-            Tensor::cat(&[labels, of_rows], 0)?,
-        ),
-    };
+    let (candidates, candidate_labels) = with_bank(&teacher, labels, bank)?;
     let a = vectors(student, spec, true)?;
     let b = vectors(&candidates, spec, false)?;
     let similarity = Similarity::new(a.matmul(&b.t()?)?, labels, &candidate_labels)?;
@@ -279,6 +273,22 @@ fn contrast(
         instance: similarity.instance(of_part(spec.instance.temperature), is_masked)?,
         sample,
         category,
+    })
+}
+
+/// What each sample is compared with: the batch's teacher rows, (B, C) or with the bank's behind them (B + K, C), and
+/// their labels.
+fn with_bank(
+    teacher: &Tensor,
+    labels: &Tensor,
+    bank: Option<(&Tensor, &Tensor)>,
+) -> candle_core::Result<(Tensor, Tensor)> {
+    Ok(match bank {
+        None => (teacher.clone(), labels.clone()),
+        Some((rows, of_rows)) => (
+            Tensor::cat(&[teacher, &rows.detach()], 0)?,
+            Tensor::cat(&[labels, of_rows], 0)?,
+        ),
     })
 }
 

@@ -41,19 +41,8 @@ fn build(
     let mut channels = image.channels;
     for (block, (width, n_convs)) in WIDTHS.into_iter().zip(repeats).enumerate() {
         let scope = scope.enter(format!("block{block}"));
-        let mut convs = Vec::new();
-        for index in 0..n_convs {
-            // Each ReLU takes a place in the `Sequential` too, though it has no parameters.
-            let spec = conv3x3(channels, width, 1).bias(true);
-            convs.push(ConvBn::placed(
-                &scope,
-                3 * index,
-                spec,
-                Init::KaimingFanOut,
-            )?);
-            channels = width;
-        }
-        blocks.push(convs);
+        blocks.push(convs(&scope, channels, width, n_convs)?);
+        channels = width;
     }
     let n_pools = if (image.height, image.width) == (64, 64) {
         4
@@ -70,6 +59,18 @@ fn build(
         n_pools,
         classifier,
     }))
+}
+
+/// A block's convolutions, the first from `channels` and all to `width`.
+fn convs(scope: &Scope, mut channels: usize, width: usize, n_convs: usize) -> Result<Vec<ConvBn>> {
+    let mut convs = Vec::new();
+    for index in 0..n_convs {
+        // Each ReLU takes a place in the `Sequential` too, though it has no parameters.
+        let spec = conv3x3(channels, width, 1).bias(true);
+        convs.push(ConvBn::placed(scope, 3 * index, spec, Init::KaimingFanOut)?);
+        channels = width;
+    }
+    Ok(convs)
 }
 
 struct Vgg {

@@ -130,31 +130,7 @@ impl Teacher {
         }
         let (holds, stated) = (rows::judge(&rows, width), self.spec.output_is);
         let head = head::of(&self.file, &output);
-        match head.clone().filter(|head| is_refused(head, holds, stated)) {
-            Some(Head {
-                shape,
-                node,
-                before,
-                factor,
-            }) => {
-                return Err(TeacherError::NoLogits {
-                    output,
-                    shape,
-                    node,
-                    before,
-                    factor,
-                });
-            }
-            None if holds != stated => {
-                return Err(TeacherError::OutputIsNot {
-                    output,
-                    found: holds,
-                    stated,
-                    before: head.and_then(|head| head.before),
-                });
-            }
-            None => {}
-        }
+        check_holds(&output, head.clone(), holds, stated)?;
         match look.total {
             Some(sum) if look.positive && stated == OutputIs::Logits => {
                 Err(TeacherError::ScaledProbabilities { output, sum })
@@ -183,11 +159,7 @@ impl Teacher {
                 n_flat: look.n_flat,
             });
         }
-        let by_nodes = head.filter(|head| {
-            let bound = 1.001 * head.factor.abs();
-            head.shape != Shape::Cosine
-                || head.factor.abs() < SCALED && f64::from(look.largest) <= bound
-        });
+        let by_nodes = head.filter(|head| is_doubtful(head, look.largest));
         doubts.extend(match (by_nodes, look.total, look.within) {
             (
                 Some(Head {
@@ -222,6 +194,31 @@ impl Teacher {
     }
 }
 
+/// Refuses an output of which the nodes before it (its `head`) or its values say something else than the recipe.
+fn check_holds(
+    output: &str,
+    head: Option<Head>,
+    holds: OutputIs,
+    stated: OutputIs,
+) -> Result<(), TeacherError> {
+    match head {
+        Some(head) if is_refused(&head, holds, stated) => Err(TeacherError::NoLogits {
+            output: output.to_owned(),
+            shape: head.shape,
+            node: head.node,
+            before: head.before,
+            factor: head.factor,
+        }),
+        head if holds != stated => Err(TeacherError::OutputIsNot {
+            output: output.to_owned(),
+            found: holds,
+            stated,
+            before: head.and_then(|head| head.before),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the nodes say that the output is not what the recipe says, and no `output_is` could say it.
 fn is_refused(head: &Head, holds: OutputIs, stated: OutputIs) -> bool {
     match head.shape {
@@ -233,6 +230,13 @@ fn is_refused(head: &Head, holds: OutputIs, stated: OutputIs) -> bool {
         }
         Shape::Tanh | Shape::Cut | Shape::Cosine => false,
     }
+}
+
+/// Whether the nodes say that the output, whose largest |z| is `largest`, may be no logits. Cosines are doubtful where
+/// their factor is small and bounds them.
+fn is_doubtful(head: &Head, largest: f32) -> bool {
+    let bound = 1.001 * head.factor.abs();
+    head.shape != Shape::Cosine || head.factor.abs() < SCALED && f64::from(largest) <= bound
 }
 
 /// Whether every image is the first one: then the same answer to all of them is right.

@@ -131,18 +131,7 @@ impl Teacher {
     fn first_that_differs(&self, batch: &PixelBatch, fault: Fault) -> Option<String> {
         let graph = &self.file.graph;
         let tensors: Vec<&String> = graph.nodes.iter().flat_map(|node| &node.outputs).collect();
-        let inner = tensors.iter().filter(|tensor| self.file.is_inner(tensor));
-        let inner: Vec<String> = inner.map(|tensor| (*tensor).clone()).collect();
-        let plan = SessionPlan {
-            runtime: &self.runtime,
-            path: &self.spec.onnx,
-            device: &self.device,
-            precision: self.spec.precision,
-            gpu: self.device.gpus.first().copied().unwrap_or(0),
-            threads: 1,
-            inner: &inner,
-        };
-        let mut probe = Probe::new(&plan).ok()?;
+        let mut probe = self.probe(&tensors)?;
         let n = batch.n.min(ALONE);
         let together = probe.values(&self.input, &part_of(batch, 0..n)).ok()?;
         // Of what is asked alone, the last and the first image: sums along the batch leave the first as it is, and of the
@@ -173,6 +162,22 @@ impl Teacher {
             let first = tensors.iter().find(differs)?;
             graph.producer(first).map(ToString::to_string)
         })
+    }
+
+    /// A session of its own that also answers with those of `tensors` that lie inside the graph.
+    fn probe(&self, tensors: &[&String]) -> Option<Probe> {
+        let inner = tensors.iter().filter(|tensor| self.file.is_inner(tensor));
+        let inner: Vec<String> = inner.map(|tensor| (*tensor).clone()).collect();
+        let plan = SessionPlan {
+            runtime: &self.runtime,
+            path: &self.spec.onnx,
+            device: &self.device,
+            precision: self.spec.precision,
+            gpu: self.device.gpus.first().copied().unwrap_or(0),
+            threads: 1,
+            inner: &inner,
+        };
+        Probe::new(&plan).ok()
     }
 }
 

@@ -68,19 +68,7 @@ pub(super) fn merge(args: &CacheMerge) -> Outcome {
 }
 
 pub(super) fn gc(args: &CacheGc) -> Outcome {
-    let age = |days: f64| {
-        Duration::try_from_secs_f64(days * 86_400.0)
-            .map_err(|error| Failure::asked(format!("`--older-than-days {days}`: {error}")))
-    };
-    let policy = GcPolicy {
-        older_than: args.older_than_days.map(age).transpose()?,
-        max_bytes: args.max_gb.map(|gb| (gb * 1e9) as u64),
-    };
-    if policy.older_than.is_none() && policy.max_bytes.is_none() {
-        return Err(Failure::asked("nothing says which caches may go")
-            .with_hint("give `--older-than-days 90` or `--max-gb 50`"));
-    }
-    let candidates = logitcask_cache::gc_plan(&args.cache_dir, policy, SystemTime::now())?;
+    let candidates = logitcask_cache::gc_plan(&args.cache_dir, policy(args)?, SystemTime::now())?;
     let rows: Vec<[String; 3]> = candidates
         .iter()
         .map(|candidate| {
@@ -109,4 +97,21 @@ pub(super) fn gc(args: &CacheGc) -> Outcome {
     }
     say(format!("{} caches removed", candidates.len()));
     Ok(())
+}
+
+/// What the arguments say about which caches may go; they have to say something.
+fn policy(args: &CacheGc) -> Outcome<GcPolicy> {
+    let age = |days: f64| {
+        Duration::try_from_secs_f64(days * 86_400.0)
+            .map_err(|error| Failure::asked(format!("`--older-than-days {days}`: {error}")))
+    };
+    let policy = GcPolicy {
+        older_than: args.older_than_days.map(age).transpose()?,
+        max_bytes: args.max_gb.map(|gb| (gb * 1e9) as u64),
+    };
+    if policy.older_than.is_none() && policy.max_bytes.is_none() {
+        return Err(Failure::asked("nothing says which caches may go")
+            .with_hint("give `--older-than-days 90` or `--max-gb 50`"));
+    }
+    Ok(policy)
 }

@@ -1,4 +1,4 @@
-use logitcask_cache::{LogitCache, Maker, Manifest, OpenOptions};
+use logitcask_cache::{LogitCache, Maker, Manifest, OpenOptions, Summary};
 use logitcask_experiment::{Outcome, cache_named, hex, teacher_seconds};
 use serde_json::json;
 
@@ -18,24 +18,7 @@ pub(super) fn ls(args: &CacheLs) -> Outcome {
         ));
         return Ok(());
     }
-    let rows: Vec<[String; 7]> = caches
-        .iter()
-        .map(|cache| {
-            [
-                cache.name.clone(),
-                cache.teacher.clone(),
-                cache.dataset.clone(),
-                format!("{} x {}", cache.n_samples, cache.n_classes),
-                match (&cache.problem, cache.n_views) {
-                    (Some(problem), _) => problem.clone(),
-                    (None, 0) => "0 (unfinished)".to_owned(),
-                    (None, n) => n.to_string(),
-                },
-                cache.encoding.to_string(),
-                bytes(cache.bytes),
-            ]
-        })
-        .collect();
+    let rows: Vec<[String; 7]> = caches.iter().map(line).collect();
     print_columns(
         [
             "cache",
@@ -104,6 +87,23 @@ pub(super) fn show(args: &CacheShow) -> Outcome {
         println!("{name:width$}  {value}");
     }
     Ok(())
+}
+
+/// A cache's line in the list.
+fn line(cache: &Summary) -> [String; 7] {
+    [
+        cache.name.clone(),
+        cache.teacher.clone(),
+        cache.dataset.clone(),
+        format!("{} x {}", cache.n_samples, cache.n_classes),
+        match (&cache.problem, cache.n_views) {
+            (Some(problem), _) => problem.clone(),
+            (None, 0) => "0 (unfinished)".to_owned(),
+            (None, n) => n.to_string(),
+        },
+        cache.encoding.to_string(),
+        bytes(cache.bytes),
+    ]
 }
 
 /// Everything, for programs.

@@ -20,19 +20,9 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
     }
     let mut doubtful = 0;
     if let Some(path) = &args.recipe {
-        let recipe = Recipe::load(path, &args.overrides)?;
-        let recipe = recipe.with_known_teachers(&args.cache_dir, &shown())?;
-        let experiment = Experiment::open(recipe, &shown())?;
-        for teacher in &experiment.recipe.teacher {
-            for want in experiment.wants(teacher)? {
-                let cache = want.open(&args.cache_dir, path, &shown())?;
-                let is_whole = is_whole(cache.path(), args.json)?;
-                damaged += usize::from(!(is_whole && has_labels_of(&want, &cache, args.json)?));
-                if args.recompute > 0 {
-                    doubtful += usize::from(!recomputes(&want, &cache, args)?);
-                }
-            }
-        }
+        let [n_damaged, n_doubtful] = verify_recipe(path, args)?;
+        damaged += n_damaged;
+        doubtful += n_doubtful;
     } else if args.recompute > 0 {
         return Err(
             Failure::asked("`--recompute` needs the teacher and the images")
@@ -52,6 +42,26 @@ pub(super) fn verify(args: &CacheVerify) -> Outcome {
                 "remove the files named above and the `view.json` beside each, then capture again: only they are made anew",
             )),
     }
+}
+
+/// Verifies the caches that a recipe reads, against its data too. Returns how many are damaged, and for how many the
+/// teacher gives other logits.
+fn verify_recipe(path: &Path, args: &CacheVerify) -> Outcome<[usize; 2]> {
+    let (mut damaged, mut doubtful) = (0, 0);
+    let recipe = Recipe::load(path, &args.overrides)?;
+    let recipe = recipe.with_known_teachers(&args.cache_dir, &shown())?;
+    let experiment = Experiment::open(recipe, &shown())?;
+    for teacher in &experiment.recipe.teacher {
+        for want in experiment.wants(teacher)? {
+            let cache = want.open(&args.cache_dir, path, &shown())?;
+            let is_whole = is_whole(cache.path(), args.json)?;
+            damaged += usize::from(!(is_whole && has_labels_of(&want, &cache, args.json)?));
+            if args.recompute > 0 {
+                doubtful += usize::from(!recomputes(&want, &cache, args)?);
+            }
+        }
+    }
+    Ok([damaged, doubtful])
 }
 
 /// Digests of all files and checks of all rows.

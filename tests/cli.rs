@@ -262,3 +262,25 @@ fn a_measurement_of_what_there_is_not_is_refused() {
     refused(&["--loss", "{ name = 3 }"], &["hint"]);
     refused(&["--batch-size", "1"], &["--batch-size", "2..=65536"]);
 }
+
+/// A first look at all images can take minutes, before any teacher runs: it is said, with what it costs, and only then.
+#[test]
+fn a_first_look_at_many_images_is_announced_and_a_second_is_not_taken() {
+    let bench = Bench::new("first-look");
+    let root = bench.folder.join("cifar");
+    fs::create_dir(&root).unwrap();
+    // 24,000 black images of class 0, in a file of holes.
+    let file = fs::File::create(root.join("black.bin")).unwrap();
+    file.set_len(24_000 * 3073).unwrap();
+    let recipe = bench.folder.join("recipe.toml");
+    let text = format!("[data]\nformat = \"cifar10\"\nroot = {root:?}\ntrain = [\"black.bin\"]\n");
+    fs::write(&recipe, text).unwrap();
+    let check = || bench.run(&["check", recipe.to_str().unwrap()]).ok().stderr;
+    let told = check();
+    assert!(
+        told.contains("all 24000 images are read once, 0.1 GB"),
+        "{told}"
+    );
+    assert!(told.contains(".logitcask"), "{told}");
+    assert!(!check().contains("read once"));
+}

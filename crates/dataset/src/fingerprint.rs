@@ -74,16 +74,18 @@ impl Dataset {
     /// # Errors
     /// Bad samples, unless `on_bad = "skip"`; a file that cannot be read, whatever it says.
     pub fn fingerprint(&self, progress: &dyn Fn(u64, u64)) -> Result<Fingerprint, DatasetError> {
-        self.fingerprint_trusting(Trust::ModificationTimes, progress)
+        self.fingerprint_trusting(Trust::ModificationTimes, &|_| (), progress)
     }
 
-    /// The same, with a say in when a remembered one will do.
+    /// The same, with a say in when a remembered one will do. Where none does, `announce` is told first how many bytes of files
+    /// are going to be read.
     ///
     /// # Errors
     /// As [`Self::fingerprint`].
     pub fn fingerprint_trusting(
         &self,
         trust: Trust,
+        announce: &dyn Fn(u64),
         progress: &dyn Fn(u64, u64),
     ) -> Result<Fingerprint, DatasetError> {
         if let Some(known) = self.fingerprint.get() {
@@ -97,6 +99,9 @@ impl Dataset {
         let fingerprint = match remembered {
             Some(fingerprint) => fingerprint,
             None => {
+                if let Some(memory) = &memory {
+                    announce(memory.bytes);
+                }
                 let computed = self.compute(progress)?;
                 if let Some(memory) = &memory {
                     memory.keep(&computed);

@@ -16,6 +16,8 @@ pub(crate) struct Memory {
     path: PathBuf,
     /// The latest status change of any of the files, in nanoseconds since 1970 by the clock of whoever serves them.
     newest_status: i64,
+    /// Of all files together.
+    pub(crate) bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,7 +45,7 @@ impl Memory {
         if formats::is_own(&dataset.spec.format) {
             key.update(dataset.spec.format.as_bytes());
         }
-        let mut newest_status = i64::MIN;
+        let (mut newest_status, mut bytes) = (i64::MIN, 0);
         for path in files.iter() {
             let metadata = fs::metadata(path).and_then(|data| Ok((data.modified()?, data)));
             let (modified, metadata) = metadata.map_err(|source| DatasetError::Io {
@@ -61,11 +63,13 @@ impl Memory {
                 .update(&metadata.len().to_le_bytes())
                 .update(&modified.as_nanos().to_le_bytes());
             newest_status = newest_status.max(status_time(&metadata));
+            bytes += metadata.len();
         }
         let name = format!("fingerprint-{}.json", &key.finalize().to_hex()[..16]);
         Ok(Some(Self {
             path: root.join(".logitcask").join(name),
             newest_status,
+            bytes,
         }))
     }
 

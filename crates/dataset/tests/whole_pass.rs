@@ -193,7 +193,7 @@ fn an_edit_under_the_same_length_and_time_is_noticed_by_a_capture() {
     let spec = DataSpec::new("cifar10", folder.path());
     let before = open(&spec).fingerprint(&quiet).unwrap();
     let again = open(&spec)
-        .fingerprint_trusting(Trust::StatusTimes, &quiet)
+        .fingerprint_trusting(Trust::StatusTimes, &|_| (), &quiet)
         .unwrap();
     assert_eq!(before, again);
 
@@ -210,7 +210,11 @@ fn an_edit_under_the_same_length_and_time_is_noticed_by_a_capture() {
         before,
         "by times alone nothing is seen"
     );
-    let trusting = |trust| open(&spec).fingerprint_trusting(trust, &quiet).unwrap();
+    let trusting = |trust| {
+        open(&spec)
+            .fingerprint_trusting(trust, &|_| (), &quiet)
+            .unwrap()
+    };
     assert_ne!(trusting(Trust::Nothing).images, before.images);
     // Looking again has been remembered; so edit once more.
     records[100] = 10;

@@ -67,8 +67,13 @@ impl Split {
         for note in dataset.notes() {
             event::note(watch, format!("{}: {note}", split_name(recipe, role)));
         }
+        let announce = |bytes: u64| {
+            if let Some(told) = first_look(&dataset, &split_name(recipe, role), bytes) {
+                event::info(watch, told);
+            }
+        };
         let fingerprint = with_progress(watch, "reading images", "img", |progress| {
-            dataset.fingerprint_trusting(trust, progress)
+            dataset.fingerprint_trusting(trust, &announce, progress)
         })?;
         tell_bad(&dataset, &fingerprint, &split_name(recipe, role), watch)?;
         let size = fingerprint.uniform_size();
@@ -164,6 +169,19 @@ impl Split {
             views,
         )?)
     }
+}
+
+/// What a first look at all images takes, where it takes a while: who has not waited for it before may think that it hangs.
+fn first_look(dataset: &Dataset, split: &str, bytes: u64) -> Option<String> {
+    const A_WHILE: u64 = 64 << 20;
+    (bytes > A_WHILE).then(|| {
+        format!(
+            "{split}: all {} images are read once, {:.1} GB, so that caches know them; what comes of it is remembered in `{}`",
+            dataset.len(),
+            bytes as f64 / 1e9,
+            dataset.spec().root.join(".logitcask").display()
+        )
+    })
 }
 
 /// Says which samples are left out, by `on_bad = "skip"`: how many, and the first of them with where they lie and why.

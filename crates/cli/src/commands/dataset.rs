@@ -77,7 +77,8 @@ fn verify(args: &DatasetVerify) -> Outcome {
         let dataset = logitcask_dataset::Dataset::open(&recipe.data, *role)?;
         let known = dataset.remembered_fingerprint()?;
         let progress = Progress::new("reading images", dataset.len() as u64, "img");
-        let found = dataset.fingerprint_trusting(Trust::Nothing, &|done, _| progress.set(done, ""));
+        let found = dataset
+            .fingerprint_trusting(Trust::Nothing, &|_| (), &|done, _| progress.set(done, ""));
         progress.finish();
         let found = found?;
         let split = match role {

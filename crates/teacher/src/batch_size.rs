@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use logitcask_dataset::{ImageSize, PixelBatch};
 
 use crate::error::TeacherError;
-use crate::provider::ExecutionProvider;
+use crate::execution_provider::ExecutionProvider;
 use crate::session::Answer;
 use crate::teacher::{Split, Teacher};
 

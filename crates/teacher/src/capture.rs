@@ -10,8 +10,9 @@ use logitcask_dataset::{BadSample, ImageSize, PixelBatch, render};
 
 use crate::error::TeacherError;
 use crate::event::{Event, Plan, Progress, Shares};
-use crate::gate::spread;
 use crate::pipeline::{self, Answered, Pixels, Step, Task, Times};
+use crate::rows::argmax;
+use crate::spread::spread;
 use crate::teacher::Teacher;
 
 /// What is to be captured, and how.
@@ -506,17 +507,6 @@ impl Sink<'_> {
         }
         recorded
     }
-}
-
-/// The first of the largest values, as numpy and torch have it.
-pub(crate) fn argmax(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, value) in row.iter().enumerate() {
-        if *value > row[best] {
-            best = index;
-        }
-    }
-    best
 }
 
 /// Counts images and, a few times per second, says how it goes.

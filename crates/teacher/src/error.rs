@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use logitcask_cache::CacheError;
 use logitcask_dataset::DatasetError;
 
-use crate::gate::Remedy;
-use crate::head::Shape;
-use crate::provider::ExecutionProvider;
+use crate::execution_provider::ExecutionProvider;
+use crate::figures::{percent, rounded};
+use crate::head_shape::Shape;
+use crate::remedy::Remedy;
 use crate::spec::{OutputIs, Precision};
-use crate::warning::{percent, rounded};
 
 /// What went wrong; [`TeacherError::hint`] says what to do about it.
 #[derive(Debug, thiserror::Error)]

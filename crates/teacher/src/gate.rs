@@ -4,12 +4,13 @@ use std::sync::atomic::AtomicBool;
 
 use logitcask_dataset::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
 
-use crate::capture::argmax;
 use crate::class_order;
 use crate::error::TeacherError;
 use crate::pipeline::{self, Pixels, Step, Task, Times};
+use crate::remedy::Remedy;
+use crate::rows::argmax;
+use crate::spread::spread;
 use crate::teacher::Teacher;
-use crate::warning::percent;
 
 /// How often the teacher is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -141,17 +142,6 @@ fn ask_by(
     Ok(guesses)
 }
 
-/// Evenly spread samples: a folder is sorted by class, so its first thousand would be of one.
-pub fn spread(selected: &[u32], wanted: usize) -> Vec<u32> {
-    let n = selected.len();
-    if n <= wanted {
-        return selected.to_vec();
-    }
-    (0..wanted)
-        .map(|index| selected[index * n / wanted])
-        .collect()
-}
-
 /// Fewer samples than this may be below the bar by bad luck.
 pub const ENOUGH: usize = 256;
 
@@ -193,31 +183,6 @@ pub fn is_chance(accuracy: &Accuracy, n_classes: usize) -> bool {
     );
     let luck = 3.0 * (chance * (1.0 - chance) / n).sqrt();
     accuracy.n_samples > 0 && accuracy.top1() <= chance + luck.min(chance)
-}
-
-/// A setting that a teacher is better with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Remedy {
-    /// As it is written in a recipe.
-    pub setting: String,
-    /// With it, of `n_samples`.
-    pub accuracy: f64,
-    /// As the recipe is, of the same samples.
-    pub stated: f64,
-    /// How many were asked.
-    pub n_samples: usize,
-}
-
-impl std::fmt::Display for Remedy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "the best that was found is {}: {} of {} images are right with it",
-            self.setting,
-            percent(self.accuracy),
-            self.n_samples
-        )
-    }
 }
 
 /// Tries common normalisations, both channel orders, and other orders of the classes; returns the best that was found, if

@@ -5,26 +5,8 @@
 //! sums and quotients that an exporter makes of them.
 
 use crate::graph::{Graph, Node};
+use crate::head_shape::Shape;
 use crate::model_file::ModelFile;
-
-/// What the last operation that counts has made of the logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Probabilities that sum to one.
-    Softmax,
-    /// Their logarithms.
-    LogSoftmax,
-    /// A probability for each class by itself.
-    Sigmoid,
-    /// Sorted values: which class each belongs to is lost.
-    Sorted,
-    /// Squeezed into -1..1.
-    Tanh,
-    /// Cut off below zero, or at other bounds.
-    Cut,
-    /// Cosines between the image's features and each class.
-    Cosine,
-}
 
 /// The end of a teacher's graph.
 #[derive(Clone, Debug, PartialEq)]
@@ -311,19 +293,5 @@ impl<'a> Walk<'a> {
             }
         }
         tensor
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Softmax => "probabilities of a softmax",
-            Self::LogSoftmax => "log-probabilities of a log-softmax",
-            Self::Sigmoid => "probabilities of a sigmoid",
-            Self::Sorted => "sorted values",
-            Self::Tanh => "values that a tanh has squeezed",
-            Self::Cut => "values that are cut off",
-            Self::Cosine => "cosines",
-        })
     }
 }

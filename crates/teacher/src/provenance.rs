@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::provider::{Device, ExecutionProvider};
+use crate::execution_provider::ExecutionProvider;
+use crate::provider::Device;
 use crate::teacher::Teacher;
 
 /// Name and value of everything that could explain a difference in the last digits.

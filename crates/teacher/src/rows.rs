@@ -1,6 +1,8 @@
-//! What rows of an output look like: probabilities, values that never leave a range, the same row again and again.
+//! What rows of an output look like: probabilities, values that never leave a range, the same row again and again; and which
+//! class one of them is for.
 //!
-//! Everything here takes whole rows, before any class was left out. One row can look like something by chance; a few cannot.
+//! What judges an output takes whole rows, before any class was left out. One row can look like something by chance; a few
+//! cannot.
 
 use crate::spec::OutputIs;
 
@@ -92,6 +94,17 @@ fn bounds(rows: &[&[f32]], largest: f32) -> Option<(f32, f32)> {
     } else {
         (holds(-1.0) && reaches).then_some((-1.0, 1.0))
     }
+}
+
+/// The first of the largest values, as numpy and torch have it.
+pub(crate) fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in row.iter().enumerate() {
+        if *value > row[best] {
+            best = index;
+        }
+    }
+    best
 }
 
 /// The largest difference between two lists of values; infinite where one of them is NaN and the other is not.

@@ -8,7 +8,7 @@ use ort::logging::LogLevel;
 
 use crate::digests;
 use crate::error::TeacherError;
-use crate::provider::{Device, ExecutionProvider};
+use crate::execution_provider::ExecutionProvider;
 
 /// The folder that `make setup` fills, under the project's root.
 const RUNTIME_FOLDER: &str = ".runtime";
@@ -95,35 +95,6 @@ impl Runtime {
             .into_iter()
             .filter(|provider| self.was_compiled_with(*provider))
             .collect()
-    }
-
-    /// Whether `provider` can start on this machine, as far as can be told without a model.
-    ///
-    /// # Errors
-    /// What is missing: the provider in this library, the driver, or one of the libraries that it loads.
-    pub fn try_provider(&self, provider: ExecutionProvider) -> Result<(), TeacherError> {
-        if !self.was_compiled_with(provider) {
-            return Err(TeacherError::ProviderNotBuilt {
-                provider,
-                library: self.path.clone(),
-            });
-        }
-        if provider == ExecutionProvider::Cpu {
-            return Ok(());
-        }
-        self.preload_cuda()
-            .map_err(|source| TeacherError::ProviderFailed {
-                provider,
-                log: Vec::new(),
-                source,
-            })?;
-        crate::session::try_provider(
-            self,
-            &Device {
-                provider,
-                ..Device::default()
-            },
-        )
     }
 
     pub(crate) fn was_compiled_with(&self, provider: ExecutionProvider) -> bool {

@@ -11,9 +11,10 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::DynValue;
 
 use crate::error::TeacherError;
+use crate::execution_provider::ExecutionProvider;
 use crate::input::{Input, Staging};
 use crate::output::{self, Output};
-use crate::provider::{Device, ExecutionProvider, Placement};
+use crate::provider::{Device, Placement};
 use crate::runtime::Runtime;
 use crate::spec::{OutputIs, Precision};
 use crate::wire;
@@ -53,7 +54,7 @@ impl SessionPlan<'_> {
         Ok((session, placement))
     }
 
-    fn builder(&self, placement: &Arc<Mutex<Placement>>) -> ort::Result<SessionBuilder> {
+    pub(crate) fn builder(&self, placement: &Arc<Mutex<Placement>>) -> ort::Result<SessionBuilder> {
         let mut builder = Session::builder(&self.runtime.environment)?
             // Only this level turns on the blocked memory layout for convolutions on the CPU: it doubles their speed.
             .with_optimization_level(GraphOptimizationLevel::All)?
@@ -124,26 +125,6 @@ impl SessionPlan<'_> {
             source,
         }
     }
-}
-
-/// Tries to start a provider without any model: what is missing for it (a driver, a library) shows here already.
-pub(crate) fn try_provider(runtime: &Runtime, device: &Device) -> Result<(), TeacherError> {
-    let plan = SessionPlan {
-        runtime,
-        path: Path::new(""),
-        device,
-        precision: Precision::F32,
-        gpu: device.gpus.first().copied().unwrap_or(0),
-        threads: 1,
-        inner: &[],
-    };
-    let provider = device.provider;
-    let failed = |source| TeacherError::ProviderFailed {
-        provider,
-        log: runtime.log.take(),
-        source,
-    };
-    plan.builder(&Arc::default()).map(drop).map_err(failed)
 }
 
 /// A session and the buffers it reuses. Owned by one thread at a time.

@@ -7,11 +7,13 @@ use logitcask_dataset::{PixelBatch, PixelLayout};
 use ort::value::Outlet;
 
 use crate::error::TeacherError;
+use crate::execution_provider::ExecutionProvider;
 use crate::input::Input;
 use crate::key::at_once;
 use crate::model_file::ModelFile;
 use crate::output::Output;
-use crate::provider::{Device, ExecutionProvider, Placement};
+use crate::provider::{Device, Placement};
+use crate::readiness::ready;
 use crate::runtime::Runtime;
 use crate::session::{Answer, SessionPlan, Worker};
 use crate::spec::{OutputIs, Precision, TeacherSpec};
@@ -245,24 +247,6 @@ fn seats(device: &Device, threads: usize, model_bytes: u64) -> (Vec<u32>, usize)
         _ if device.gpus.is_empty() => (vec![0], 1),
         _ => (device.gpus.clone(), 1),
     }
-}
-
-/// Refuses a provider that the library cannot run by.
-fn ready(runtime: &Runtime, provider: ExecutionProvider) -> Result<(), TeacherError> {
-    if !runtime.was_compiled_with(provider) {
-        let library = runtime.path().to_owned();
-        return Err(TeacherError::ProviderNotBuilt { provider, library });
-    }
-    if provider == ExecutionProvider::Cpu {
-        return Ok(());
-    }
-    runtime
-        .preload_cuda()
-        .map_err(|source| TeacherError::ProviderFailed {
-            provider,
-            log: Vec::new(),
-            source,
-        })
 }
 
 /// The output that holds features, if the recipe wants one.

@@ -1,6 +1,7 @@
 //! What is doubtful about a teacher and may be meant all the same.
 
-use crate::head::Shape;
+use crate::figures::{percent, rounded};
+use crate::head_shape::Shape;
 
 /// Something that a person should know before the long work; [`Warning::hint`] says what to do about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,14 +99,4 @@ impl Warning {
             Self::Guesses { .. } => "check mean, std, scale, channel_order, size and the order of the classes; `min_accuracy` refuses such a teacher".into(),
         }
     }
-}
-
-/// Without the digits that rounding left.
-pub(crate) fn rounded(value: f32) -> f32 {
-    (value * 1e3).round() / 1e3
-}
-
-/// A share as people read it, with the same digits everywhere.
-pub fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
 }

@@ -5,7 +5,8 @@ use logitcask_dataset::{PixelBatch, PixelLayout};
 
 use super::Teacher;
 use crate::error::TeacherError;
-use crate::head::{self, Head, Shape};
+use crate::head::{self, Head};
+use crate::head_shape::Shape;
 use crate::rows::{self, Look};
 use crate::session::Answer;
 use crate::spec::OutputIs;

@@ -1,17 +1,9 @@
 use crate::codec::Partial;
 use crate::formats::Fetched;
 use crate::pixels::{self, Part};
-use crate::view::{Mix, MixHow};
-use crate::{Dataset, DatasetError, Image, ImageSize, Preprocess, View, ViewFamily};
-
-/// The order of a batch's values in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PixelLayout {
-    /// (B, C, H, W): what ONNX models take.
-    Nchw,
-    /// (B, H, W, C): what our own layers take.
-    Nhwc,
-}
+use crate::{
+    Dataset, DatasetError, Image, ImageSize, Mix, MixHow, PixelLayout, Preprocess, View, ViewFamily,
+};
 
 /// Normalised pixels of some views, in the order asked for. Reused from batch to batch.
 #[derive(Debug)]
@@ -388,7 +380,7 @@ impl Scratch {
         {
             let size = partial.size(dataset.channels);
             family.draw_into(sample, view, size, &mut self.view, &mut self.order)?;
-            let part = Part::of(self.view.steps.first(), &partial);
+            let part = Part::of(self.view.steps.first(), |by| partial.reduced(by));
             if let Some(part) = part.filter(|part| part.reduction > 1 || !keeps_whole) {
                 let encoded = std::mem::take(&mut self.original.encoded);
                 let image = &mut self.original;

@@ -222,6 +222,12 @@ impl Dataset {
         format!("sample {index} ({})", self.opened.source.place(index))
     }
 
+    /// Whether the fingerprint found that sample `index` has no image.
+    pub(crate) fn is_bad(&self, index: u32) -> bool {
+        let fingerprint = self.fingerprint.get();
+        fingerprint.is_some_and(|known| known.bad.binary_search(&index).is_ok())
+    }
+
     pub(crate) fn skips_bad(&self) -> bool {
         self.spec.on_bad == OnBad::Skip
     }

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::nearest::nearest;
 use crate::{ImageSize, Scale};
 
 /// Everything that can be wrong with a dataset, a view or a preprocessing, in the user's words.
@@ -92,6 +93,8 @@ pub enum DatasetError {
         key: &'static str,
         /// The recipe's format.
         format: String,
+        /// Our formats that do read it.
+        readers: Vec<&'static str>,
     },
     /// What is claimed takes more memory than is plausible; refused before any is taken.
     #[error("{what} take {bytes} bytes, above the limit of {limit}")]
@@ -453,7 +456,7 @@ impl DatasetError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::UnknownFormat { name, known } | Self::UnknownAugment { name, known } => {
-                crate::formats::nearest(name, known.iter().copied())
+                nearest(name, known.iter().copied())
             }
             Self::FolderMissing { .. } => {
                 "put the dataset there, or point `data.root` at it; `logitcask dataset get` downloads the well-known ones".into()
@@ -466,7 +469,10 @@ impl DatasetError {
             Self::Compressed { path, unpack } => format!("{unpack} {}", path.display()),
             Self::Undecoded { .. } => "convert them to PNG, or set `on_bad = \"skip\"` in `[data]`: they keep their indices and are left out".into(),
             Self::ClassNames { .. } => "a label must mean the same in both splits: give the classes the same names".into(),
-            Self::UnreadKey { key, .. } => crate::formats::readers_hint(key),
+            Self::UnreadKey { readers, .. } => {
+                let readers: Vec<String> = readers.iter().map(|name| format!("`{name}`")).collect();
+                format!("leave it out; it is read by {}", readers.join(", "))
+            }
             Self::AboveLimit { .. } => "if that is meant, `data.max_bytes` raises the limit".into(),
             Self::BadSample { source: ImageError::TooLarge { .. }, .. } => "if that is meant, `data.max_image_pixels` raises the limit; `on_bad = \"skip\"` leaves the image out".into(),
             Self::BadSample { source: ImageError::TooManyBytes { .. }, .. } => "if that is meant, `data.max_bytes` raises the limit; `on_bad = \"skip\"` leaves the image out".into(),

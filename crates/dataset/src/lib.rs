@@ -45,34 +45,43 @@ mod fingerprint;
 mod formats;
 mod loader;
 mod memory;
+mod nearest;
+mod pixel_layout;
 mod pixels;
 mod preprocess;
 mod sample;
+mod scale;
 mod shards;
 mod show;
 mod sources;
 mod spec;
 mod store;
 mod view;
+mod view_family;
 mod view_size;
+mod whole_pass;
 
 pub use augment::{Augment, AugmentRow, AugmentSpec, Built, Choice, augmentations};
-pub use batch::{BadSample, Mixed, PixelBatch, PixelLayout, render, render_views};
+pub use batch::{BadSample, Mixed, PixelBatch, render, render_views};
 pub use dataset::Dataset;
 pub use digests::pixel_digests;
 pub use error::{DatasetError, ImageError};
-pub use fingerprint::{Fingerprint, Trust};
+pub use fingerprint::Fingerprint;
 pub use formats::{FetchError, Fetched, FormatRow, Opened, Source, format_keys, formats};
 pub use loader::Loader;
 pub use logitcask_philox::Stream;
+pub use memory::Trust;
+pub use pixel_layout::PixelLayout;
 pub use pixels::{Interpolation, Pillow, Resampling, Step};
-pub use preprocess::{ChannelOrder, Preprocess, PreprocessSpec, Scale};
+pub use preprocess::{ChannelOrder, Preprocess, PreprocessSpec};
 pub use sample::{Image, ImageSize};
+pub use scale::Scale;
 pub use show::{contact_sheet, png, stack, write_npy, write_png};
 pub use sources::{Checksum, PUBLICATIONS, Publication, RemoteFile, Unpack};
 pub use spec::{
     DataSpec, MAX_BYTES, MAX_IMAGE_PIXELS, OnBad, Role, SampleWeights, Selection, SplitSpec,
     SyntheticSpec,
 };
-pub use view::{Count, Draw, Mix, MixHow, View, ViewFamily, ViewsSpec, epoch_view};
+pub use view::{Mix, MixHow, View};
+pub use view_family::{Count, Draw, ViewFamily, ViewsSpec, epoch_view};
 pub use view_size::input_size;

@@ -7,8 +7,21 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::{DECODING, Fingerprint, Trust, VERSION};
+use crate::fingerprint::{DECODING, Fingerprint, VERSION};
 use crate::{Dataset, DatasetError, files, formats};
+
+/// When a fingerprint that is remembered may stand for looking at every image again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Where names, lengths and modification times are those of then.
+    ModificationTimes,
+    /// Where besides no file's status has changed since: an image that was edited and given its old time back has a newer
+    /// status. Copies of a dataset have too, so they are looked at once more. (On systems without a time of status
+    /// change, as [`Trust::ModificationTimes`].)
+    StatusTimes,
+    /// Never.
+    Nothing,
+}
 
 /// A file of `.logitcask/` in the dataset's folder, named by the names, lengths and modification times of the split's
 /// files.

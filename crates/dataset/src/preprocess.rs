@@ -2,9 +2,10 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::PixelLayout;
 use crate::pixels::is_default;
-use crate::{DatasetError, Image, ImageSize, Interpolation, Pillow, Resampling};
+use crate::{
+    DatasetError, Image, ImageSize, Interpolation, Pillow, PixelLayout, Resampling, Scale,
+};
 
 /// How a model wants its pixels: `(x / 255 - mean) / std`, per channel. Teacher and student each have their own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,35 +40,6 @@ pub enum ChannelOrder {
     Rgb,
     /// Blue, green, red: as OpenCV and Caffe have it.
     Bgr,
-}
-
-/// The range of the values that mean and std speak of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scale {
-    /// 0..1: bytes are divided by 255.
-    #[default]
-    Unit,
-    /// 0..255: bytes as they are.
-    Byte,
-}
-
-impl Scale {
-    /// As it is written in a recipe.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Unit => "unit",
-            Self::Byte => "byte",
-        }
-    }
-
-    /// Where pixels lie.
-    pub(crate) fn range(self) -> &'static str {
-        match self {
-            Self::Unit => "0..1",
-            Self::Byte => "0..255",
-        }
-    }
 }
 
 impl PreprocessSpec {

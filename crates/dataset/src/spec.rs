@@ -114,14 +114,6 @@ impl DataSpec {
         }
     }
 
-    /// Makes this a dataset of another format, and takes away the keys that this format does not read; returns their names.
-    ///
-    /// # Errors
-    /// If there is no such format.
-    pub fn change_format(&mut self, format: &str) -> Result<Vec<&'static str>, DatasetError> {
-        crate::formats::change(self, format)
-    }
-
     pub(crate) fn max_image_pixels(&self) -> u64 {
         self.max_image_pixels.unwrap_or(MAX_IMAGE_PIXELS)
     }

@@ -2,7 +2,8 @@ use logitcask_philox::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Augment, Built, Choice, canonical, parse, refuse, uniform};
+use super::drawing::{Augment, Choice, uniform};
+use super::options::{Built, canonical, parse, refuse};
 use crate::pixels::rotation;
 use crate::{ImageSize, Step};
 

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Augment, Built, Choice, canonical, parse, refuse};
+use super::drawing::{Augment, Choice};
+use super::options::{Built, canonical, parse, refuse};
 use crate::{ImageSize, Step};
 
 /// torchvision's `RandomHorizontalFlip(p)`.

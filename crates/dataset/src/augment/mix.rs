@@ -5,9 +5,9 @@ use logitcask_philox::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Augment, Built, Choice, canonical, parse, refuse};
-use crate::view::{Mix, MixHow};
-use crate::{ImageSize, Step};
+use super::drawing::{Augment, Choice};
+use super::options::{Built, canonical, parse, refuse};
+use crate::{ImageSize, Mix, MixHow, Step};
 
 /// With probability `p`, a share lambda ~ Beta(alpha, alpha) of the image and the rest of its partner. Drawn are: a
 /// uniform number against `p`, the partner (any sample of the whole split), lambda.

@@ -1,28 +1,28 @@
 //! What can be done to an image at random. An augmentation is a file here and a row in [`AUGMENTATIONS`]; it draws the
-//! parameters of [pixel operations](Step).
+//! parameters of [pixel operations](crate::Step).
 
-use std::fmt::Debug;
-
-use logitcask_philox::Stream;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::view::Mix;
-use crate::{DatasetError, ImageSize, Step};
+use crate::DatasetError;
 
 mod center_crop;
 mod color_jitter;
+mod drawing;
 mod fixmatch;
 mod horizontal_flip;
 mod mix;
 mod operations;
+mod options;
 mod rand_augment;
 mod random_crop;
 mod random_erasing;
 mod random_resized_crop;
 mod resize;
 mod trivial_augment;
+
+pub use drawing::{Augment, Choice};
+pub use options::Built;
 
 /// Every augmentation: what the recipe calls it, what it does, and how it is made from its options.
 pub(crate) const AUGMENTATIONS: &[AugmentRow] = &[
@@ -99,9 +99,6 @@ pub struct AugmentRow {
     pub build: fn(Map<String, Value>) -> Built,
 }
 
-/// What building an augmentation comes to. The options that the parser refuses are refused in the parser's words.
-pub type Built = Result<Box<dyn Augment>, serde_json::Error>;
-
 /// One entry of `views.augment`: a name, and the options that [`augmentations`] lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AugmentSpec {
@@ -133,60 +130,6 @@ pub fn augmentations() -> &'static [AugmentRow] {
     AUGMENTATIONS
 }
 
-/// Draws the parameters of one augmentation: which [`Step`]s it adds to a view. A view is a function of (seed, sample, view):
-/// what is drawn must follow from the [`Choice`] and the size alone.
-pub trait Augment: Debug + Send + Sync {
-    /// Every option with its value, as canonical JSON: a cache is keyed by it. What a program's own augmentation draws must not
-    /// change under the same name and options; where it does, the pixels that a cache remembers of its capture are not the same
-    /// any more, and the cache is refused.
-    fn options(&self) -> String;
-
-    /// The size of the result, given that of the input;
-    /// `None` where that is too small.
-    fn output_size(&self, input: ImageSize) -> Option<ImageSize> {
-        Some(input)
-    }
-
-    /// The number of different, equally likely results, where they can be counted out.
-    fn n_elements(&self, input: ImageSize) -> Option<u64>;
-
-    /// Whether its step cuts a window out of the image.
-    fn is_window(&self) -> bool {
-        false
-    }
-
-    /// Whether it lets JPEGs be decoded at a reduced resolution.
-    fn reduces(&self) -> bool {
-        false
-    }
-
-    /// Whether it does the same to every image, with nothing drawn at all.
-    fn is_fixed(&self) -> bool {
-        false
-    }
-
-    /// Whether it mixes in a second image. Then it comes last, adds no steps, and [`Self::mix`] draws.
-    fn is_mix(&self) -> bool {
-        false
-    }
-
-    /// Draws the partner, among all samples of the split, and how it is mixed in; none where it is not.
-    fn mix(&self, _stream: &mut Stream, _size: ImageSize, _n_samples: u32) -> Option<Mix> {
-        None
-    }
-
-    /// Adds the steps of one draw. `input` is large enough: `output_size` said so.
-    fn draw(&self, choice: Choice<'_>, input: ImageSize, steps: &mut Vec<Step>);
-}
-
-/// What an augmentation draws from.
-pub enum Choice<'a> {
-    /// This one of its `n_elements`.
-    Element(u64),
-    /// Its own stream.
-    Drawn(&'a mut Stream),
-}
-
 pub(crate) fn build(
     spec: &AugmentSpec,
     own: &[AugmentRow],
@@ -202,24 +145,4 @@ pub(crate) fn build(
         takes: row.summary,
         source,
     })
-}
-
-/// An augmentation's options out of a recipe.
-fn parse<T: DeserializeOwned>(options: Map<String, Value>) -> Result<T, serde_json::Error> {
-    serde_json::from_value(Value::Object(options))
-}
-
-/// Options as canonical JSON: the fields in their order, defaults written out.
-fn canonical<T: Serialize>(options: &T) -> String {
-    serde_json::to_string(options).expect("options are numbers and strings under string keys")
-}
-
-/// An error about a value, in the shape that the parser reports its own in.
-fn refuse<T>(message: String) -> Result<T, serde_json::Error> {
-    Err(serde::de::Error::custom(message))
-}
-
-/// A uniform number between two.
-fn uniform(stream: &mut Stream, [low, high]: [f64; 2]) -> f64 {
-    low + (high - low) * stream.uniform()
 }

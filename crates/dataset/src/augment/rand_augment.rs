@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::drawing::{Augment, Choice};
 use super::operations::{self, N_BINS, Reach};
-use super::{Augment, Built, Choice, canonical, parse, refuse};
+use super::options::{Built, canonical, parse, refuse};
 use crate::{ImageSize, Step};
 
 /// torchvision's `RandAugment(num_ops, magnitude)` with 31 bins and nearest interpolation.

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Augment, Built, Choice, canonical, parse, refuse, uniform};
+use super::drawing::{Augment, Choice, uniform};
+use super::options::{Built, canonical, parse, refuse};
 use crate::{ImageSize, Step};
 
 /// torchvision's `RandomErasing(p, scale, ratio, value)`. There, and in timm, it comes after normalisation, where a value of

@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::drawing::{Augment, Choice};
 use super::operations::{self, Reach};
-use super::{Augment, Built, Choice, canonical, parse};
+use super::options::{Built, canonical, parse};
 use crate::{ImageSize, Step};
 
 /// torchvision's `TrivialAugmentWide` with 31 bins and nearest interpolation: one operation at any magnitude.

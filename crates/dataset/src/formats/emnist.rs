@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Opened;
 use super::mnist::{self, IdxFiles};
+use super::opened::Opened;
 use crate::files;
 use crate::{DataSpec, DatasetError, SplitSpec};
 

@@ -11,7 +11,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FetchError, Fetched, Opened, Source, classes, count_classes};
+use super::classes;
+use super::labels::count_classes;
+use super::opened::{FetchError, Fetched, Opened, Source};
 use crate::codec::Codec;
 use crate::files::{self, Entry};
 use crate::{DataSpec, DatasetError, Image, ImageError, OnBad, SplitSpec};

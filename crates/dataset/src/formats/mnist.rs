@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{FetchError, Fetched, Opened, Source, count_classes};
+use super::labels::count_classes;
+use super::opened::{FetchError, Fetched, Opened, Source};
 use crate::files;
 use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 

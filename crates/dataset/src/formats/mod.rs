@@ -1,20 +1,24 @@
 //! The shapes in which people have their data. A format is a file here and a row in [`FORMATS`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use self::labels::check_labels;
 use crate::files;
-use crate::{DataSpec, DatasetError, Image, ImageError, ImageSize, Role, SplitSpec};
+use crate::{DataSpec, DatasetError, Role, SplitSpec};
 
 mod cifar;
 mod classes;
 mod emnist;
 mod image_folder;
+mod labels;
 mod mnist;
+mod opened;
 mod parquet;
 mod stl10;
 mod synthetic;
 mod webdataset;
+
+pub use opened::{FetchError, Fetched, Opened, Source};
 
 /// Every format: what the recipe calls it, what it is, which keys it reads, and how it is opened.
 pub(crate) const FORMATS: &[FormatRow] = &[
@@ -221,73 +225,6 @@ pub struct FormatRow {
     pub class_names: fn(&DataSpec, &SplitSpec) -> Result<Vec<String>, DatasetError>,
 }
 
-/// A split as its format found it: labels in memory, images still where they are.
-pub struct Opened {
-    /// Where its images come from.
-    pub source: Box<dyn Source>,
-    /// One per sample, below `n_classes`. Their order is that of the samples, which is a part of a cache's identity: it must
-    /// follow from the files alone.
-    pub labels: Vec<u32>,
-    /// One per class, or none at all where the format knows no names.
-    pub class_names: Vec<String>,
-    /// At least as many classes as names and labels need.
-    pub n_classes: usize,
-    /// The size of every image, where the format fixes it.
-    pub uniform_size: Option<ImageSize>,
-    /// The files that a remembered fingerprint depends on; without any the images are digested every time.
-    pub files: Arc<[PathBuf]>,
-    /// What somebody should know who looks at the data, a sentence each.
-    pub notes: Vec<String>,
-}
-
-/// What has been fetched for a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fetched {
-    /// The pixels are in the image: [`Image::reshape`] makes room for them.
-    Pixels,
-    /// The bytes of a JPEG, PNG, WebP or the like are in the image ([`Image::encoded_mut`]), still to be decoded.
-    Encoded,
-}
-
-/// Why a sample could not be fetched. The two are kept apart by their types, so that `on_bad = "skip"` leaves out what
-/// is wrong with a sample and never what is wrong with a disk.
-#[derive(Debug)]
-pub enum FetchError {
-    /// The sample holds no image that can be used; the others may.
-    Bad(ImageError),
-    /// Its file cannot be read, today: the run stops, whatever `on_bad` says.
-    Stop(DatasetError),
-}
-
-impl From<ImageError> for FetchError {
-    fn from(error: ImageError) -> Self {
-        Self::Bad(error)
-    }
-}
-
-impl From<DatasetError> for FetchError {
-    fn from(error: DatasetError) -> Self {
-        Self::Stop(error)
-    }
-}
-
-/// Where the images of a split come from. Several threads fetch from it at once, in any order: a file that they share is
-/// read by position, never by a cursor.
-pub trait Source: Send + Sync {
-    /// Fetches sample `index`, which is in range, into an image whose buffers are reused. The same sample is the same image
-    /// every time.
-    ///
-    /// # Errors
-    /// [`FetchError::Bad`] where this sample holds no image that can be used; [`FetchError::Stop`] where its file cannot be read.
-    fn fetch(&self, index: u32, image: &mut Image) -> Result<Fetched, FetchError>;
-    /// Where sample `index` lies, for messages: `` `train.parquet` row 17``.
-    fn place(&self, index: u32) -> String;
-    /// The first sample of each file, ascending, where files hold many samples; nothing where each image is a file.
-    fn file_starts(&self) -> Vec<u32> {
-        Vec::new()
-    }
-}
-
 /// The formats that can be named in `data.format`.
 pub fn formats() -> &'static [FormatRow] {
     FORMATS
@@ -334,37 +271,23 @@ pub(crate) fn is_own(format: &str) -> bool {
     !FORMATS.iter().any(|row| row.name == format)
 }
 
-/// What our own formats look at while they read.
-fn check_labels(opened: &Opened, spec: &DataSpec, split: &SplitSpec) -> Result<(), DatasetError> {
-    if opened.labels.is_empty() {
-        return Err(DatasetError::EmptySplit {
-            split: split.to_string(),
-            path: spec.root.clone(),
-        });
-    }
-    let is_out = |label: &u32| *label as usize >= opened.n_classes;
-    match opened.labels.iter().position(is_out) {
-        None => Ok(()),
-        Some(index) => Err(DatasetError::LabelRange {
-            place: format!("sample {index} ({})", opened.source.place(index as u32)),
-            label: opened.labels[index].into(),
-            n_classes: opened.n_classes,
-        }),
-    }
-}
-
 /// The keys that a recipe gives and its format would pass over.
 fn unread<'a>(spec: &'a DataSpec, row: &'a FormatRow) -> impl Iterator<Item = &'static Key> + 'a {
     let keys = FORMAT_KEYS.iter();
     keys.filter(|key| (key.is_given)(spec) && !row.reads.contains(&key.name))
 }
 
-/// Makes `spec` one of another format, and takes away what that does not read: the names of these keys.
-pub(crate) fn change(spec: &mut DataSpec, format: &str) -> Result<Vec<&'static str>, DatasetError> {
-    format.clone_into(&mut spec.format);
-    let taken: Vec<&Key> = unread(spec, row_of(spec, &[])?).collect();
-    taken.iter().for_each(|key| (key.clear)(spec));
-    Ok(taken.iter().map(|key| key.name).collect())
+impl DataSpec {
+    /// Makes this a dataset of another format, and takes away the keys that this format does not read; returns their names.
+    ///
+    /// # Errors
+    /// If there is no such format.
+    pub fn change_format(&mut self, format: &str) -> Result<Vec<&'static str>, DatasetError> {
+        format.clone_into(&mut self.format);
+        let taken: Vec<&Key> = unread(self, row_of(self, &[])?).collect();
+        taken.iter().for_each(|key| (key.clear)(self));
+        Ok(taken.iter().map(|key| key.name).collect())
+    }
 }
 
 fn row_of(spec: &DataSpec, own: &'static [FormatRow]) -> Result<&'static FormatRow, DatasetError> {
@@ -381,6 +304,7 @@ fn check_keys(spec: &DataSpec, row: &FormatRow) -> Result<(), DatasetError> {
         return Err(DatasetError::UnreadKey {
             key: key.name,
             format: spec.format.clone(),
+            readers: readers_of(key.name),
         });
     }
     match spec.n_classes {
@@ -392,10 +316,10 @@ fn check_keys(spec: &DataSpec, row: &FormatRow) -> Result<(), DatasetError> {
     }
 }
 
-pub(crate) fn readers_hint(key: &str) -> String {
+/// Our formats that read a key.
+fn readers_of(key: &str) -> Vec<&'static str> {
     let readers = FORMATS.iter().filter(|row| row.reads.contains(&key));
-    let names: Vec<String> = readers.map(|row| format!("`{}`", row.name)).collect();
-    format!("leave it out; it is read by {}", names.join(", "))
+    readers.map(|row| row.name).collect()
 }
 
 /// A split that is not there: what is there instead is the answer to what to type next.
@@ -468,43 +392,4 @@ fn agree_on_classes(
     opened.n_classes = opened.n_classes.max(reference.len());
     opened.class_names = reference;
     Ok(())
-}
-
-/// "did you mean `x`?", or all there are.
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let best = known
-        .clone()
-        .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .min();
-    match best {
-        Some((distance, known)) if distance <= 2 => format!("did you mean `{known}`?"),
-        _ => {
-            let all: Vec<String> = known.map(|name| format!("`{name}`")).collect();
-            format!("known are {}", all.join(", "))
-        }
-    }
-}
-
-/// Labels checked against the class count: the greatest of what the recipe says, the names and, where neither is
-/// there, the labels themselves.
-pub(crate) fn count_classes(
-    spec: &DataSpec,
-    n_names: usize,
-    labels: &[u32],
-    place: impl Fn(u32) -> String,
-) -> Result<usize, DatasetError> {
-    let seen = labels.iter().max().map_or(0, |&label| label as usize + 1);
-    let n_classes = match (spec.n_classes, n_names) {
-        (Some(n), names) => n.max(names),
-        (None, 0) => seen,
-        (None, names) => names,
-    };
-    match labels.iter().position(|&label| label as usize >= n_classes) {
-        None => Ok(n_classes),
-        Some(index) => Err(DatasetError::LabelRange {
-            place: format!("sample {index} ({})", place(index as u32)),
-            label: labels[index].into(),
-            n_classes,
-        }),
-    }
 }

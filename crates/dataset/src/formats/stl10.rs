@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{FetchError, Fetched, Opened, Source, count_classes};
+use super::labels::count_classes;
+use super::opened::{FetchError, Fetched, Opened, Source};
 use crate::files::{self, PlacedFile};
 use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 

@@ -3,7 +3,7 @@
 
 use logitcask_philox::{Purpose, Stream};
 
-use super::{FetchError, Fetched, Opened, Source};
+use super::opened::{FetchError, Fetched, Opened, Source};
 use crate::{DataSpec, DatasetError, Image, ImageSize, SplitSpec};
 
 /// Samples of other splits than `train` are numbered from here, so that no two splits share one.

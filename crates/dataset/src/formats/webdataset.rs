@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::{FetchError, Fetched, Opened, Source, classes, count_classes};
+use super::classes;
+use super::labels::count_classes;
+use super::opened::{FetchError, Fetched, Opened, Source};
 use crate::files::{self, Cursor, PlacedFile};
 use crate::shards::check_shards;
 use crate::{DataSpec, DatasetError, Image, ImageError, SplitSpec};

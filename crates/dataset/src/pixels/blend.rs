@@ -1,7 +1,7 @@
 //! Brightness, contrast, saturation and sharpness: each a blend of the image with a degenerate form of it, which PIL's
 //! `ImageEnhance` computes in single precision. A factor above 1 extrapolates.
 
-use super::luma;
+use super::channels::luma;
 use crate::Image;
 
 /// PIL's `Image.blend(degenerate, image, factor)` of one value.

@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::Partial;
 use crate::{Image, ImageSize};
 
 mod affine;
 mod blend;
+mod channels;
 mod crop;
 mod hue;
 mod lookup;
@@ -17,6 +17,7 @@ mod mix;
 mod resize;
 
 pub(crate) use affine::rotation;
+pub(crate) use channels::{clip_16_bits, drop_alpha, repeat_grey, to_grey};
 pub(crate) use mix::{blend as mix_blend, paste as mix_paste};
 pub use resize::{Interpolation, Pillow, Resampling};
 
@@ -185,9 +186,13 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// None where the first step looks at the whole image, or at nothing of it.
-    pub(crate) fn of(step: Option<&Step>, image: &Partial) -> Option<Self> {
-        let [image_height, image_width] = image.reduced(1);
+    /// None where the first step looks at the whole image, or at nothing of it. `reduced_size` tells the rows and columns of
+    /// the image at 1/n of its resolution, n being 1, 2, 4 or 8.
+    pub(crate) fn of(
+        step: Option<&Step>,
+        reduced_size: impl Fn(usize) -> [usize; 2],
+    ) -> Option<Self> {
+        let [image_height, image_width] = reduced_size(1);
         match *step? {
             Step::Crop {
                 padding,
@@ -225,7 +230,7 @@ impl Part {
                 let fits = |by: &usize| 10 * shorter >= 7 * size as usize * by;
                 let reduction = [8, 4, 2].into_iter().find(fits).filter(|_| reduced);
                 let reduction = reduction.unwrap_or(1);
-                let [image_height, image_width] = image.reduced(reduction);
+                let [image_height, image_width] = reduced_size(reduction);
                 let span = |first: u32, n: u32, all: usize| {
                     let end = (first as usize + n as usize).div_ceil(reduction).min(all);
                     let begin = first as usize / reduction;
@@ -406,64 +411,4 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 fn swap_pixels(a: &mut Image, b: &mut Image) {
     std::mem::swap(a, b);
     std::mem::swap(&mut a.encoded, &mut b.encoded);
-}
-
-/// Grey pixels of two bytes, the upper first, to pixels of one, in place: what is above 255 becomes 255.
-pub(crate) fn clip_16_bits(image: &mut Image) {
-    let size = ImageSize {
-        channels: 1,
-        ..image.size()
-    };
-    let pixels = image.pixels_mut();
-    for i in 0..size.height * size.width {
-        let [upper, lower] = [pixels[2 * i], pixels[2 * i + 1]];
-        pixels[i] = if upper == 0 { lower } else { 255 };
-    }
-    image.reshape(size);
-}
-
-/// (H, W, C + 1) to (H, W, C), in place.
-pub(crate) fn drop_alpha(image: &mut Image) {
-    let size = image.size();
-    let kept = size.channels - 1;
-    let pixels = image.pixels_mut();
-    for i in 0..size.height * size.width {
-        pixels.copy_within(i * (kept + 1)..i * (kept + 1) + kept, i * kept);
-    }
-    image.reshape(ImageSize {
-        channels: kept,
-        ..size
-    });
-}
-
-/// (H, W, 1) to (H, W, 3), in place, from the last pixel down.
-pub(crate) fn repeat_grey(image: &mut Image) {
-    let size = ImageSize {
-        channels: 3,
-        ..image.size()
-    };
-    let pixels = image.reshape(size);
-    for i in (0..size.height * size.width).rev() {
-        let grey = pixels[i];
-        pixels[i * 3..i * 3 + 3].fill(grey);
-    }
-}
-
-/// (H, W, 3) to (H, W, 1), in place: ITU-R 601 luma in the fixed-point form of PIL's `convert("L")`.
-pub(crate) fn to_grey(image: &mut Image) {
-    let size = ImageSize {
-        channels: 1,
-        ..image.size()
-    };
-    let pixels = image.pixels_mut();
-    for i in 0..size.height * size.width {
-        pixels[i] = luma(&pixels[i * 3..i * 3 + 3]);
-    }
-    image.reshape(size);
-}
-
-fn luma(rgb: &[u8]) -> u8 {
-    let weighed =
-        u32::from(rgb[0]) * 19_595 + u32::from(rgb[1]) * 38_470 + u32::from(rgb[2]) * 7_471;
-    ((weighed + 0x8000) >> 16) as u8
 }

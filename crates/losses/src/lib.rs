@@ -19,6 +19,7 @@
 //! To add a method, write that file and its row in `methods/mod.rs`.
 
 mod adaptive;
+mod allowed;
 pub mod bank;
 mod batch;
 mod error;
@@ -27,16 +28,18 @@ mod loss;
 mod methods;
 mod objective;
 mod ops;
+mod option_row;
 mod options;
 mod spec;
 
 pub use batch::{BankRows, LogitBatch, MixedLabels, PreparedBatch, StrongView, TopKLogits};
 pub use error::{LossError, Need};
 pub use loss::{
-    Build, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, OptionRow, Setup,
-    TeacherNeed, Warmup,
+    Build, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, Setup, TeacherNeed,
+    Warmup,
 };
 pub use methods::*;
 pub use objective::{LossSpec, Objective, ObjectiveValue, Supply, Term};
+pub use option_row::OptionRow;
 pub use options::Options;
 pub use spec::Spec;

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Serialize, Serializer};
 
-use crate::{LossError, Options, PreparedBatch, Spec};
+use crate::{LossError, OptionRow, Options, PreparedBatch, Spec};
 
 /// One method: a function from a batch to its named, unweighted components.
 ///
@@ -139,17 +139,6 @@ impl ComponentSpec {
         self.whole_batch_because = Some(because);
         self
     }
-}
-
-/// An option as the registry describes it.
-#[derive(Clone, Debug, Serialize)]
-pub struct OptionRow {
-    /// The key; `part.key` stands in the table of a component.
-    pub key: String,
-    /// The default, as one would type it; `null` where leaving it out means something of its own.
-    pub default: String,
-    /// Unit or choices, and where the default comes from.
-    pub meaning: String,
 }
 
 /// How a component's weight grows: `min(epoch / length, 1)`, with epochs counted from 1.

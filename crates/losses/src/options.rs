@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::LossError;
-use crate::spec::Allowed;
+use crate::allowed::Allowed;
 
 /// The options of one entry. Every read names a key, and reading ends with a refusal of keys
 /// that were never named. `part.key` reads `key` in the table `part`.

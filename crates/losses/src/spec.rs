@@ -5,7 +5,6 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::{LossError, OptionRow, Options};
 
@@ -28,53 +27,6 @@ pub trait Spec: Clone + Default + Serialize + DeserializeOwned {
     /// # Errors
     /// [`LossError::BadOption`] for the first that is not.
     fn check(&self, prefix: &str) -> Result<(), LossError>;
-}
-
-/// What an option may be: in words for the error, and as a test.
-pub(crate) struct Allowed<T> {
-    /// Empty where the type says it all, as an enum does.
-    pub(crate) expected: &'static str,
-    accept: fn(&T) -> bool,
-}
-
-impl<T: Serialize> Allowed<T> {
-    pub(crate) fn accepts(&self, value: &T) -> bool {
-        (self.accept)(value)
-    }
-
-    pub(crate) fn check(&self, loss: &str, key: String, value: &T) -> Result<(), LossError> {
-        if self.accepts(value) {
-            return Ok(());
-        }
-        Err(LossError::BadOption {
-            loss: loss.to_owned(),
-            key,
-            expected: self.expected.to_owned(),
-            found: serde_json::to_value(value).unwrap_or_default().to_string(),
-        })
-    }
-}
-
-pub(crate) const fn allowed<T>(expected: &'static str, accept: fn(&T) -> bool) -> Allowed<T> {
-    Allowed { expected, accept }
-}
-
-/// A finite number above 0.
-pub(crate) const ABOVE_0: Allowed<f64> = allowed("a number above 0", |x| x.is_finite() && *x > 0.0);
-/// The same, or left out.
-pub(crate) const ABOVE_0_IF_ANY: Allowed<Option<f64>> = allowed("a number above 0", |x| {
-    x.is_none_or(|x| x.is_finite() && x > 0.0)
-});
-/// A finite number, 0 or more.
-pub(crate) const FROM_0: Allowed<f64> =
-    allowed("a number, 0 or more", |x| x.is_finite() && *x >= 0.0);
-pub(crate) const FLAG: Allowed<bool> = allowed("true or false", |_| true);
-pub(crate) const FLAG_IF_ANY: Allowed<Option<bool>> = allowed("true or false", |_| true);
-pub(crate) const COUNT: Allowed<usize> = allowed("a whole number, 0 or more", |_| true);
-
-/// One of the words of an enum.
-pub(crate) const fn word<T>() -> Allowed<T> {
-    allowed("", |_| true)
 }
 
 /// Declares a [`Spec`]: `field: type = default, allowed;` under the words that describe it, then `in part: type;` for
@@ -108,7 +60,7 @@ macro_rules! spec {
             fn rows(prefix: &str) -> Vec<$crate::OptionRow> {
                 let default = Self::default();
                 let mut rows = vec![$(
-                    $crate::spec::row(prefix, stringify!($field), &default.$field, concat!($($meaning),+)),
+                    $crate::OptionRow::of(prefix, stringify!($field), &default.$field, concat!($($meaning),+)),
                 )*];
                 $( rows.extend(<$part_type as $crate::spec::Spec>::rows(concat!(stringify!($part), "."))); )*
                 rows
@@ -133,28 +85,3 @@ macro_rules! spec {
     };
 }
 pub(crate) use spec;
-
-/// A field as the registry describes it.
-pub(crate) fn row<T: Serialize>(prefix: &str, key: &str, default: &T, meaning: &str) -> OptionRow {
-    OptionRow {
-        key: format!("{prefix}{key}"),
-        default: in_words(&serde_json::to_value(default).unwrap_or_default()),
-        meaning: meaning.trim().to_owned(),
-    }
-}
-
-/// A value as one would type it: 4 for 4.0, words without quotes.
-fn in_words(value: &Value) -> String {
-    match value {
-        Value::String(word) => word.clone(),
-        Value::Array(values) => {
-            let values: Vec<String> = values.iter().map(in_words).collect();
-            format!("[{}]", values.join(", "))
-        }
-        Value::Number(number) => match number.as_f64() {
-            Some(x) if x.fract() == 0.0 && x.abs() < 1e15 => x.to_string(),
-            _ => number.to_string(),
-        },
-        other => other.to_string(),
-    }
-}

@@ -6,10 +6,11 @@
 
 use candle_core::Tensor;
 
+use crate::allowed::{FLAG, allowed};
 use crate::loss::{
     self, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, TeacherNeed,
 };
-use crate::spec::{FLAG, Spec, allowed, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

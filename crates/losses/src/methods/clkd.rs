@@ -18,9 +18,10 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::allowed::word;
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
 use crate::ops::Gram;
-use crate::spec::{spec, word};
+use crate::spec::spec;
 use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

@@ -15,8 +15,9 @@
 
 use candle_core::{DType, Tensor};
 
+use crate::allowed::{ABOVE_0, FROM_0};
 use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, Setup};
-use crate::spec::{ABOVE_0, FROM_0, Spec, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, Options, PreparedBatch, loss, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

@@ -10,8 +10,9 @@
 
 use candle_core::Tensor;
 
+use crate::allowed::ABOVE_0;
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
-use crate::spec::{ABOVE_0, Spec, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

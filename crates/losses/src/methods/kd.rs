@@ -15,9 +15,10 @@
 
 use candle_core::{DType, Tensor};
 
+use crate::allowed::{ABOVE_0, FLAG};
 use crate::error::Need;
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs, TeacherNeed};
-use crate::spec::{ABOVE_0, FLAG, Spec, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch, TopKLogits, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

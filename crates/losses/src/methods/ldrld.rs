@@ -20,8 +20,9 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::allowed::{ABOVE_0, COUNT, FLAG, FROM_0, word};
 use crate::loss::{Component, ComponentSpec, LogitLoss, MethodRow, Needs, Setup};
-use crate::spec::{ABOVE_0, COUNT, FLAG, FROM_0, Spec, spec, word};
+use crate::spec::{Spec, spec};
 use crate::{LossError, Options, PreparedBatch, loss, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

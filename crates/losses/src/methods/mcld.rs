@@ -29,10 +29,11 @@
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::allowed::{ABOVE_0, ABOVE_0_IF_ANY, COUNT, FLAG_IF_ANY, word};
 use crate::loss::{
     Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, Setup, Warmup,
 };
-use crate::spec::{ABOVE_0, ABOVE_0_IF_ANY, COUNT, FLAG_IF_ANY, Spec, spec, word};
+use crate::spec::{Spec, spec};
 use crate::{LossError, Options, PreparedBatch, loss, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

@@ -23,9 +23,10 @@
 
 use candle_core::{DType, Tensor};
 
+use crate::allowed::{FLAG, allowed};
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
 use crate::ops::Gram;
-use crate::spec::{FLAG, Spec, allowed, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

@@ -18,8 +18,9 @@ mod fast;
 
 use candle_core::{DType, Tensor};
 
+use crate::allowed::{ABOVE_0, FLAG};
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
-use crate::spec::{ABOVE_0, FLAG, Spec, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

@@ -16,8 +16,9 @@
 
 use candle_core::Tensor;
 
+use crate::allowed::{ABOVE_0, FLAG};
 use crate::loss::{self, Component, ComponentSpec, LabelNeed, LogitLoss, MethodRow, Needs, Warmup};
-use crate::spec::{ABOVE_0, FLAG, Spec, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

@@ -12,8 +12,9 @@
 
 use candle_core::{Device, Tensor, Var};
 
+use crate::allowed::ABOVE_0;
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs, Setup};
-use crate::spec::{ABOVE_0, Spec, spec};
+use crate::spec::{Spec, spec};
 use crate::{LossError, Options, PreparedBatch, ops};
 
 pub(crate) const METHOD: MethodRow = MethodRow {

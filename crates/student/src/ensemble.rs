@@ -6,7 +6,7 @@ use logitcask_dataset::{Dataset, PixelBatch};
 use logitcask_philox::{Purpose, Stream};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{argmax, log_sum_exp};
+use crate::tally::{argmax, log_sum_exp};
 use crate::{StudentError, TeacherRows};
 
 /// `[ensemble]` of a recipe that names several teachers.

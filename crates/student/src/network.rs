@@ -1,3 +1,5 @@
+//! A student of the zoo with its parameters.
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -7,7 +9,7 @@ use logitcask_layers::{FeatureMap, Mode, Params, release_memory, trace::trace};
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ImageShape, ModelRow, Student, find};
-use crate::{Checkpoint, StudentError};
+use crate::{Checkpoint, StudentError, StudentShape};
 
 /// `[student]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,17 +26,6 @@ pub struct StudentSpec {
     /// Channel standard deviations, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
-}
-
-/// What a checkpoint says about its student, so that the student can be built again without the recipe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StudentShape {
-    /// Its name in the zoo.
-    pub name: String,
-    /// What it looks at.
-    pub image: ImageShape,
-    /// What it tells apart.
-    pub n_classes: usize,
 }
 
 /// A student with its parameters.

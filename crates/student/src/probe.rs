@@ -6,7 +6,8 @@ use logitcask_layers::{Init, Linear, Mode, Params};
 use logitcask_losses::{LogitBatch, LossSpec, Objective, Setup};
 use logitcask_philox::{Purpose, Stream};
 
-use crate::evaluate::{Evaluation, Metrics, Tally, each_batch};
+use crate::evaluate::{Evaluation, each_batch};
+use crate::tally::{Metrics, Tally};
 use crate::{Network, Optimizer, StudentError, TrainSpec};
 
 /// A probe after an epoch.

@@ -8,8 +8,7 @@ use logitcask_losses::Objective;
 
 use crate::checkpoint::{EMA, LOSS, OPTIMIZER, Position, STUDENT};
 use crate::ema::Ema;
-use crate::train::Job;
-use crate::{Checkpoint, EpochRecord, Network, Optimizer, StudentError};
+use crate::{Checkpoint, EpochRecord, Job, Network, Optimizer, StudentError};
 
 /// A run on its way.
 pub(crate) struct TrainState<'a> {

@@ -1,131 +1,22 @@
 //! The loop, told in order.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device, Tensor};
-use logitcask_dataset::{Dataset, Draw, Loader, PixelLayout, Preprocess, ViewFamily};
-use logitcask_durable::Claim;
+use candle_core::Tensor;
+use logitcask_dataset::{Loader, PixelLayout};
 use logitcask_layers::Mode;
 use logitcask_losses::{Objective, ObjectiveValue, bank};
-use serde::{Deserialize, Serialize};
 
 use crate::batch::{READ_AHEAD, next_pixels};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::evaluate;
 use crate::optim::Gradients;
-use crate::plan::{Plan, check, epoch_plan, hold_out};
+use crate::plan::{Plan, epoch_plan, hold_out};
 use crate::record::Clock;
 use crate::state::TrainState;
 use crate::tensorboard::TensorBoard;
 use crate::{
-    Checkpoint, EpochRecord, Network, OptimizerSpec, RunRecord, ScheduleSpec, StudentError,
-    TeacherRows, Term, Times, TrainBatch,
+    Checkpoint, EpochRecord, Job, Network, RunRecord, Shown, StudentError, Term, Times, TrainBatch,
 };
-
-/// `[train]` of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainSpec {
-    /// Passes over the selected samples.
-    pub epochs: usize,
-    /// Samples per step, each in `views.views_per_step` views.
-    pub batch_size: usize,
-    /// The optimiser and its settings.
-    pub optimizer: OptimizerSpec,
-    /// How the learning rate moves; constant where absent.
-    #[serde(default)]
-    pub schedule: ScheduleSpec,
-    /// Leave out the last, smaller batch of each epoch. Kept by default, as PyTorch does; a last batch of a single
-    /// sample is always left out, because batch statistics of one sample say nothing.
-    #[serde(default)]
-    pub drop_last: bool,
-    /// Batches whose mean gradient makes one step of the optimiser. Batch statistics remain those of one batch.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub accumulate: usize,
-    /// The length that a step's gradient is cut down to, over all parameters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clip_norm: Option<f64>,
-    /// The decay of a moving average of the weights, which then is what is evaluated and exported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ema: Option<f64>,
-    /// Epochs from one evaluation to the next; the last epoch ends with one anyway.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub eval_every: usize,
-    /// Epochs without a better evaluation after which training ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub early_stop: Option<usize>,
-    /// Training samples left out of training, drawn by the seed, on which `evaluate` fits a calibration temperature.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub held_out: usize,
-    /// Steps between two checkpoints within an epoch. Each epoch ends with one anyway.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_steps: Option<usize>,
-    /// Epochs whose checkpoints are kept, beside the last and the best.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub keep_checkpoints: usize,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn is_one(n: &usize) -> bool {
-    *n == 1
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
-/// Everything a run needs. What decides its outcome is in the recipe; the rest is where to read and where to write.
-pub struct Job<'a> {
-    /// The recipe's seed.
-    pub seed: u64,
-    /// `[train]`.
-    pub spec: &'a TrainSpec,
-    /// The training split.
-    pub train: Arc<Dataset>,
-    /// How the student sees it.
-    pub views: Shown<'a>,
-    /// Views of each sample in a batch.
-    pub views_per_step: u32,
-    /// `[views.strong]`: a second look at each sample of the batch.
-    pub strong: Option<Shown<'a>>,
-    /// The student's normalisation.
-    pub preprocess: Preprocess,
-    /// The evaluation split, if the recipe names one.
-    pub evaluation: Option<Evaluation<'a>>,
-    /// BLAKE3 of everything that decides the run, in hex: a checkpoint of another run is refused.
-    pub run_digest: String,
-    /// The run's folder; it exists.
-    pub run: &'a Path,
-    /// The claim on that folder, where others may want it too: checked before anything is saved.
-    pub claim: Option<&'a Claim>,
-    /// Threads that prepare pixels.
-    pub loader_threads: usize,
-    /// Where the student computes.
-    pub device: Device,
-}
-
-impl Job<'_> {
-    /// An error if another process has taken the run over while this one was paused.
-    pub(crate) fn still_ours(&self) -> Result<(), StudentError> {
-        Ok(self.claim.map_or(Ok(()), Claim::check)?)
-    }
-}
-
-/// A family of views with what the teacher says about them.
-pub struct Shown<'a> {
-    /// The views that student and teacher share.
-    pub family: Arc<ViewFamily>,
-    /// Captured views to draw from.
-    pub n_views: u32,
-    /// How they are drawn.
-    pub draw: Draw,
-    /// The teacher's rows; `None` where no loss asks for them.
-    pub teacher: Option<&'a dyn TeacherRows>,
-}
 
 /// What happens in a run, for whoever wants to show it.
 #[derive(Debug)]
@@ -190,7 +81,7 @@ pub fn train(
     events: &dyn Fn(Event),
 ) -> Result<Option<RunRecord>, StudentError> {
     let (samples, _) = hold_out(job.seed, &job.train.selected(), job.spec.held_out);
-    let steps_per_epoch = check(job, samples.len())?;
+    let steps_per_epoch = job.check(samples.len())?;
     let mut state = TrainState::open(job, network, objective)?;
     let mut times = Times::read(job.run)?;
     let mut board = TensorBoard::open(job.run, &state.history)?;

@@ -45,7 +45,10 @@ mod experiment;
 mod failure;
 mod known;
 mod machine;
+mod open_cache;
+mod open_split;
 mod own;
+mod problem;
 mod ranges;
 mod recipe;
 mod run;
@@ -66,6 +69,7 @@ pub use experiment::{Experiment, student_preprocess};
 pub use failure::{Failure, Kind, Outcome};
 pub use known::cache_named;
 pub use machine::Machine;
+pub use open_cache::{describe, is_near};
 pub use own::Own;
 pub use recipe::Recipe;
 pub use run::{LAST_WORDS, RECIPE, Run, Training, objective, sections, symptoms, train};
@@ -74,7 +78,7 @@ pub use statistics::{Interval, Summary};
 pub use sweep::{Finished, Planned, Sweep, placeless, recipes_of_sweep};
 pub use teachers::{Rows, Teachers, rows, without_dropout};
 pub use trained::{Logits, Trained, eval_caches};
-pub use want::{CacheWant, describe, encoding_of, hex, is_near, teacher_seconds};
+pub use want::{CacheWant, encoding_of, hex, teacher_seconds};
 
 /// The tool and its version, as caches and runs record it.
 pub const VERSION: &str = concat!("logitcask ", env!("CARGO_PKG_VERSION"));

@@ -8,7 +8,7 @@ use std::fmt;
 
 use toml::Value;
 
-use crate::recipe::Problem;
+use crate::problem::Problem;
 
 /// The most combinations of a sweep.
 pub(crate) const MOST_RUNS: usize = 10_000;

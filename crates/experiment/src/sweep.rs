@@ -11,8 +11,9 @@ use toml::{Table, Value};
 
 use crate::board::Entry;
 use crate::failure::{Failure, Outcome};
+use crate::problem::Problem;
 use crate::ranges::MOST_RUNS;
-use crate::recipe::{Problem, Recipe, collect_leaves, set};
+use crate::recipe::{Recipe, collect_leaves, set};
 
 /// A sweep's file, expanded.
 pub struct Sweep {

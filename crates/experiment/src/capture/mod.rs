@@ -20,8 +20,9 @@ use crate::event::{Event, Watch, info, note};
 use crate::experiment::Experiment;
 use crate::failure::{Failure, Outcome};
 use crate::machine::Machine;
+use crate::open_cache::{describe, is_near};
 use crate::recipe::Recipe;
-use crate::want::{CacheWant, describe, is_near};
+use crate::want::CacheWant;
 
 /// How to capture.
 pub struct Capture<'a> {

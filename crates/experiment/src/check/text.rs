@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
+use crate::problem::{nearest_field, plainly};
 use crate::ranges::{self, Takes};
-use crate::recipe::{Recipe, nearest_field, plainly};
+use crate::recipe::Recipe;
 
 /// Where something stands in a recipe's text, and what is wrong with it.
 pub(super) struct Mistake {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use logitcask_durable::Claim;
 use logitcask_student::{Checkpoint, EpochRecord, RunRecord, StudentError, TensorBoard, Times};
 
-use super::Training;
+use super::training::Training;
 use crate::claims;
 use crate::event::Watch;
 use crate::experiment::Experiment;

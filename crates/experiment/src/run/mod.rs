@@ -1,14 +1,14 @@
 //! Stage two: a student, trained on what the caches of its teachers hold.
 
 mod folder;
+mod training;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device};
-use logitcask_cache::{Encoding, LogitCache, OpenOptions};
+use logitcask_cache::{Encoding, LogitCache};
 use logitcask_dataset::Trust;
 use logitcask_durable::ClaimError;
 use logitcask_losses::{Objective, Setup, Supply};
@@ -29,51 +29,7 @@ use crate::teachers::{Rows, Teachers, rows, without_dropout};
 use crate::want::hex;
 pub use folder::{LAST_WORDS, RECIPE};
 use folder::{finished, last_words, prepare, run_digest, run_folder};
-
-/// How to train.
-pub struct Training<'a> {
-    /// Where the recipe was read: runs are named after it.
-    pub recipe: &'a Path,
-    /// Where caches are.
-    pub cache_dir: &'a Path,
-    /// The run's folder; where absent one below `data/runs`, named after the recipe, its seed and its digest.
-    pub out: Option<&'a Path>,
-    /// Forget what an earlier run left in the folder.
-    pub fresh: bool,
-    /// Digest every image again instead of trusting names, lengths and times of the files.
-    pub verify_data: bool,
-    /// At least 8 digits of the id that the training split's cache must have.
-    pub expect: Option<&'a str>,
-    /// How caches are read.
-    pub options: OpenOptions,
-    /// `cpu`, `cuda` or `cuda:1`.
-    pub device: &'a str,
-    /// Whether CUDA may round the inputs of convolutions to TensorFloat-32.
-    pub tf32: bool,
-    /// Compute threads; all cores where absent.
-    pub threads: Option<usize>,
-    /// Set to stop after the next step, with a checkpoint.
-    pub stop: &'a AtomicBool,
-}
-
-impl<'a> Training<'a> {
-    /// On this machine's processor, into a folder named after the recipe.
-    pub fn new(recipe: &'a Path, cache_dir: &'a Path, stop: &'a AtomicBool) -> Training<'a> {
-        Training {
-            recipe,
-            cache_dir,
-            out: None,
-            fresh: false,
-            verify_data: false,
-            expect: None,
-            options: OpenOptions::default(),
-            device: "cpu",
-            tf32: false,
-            threads: None,
-            stop,
-        }
-    }
-}
+pub use training::Training;
 
 /// A finished run.
 pub struct Run {

@@ -1,7 +1,7 @@
 //! Entropy-coded data: Huffman tables, bits, and the blocks of a sequential scan.
 
 use crate::error::Error::{self, Damaged};
-use crate::header::next_marker;
+use crate::markers::next_marker;
 
 /// Codes up to this many bits are looked up at once.
 const LOOK: u32 = 10;

@@ -20,9 +20,9 @@
 //!
 //! Nor does it promise that a window of its has the pixels of the whole image, next to the window's edges.
 //!
-//! A file goes from its headers ([`header`]) through its entropy-coded data ([`entropy`]; [`scans`] where there are several
-//! scans, [`smooth`] where some never came) and the transformation of its blocks ([`transform`]) to [`planes`], whose rows
-//! are upsampled ([`upsample`]) and become grey or RGB ([`colour`]).
+//! A file goes from its headers ([`header`], segment after segment: [`markers`]) through its entropy-coded data ([`entropy`];
+//! [`scans`] and their [`coefficients`] where there are several, [`smooth`] where some never came) and the transformation of
+//! its blocks ([`transform`]) to [`planes`], whose rows are upsampled ([`upsample`]) and become grey or RGB ([`colour`]).
 //!
 //! What is decoded has the pixels of `Image.open(file).convert("RGB")` in Pillow 12 and 13, at no level of difference. What
 //! is refused: arithmetic coding, 12 bits, lossless and hierarchical files, each by name; what libjpeg refuses too; and what
@@ -43,10 +43,12 @@
 //! # assert_eq!(decode(&[0xFF, 0xD8]), Err(Error::Damaged("it is cut off in its headers")));
 //! ```
 
+mod coefficients;
 mod colour;
 mod entropy;
 mod error;
 mod header;
+mod markers;
 mod planes;
 mod scans;
 mod smooth;
@@ -61,7 +63,7 @@ pub use header::Header;
 pub struct Buffers {
     planes: [planes::Plane; 4],
     rows: colour::Rows,
-    coefficients: scans::Coefficients,
+    coefficients: coefficients::Coefficients,
 }
 
 impl Header {

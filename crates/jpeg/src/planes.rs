@@ -1,9 +1,10 @@
 //! The decoded blocks of each component that a window needs.
 
+use crate::coefficients::Coefficients;
 use crate::entropy::Bits;
 use crate::error::Error;
 use crate::header::{Component, Header};
-use crate::scans::{self, Coefficients};
+use crate::scans;
 use crate::transform::{average, full_block, half_block, quarter_block};
 
 /// The blocks of one component that are kept, as pixels.

@@ -2,49 +2,15 @@
 //! coefficients of all blocks, and sequential ones with a scan for each component. All coefficients are kept until
 //! the last scan has been read.
 
+use crate::coefficients::Coefficients;
 use crate::entropy::{Bits, NO_CODE, Table, ZIGZAG};
 use crate::error::Error::{self, Damaged};
-use crate::header::{
-    END_OF_IMAGE, Header, START_OF_SCAN, Scan, ScanComponent, Tables, next_segment,
-};
+use crate::header::{Header, Scan, ScanComponent, Tables};
+use crate::markers::{END_OF_IMAGE, START_OF_SCAN, next_segment};
 use crate::smooth::{Known, Smoothing};
 
 /// More than ten are unusual. Without a limit a small file could cost hours.
 const MOST_SCANS: usize = 256;
-
-/// The coefficients of all blocks.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Coefficients {
-    components: [Vec<[i16; 64]>; 4],
-    /// Blocks in a row of each component, with those that fill its last MCU.
-    across: [usize; 4],
-}
-
-impl Coefficients {
-    fn clear(&mut self, header: &Header) {
-        let [n_rows, n_columns] = header.mcus();
-        for (i, component) in header.components.iter().enumerate() {
-            self.across[i] = n_columns * component.across;
-            self.components[i].clear();
-            let n_blocks = n_rows * component.down * self.across[i];
-            self.components[i].resize(n_blocks, [0; 64]);
-        }
-    }
-
-    pub(crate) fn block(&self, component: usize, row: usize, column: usize) -> &[i16; 64] {
-        &self.components[component][row * self.across[component] + column]
-    }
-
-    fn block_mut(&mut self, component: usize, row: usize, column: usize) -> &mut [i16; 64] {
-        &mut self.components[component][row * self.across[component] + column]
-    }
-
-    /// A block's first coefficient; 0 below the last row.
-    pub(crate) fn average(&self, component: usize, row: usize, column: usize) -> i32 {
-        let block = self.components[component].get(row * self.across[component] + column);
-        block.map_or(0, |block| block[0].into())
-    }
-}
 
 /// What belongs to the coefficients.
 pub(crate) struct Found {

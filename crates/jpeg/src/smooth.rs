@@ -2,8 +2,8 @@
 //! to the last bit. It guesses them from the averages of the 5 x 5 blocks around (jdcoefct.c of libjpeg-turbo 2.1 and
 //! later).
 
+use crate::coefficients::Coefficients;
 use crate::header::Header;
-use crate::scans::Coefficients;
 
 /// Of the first ten coefficients in zigzag order, the lowest bit that came; -1 where none did.
 pub(crate) type Known = [i32; 10];

@@ -10,15 +10,14 @@ mod download;
 mod error;
 mod record;
 mod unpack;
+mod wanted;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use logitcask_dataset::{
-    DataSpec, Dataset, PUBLICATIONS, Publication, RemoteFile, Role, SplitSpec,
-};
+use logitcask_dataset::{DataSpec, Dataset, PUBLICATIONS, Publication, Role, SplitSpec};
 use logitcask_durable::{self as durable, ClaimError};
 
 use crate::args::DatasetGet;
@@ -29,20 +28,7 @@ use error::GetError;
 use logitcask_experiment::{Failure, Outcome, claim};
 use record::Record;
 use unpack::Unpacker;
-
-/// One file of a publication, as this call wants it.
-struct Wanted {
-    file: &'static RemoteFile,
-    name: &'static str,
-    origin: Origin,
-    /// Absent only where the publisher gives none and the person neither.
-    digest: Option<Digest>,
-}
-
-enum Origin {
-    Url(String),
-    File(PathBuf),
-}
+use wanted::{Origin, Wanted, wanted};
 
 pub(crate) fn run(args: &DatasetGet, stop: &AtomicBool) -> Outcome {
     let publication = publication(&args.name)?;
@@ -103,79 +89,6 @@ fn publication(name: &str) -> Outcome<&'static Publication> {
             Failure::asked(format!("`{name}` is no dataset whose address is known"))
                 .with_hint(format!("these are: {}", names.join(", ")))
         })
-}
-
-/// Which files to bring from where, and what they must digest to.
-fn wanted(publication: &'static Publication, args: &DatasetGet) -> Outcome<Vec<Wanted>> {
-    let n_files = publication.files.len();
-    if !args.checksum.is_empty() && args.checksum.len() != n_files {
-        let message = format!(
-            "{} checksums are given, `{}` has {n_files} files",
-            args.checksum.len(),
-            publication.name
-        );
-        let names: Vec<&str> = publication.files.iter().map(name).collect();
-        return Err(Failure::asked(message).with_hint(format!(
-            "one `--checksum` for each of: {}",
-            names.join(", ")
-        )));
-    }
-    let mut wanted = Vec::new();
-    for (index, file) in publication.files.iter().enumerate() {
-        let digest = match args.checksum.get(index) {
-            None => Digest::published(file.checksum),
-            Some(digits) => Some(Digest::parse(digits).ok_or_else(|| {
-                Failure::asked(format!("`{digits}` is no checksum"))
-                    .with_hint("MD5 has 32 hexadecimal digits, SHA-256 has 64")
-            })?),
-        };
-        let origin = match &args.from {
-            None => Origin::Url(file.url.to_owned()),
-            Some(from) => origin(from, name(file), n_files)?,
-        };
-        wanted.push(Wanted {
-            file,
-            name: name(file),
-            origin,
-            digest,
-        });
-    }
-    Ok(wanted)
-}
-
-/// `from` is the file itself, or what is above it: a folder, an address that ends in `/`, or any address where there are
-/// several files.
-fn origin(from: &str, name: &str, n_files: usize) -> Outcome<Origin> {
-    if from.starts_with("http://") || from.starts_with("https://") {
-        return Ok(Origin::Url(match from.strip_suffix('/') {
-            Some(base) => format!("{base}/{name}"),
-            None if n_files > 1 => format!("{from}/{name}"),
-            None => from.to_owned(),
-        }));
-    }
-    if from.contains("://") {
-        return Err(Failure::asked(format!(
-            "`{from}` is neither an http(s) address nor a file"
-        )));
-    }
-    let path = PathBuf::from(from);
-    let found = durable::metadata(&path).map_err(Failure::io("look at", &path))?;
-    if n_files > 1 && found.as_ref().is_some_and(|found| found.is_file()) {
-        return Err(
-            Failure::asked(format!("`{from}` is one file, and {n_files} are wanted"))
-                .with_hint("`--from` takes the folder that holds them"),
-        );
-    }
-    Ok(Origin::File(if found.is_some_and(|found| found.is_dir()) {
-        path.join(name)
-    } else {
-        path
-    }))
-}
-
-/// The name at the end of the address.
-fn name(file: &RemoteFile) -> &'static str {
-    file.url.rsplit('/').next().unwrap_or(file.url)
 }
 
 /// What an earlier call left under the final name. Whatever else stands there is not ours to touch.

@@ -1,9 +1,13 @@
+//! `sweep`: captures what is missing, trains what is missing, and compares what is finished.
+
 mod live;
+mod lock;
 mod process;
 mod queue;
+mod task;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +18,6 @@ use logitcask_experiment::{
     Board, Entry, Experiment, Failure, Finished, Outcome, Planned, Recipe, Sweep, claim, objective,
     open_device, placeless, sections,
 };
-use logitcask_student::{EpochRecord, RunRecord};
 
 use crate::args;
 use crate::leaderboard;
@@ -23,6 +26,7 @@ use crate::watch::shown;
 use live::Live;
 use process::{myself, spawn, wait};
 use queue::Queue;
+use task::{Task, write_recipe};
 
 pub(crate) fn run(args: &args::Sweep, stop: &AtomicBool) -> Outcome {
     let sweep = Sweep::load(&args.sweep)?;
@@ -270,54 +274,6 @@ fn rows_digest(experiment: &Experiment, args: &args::Sweep) -> Outcome<[u8; 32]>
         }
     }
     Ok(*hasher.finalize().as_bytes())
-}
-
-/// A run to be trained.
-struct Task {
-    key: String,
-    folder: PathBuf,
-    planned: Planned,
-}
-
-impl Task {
-    fn title(&self) -> String {
-        format!(
-            "{}, seed {}",
-            self.planned.configuration, self.planned.recipe.seed
-        )
-    }
-
-    fn epochs(&self) -> u64 {
-        self.planned
-            .recipe
-            .train
-            .as_ref()
-            .map_or(0, |train| train.epochs as u64)
-    }
-
-    /// The line for the file, once the run's folder says that it is finished.
-    fn finished(&self) -> Outcome<Finished> {
-        let record = RunRecord::read(&self.folder)?.ok_or_else(|| {
-            Failure::work(format!("`{}` holds no finished run", self.folder.display()))
-        })?;
-        Ok(Finished {
-            key: self.key.clone(),
-            configuration: self.planned.configuration.clone(),
-            seed: self.planned.recipe.seed,
-            run: self.folder.clone(),
-            recipe: self.planned.recipe.to_toml()?,
-            epochs: EpochRecord::read_all(&self.folder)?,
-            record,
-        })
-    }
-}
-
-fn write_recipe(path: &Path, recipe: &Recipe) -> Outcome {
-    let text = recipe.to_toml()?;
-    logitcask_durable::write_atomic(path, |file| {
-        std::io::Write::write_all(file, text.as_bytes())
-    })
-    .map_err(|error| Failure::work(format!("cannot write `{}`: {error}", path.display())))
 }
 
 /// A configuration as a part of a folder's name.

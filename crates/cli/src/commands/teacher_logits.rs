@@ -1,3 +1,6 @@
+//! `teacher-logits`: a capture, shown as it goes on.
+
+mod json_lines;
 mod show;
 
 use std::cell::RefCell;
@@ -15,6 +18,7 @@ use crate::args::TeacherLogits;
 use crate::machine;
 use crate::progress::{bytes, duration, say};
 use crate::watch::Terminal;
+use json_lines::print_event;
 use show::Show;
 
 pub(crate) fn run(args: &TeacherLogits, stop: &AtomicBool) -> Outcome {
@@ -237,13 +241,4 @@ fn hit(want: &CacheWant<'_>, cache: &LogitCache) -> String {
 /// What a cache takes, for people: one that cannot be measured now is there all the same.
 fn on_disk(cache: &LogitCache) -> String {
     logitcask_cache::bytes_of(cache.path()).map_or("some bytes".to_owned(), bytes)
-}
-
-/// One line on stdout: `{"event": ..., ...}`.
-fn print_event(event: &str, fields: Value) {
-    let mut line = json!({ "event": event });
-    if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
-        line.extend(fields);
-    }
-    println!("{line}");
 }

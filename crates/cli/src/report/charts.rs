@@ -1,6 +1,10 @@
+//! Charts: lines with a band around them, drawn as SVG.
+
 use logitcask_experiment::{Failure, Outcome};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::escape::escape;
 
 /// A line of a chart: (x, mean, standard deviation), the last 0 where there is one run.
 pub(super) struct Series {
@@ -35,10 +39,7 @@ impl Chart<'_> {
         Ok(text
             .replacen(
                 &fixed,
-                &format!(
-                    "role=\"img\" aria-label=\"{}\"",
-                    super::html::escape(self.title)
-                ),
+                &format!("role=\"img\" aria-label=\"{}\"", escape(self.title)),
                 1,
             )
             .replace("\"#000000\"", "\"currentColor\""))

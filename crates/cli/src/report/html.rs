@@ -1,9 +1,12 @@
+//! The report as one self-contained page.
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::Page;
 use super::charts::{Chart, css_colour};
+use super::escape::escape;
 use super::looks::{Case, Look};
+use super::page::Page;
 use crate::leaderboard;
 use logitcask_experiment::Outcome;
 
@@ -238,11 +241,4 @@ fn case(case: &Case) -> String {
         escape(&case.student),
         100.0 * case.confidence
     )
-}
-
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }

@@ -1,4 +1,6 @@
-use super::Page;
+//! The report as Markdown.
+
+use super::page::Page;
 use crate::leaderboard;
 
 /// The report as Markdown.

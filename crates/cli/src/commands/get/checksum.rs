@@ -7,6 +7,7 @@ use std::path::Path;
 
 use logitcask_dataset::Checksum;
 use md5::Md5;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::Sha256;
 
 /// A digest and what made it.
@@ -61,6 +62,21 @@ impl fmt::Display for Digest {
             Algorithm::Sha256 => "SHA-256",
         };
         write!(f, "{algorithm} {}", self.digits)
+    }
+}
+
+/// A digest is written as its digits: their number tells the algorithm.
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.digits)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        Self::parse(&digits)
+            .ok_or_else(|| D::Error::custom("a digest has 32 or 64 hexadecimal digits"))
     }
 }
 

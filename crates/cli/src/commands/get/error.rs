@@ -8,6 +8,7 @@ use logitcask_durable::ClaimError;
 use thiserror::Error;
 
 use super::checksum::Digest;
+use super::wanted::name;
 use crate::progress::bytes;
 
 #[derive(Debug, Error)]
@@ -127,7 +128,7 @@ fn by_hand(publication: &Publication, command: &str) -> String {
         [file] => format!(
             "fetch {} where there is a network, bring the file here, and type: {command} --from {}",
             file.url,
-            super::name(file)
+            name(file)
         ),
         files => {
             let addresses: Vec<String> = files

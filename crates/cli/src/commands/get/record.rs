@@ -27,7 +27,6 @@ pub(super) struct Record {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Fetched {
     pub(super) from: String,
-    #[serde(with = "digits")]
     pub(super) digest: Digest,
 }
 
@@ -82,27 +81,5 @@ impl Record {
             .map(|fetched| fetched.from.as_str())
             .collect();
         origins.join(", ")
-    }
-}
-
-/// A digest is written as its digits: their number tells the algorithm.
-mod digits {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use super::Digest;
-
-    pub(super) fn serialize<S: Serializer>(
-        digest: &Digest,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&digest.digits)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Digest, D::Error> {
-        let digits = String::deserialize(deserializer)?;
-        Digest::parse(&digits)
-            .ok_or_else(|| D::Error::custom("a digest has 32 or 64 hexadecimal digits"))
     }
 }

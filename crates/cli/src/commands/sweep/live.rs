@@ -1,10 +1,13 @@
+//! How far a sweep is, for people.
+
 use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use logitcask_experiment::Finished;
 use logitcask_student::EpochRecord;
 
-use super::{Task, queue::locked};
+use super::lock::locked;
+use super::task::Task;
 use crate::progress::{duration, on_terminal, say};
 
 /// A bar for each run at work and one for the whole on a terminal; a line per finished run elsewhere.

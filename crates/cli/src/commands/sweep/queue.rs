@@ -1,3 +1,5 @@
+//! The runs of a sweep that are missing, and how they are trained.
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Stdio;
@@ -8,8 +10,9 @@ use std::time::{Duration, Instant};
 use logitcask_durable::Claim;
 
 use super::live::Live;
+use super::lock::locked;
 use super::process::{last_lines, myself, spawn, wait};
-use super::{Task, write_recipe};
+use super::task::{Task, write_recipe};
 use crate::args;
 use logitcask_experiment::{Failure, Outcome, RECIPE};
 
@@ -125,11 +128,4 @@ impl Queue<'_> {
     pub(super) fn left(&self) -> (usize, usize) {
         (locked(&self.missing).len(), locked(&self.failures).len())
     }
-}
-
-/// A thread that panicked while it held one of these has already taken its slot down; what they hold stays true.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

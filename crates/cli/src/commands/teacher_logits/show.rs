@@ -1,3 +1,5 @@
+//! A capture at work, for a person and for a program.
+
 use std::cell::Cell;
 use std::time::Instant;
 
@@ -5,7 +7,7 @@ use logitcask_experiment::CacheWant;
 use logitcask_teacher::Event;
 use serde_json::{Value, json};
 
-use super::print_event;
+use super::json_lines::print_event;
 use crate::progress::{Progress, bytes};
 
 /// Turns events into a bar, and into lines of JSON where these are wanted.

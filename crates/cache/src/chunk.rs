@@ -8,27 +8,13 @@ use std::path::{Path, PathBuf};
 
 use arrow::buffer::MutableBuffer;
 
-use crate::encodings::{Codec, Column, MAX_COLUMNS, TopKRow};
+use crate::chunk_rows::{ChunkRows, NO_LABEL};
+use crate::encodings::{Codec, Column, TopKRow};
+use crate::gather::MAX_COLUMNS;
 use crate::layouts::arrow_ipc::{self, ChunkColumns, ChunkLayout};
 use crate::row_check::{head, row_check};
 use crate::source::{Io, Source, prefetch, prefetch_line};
 use crate::{CacheError, Manifest};
-
-/// The label of a sample that has none.
-pub const NO_LABEL: u32 = u32::MAX;
-
-/// The rows of one chunk, in the order of their samples.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ChunkRows<'a> {
-    /// One label a row; [`NO_LABEL`] where the sample has none.
-    pub labels: &'a [u32],
-    /// (rows, classes), raw.
-    pub logits: &'a [f32],
-    /// Which rows are there; empty where all are. What stands in the logits of a missing row means nothing.
-    pub valid: &'a [bool],
-    /// (rows, `feature_len`); empty where the manifest has no features.
-    pub features: &'a [f32],
-}
 
 /// Which chunk of which cache a file holds.
 #[derive(Clone, Debug)]

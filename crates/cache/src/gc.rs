@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::{CacheError, Summary, claims, folder, maker};
+use crate::search::{Summary, list};
+use crate::{CacheError, claims, folder, maker};
 
 /// What may go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +34,7 @@ pub fn gc_plan(
     policy: GcPolicy,
     now: SystemTime,
 ) -> Result<Vec<GcCandidate>, CacheError> {
-    let mut caches: Vec<GcCandidate> = folder::list(root)?
+    let mut caches: Vec<GcCandidate> = list(root)?
         .into_iter()
         .map(|cache| {
             let written = last_written(&cache.path)?;

@@ -21,12 +21,14 @@
 //! This crate knows no image, model or tensor library. `docs/format.md` describes the files for other readers.
 
 mod chunk;
+mod chunk_rows;
 mod claims;
 mod diff;
 mod distance;
 mod encodings;
 mod error;
 mod folder;
+mod gather;
 mod gc;
 mod key;
 mod layouts;
@@ -36,6 +38,7 @@ mod reader;
 mod rework;
 mod row_check;
 mod sealed;
+mod search;
 mod source;
 mod space;
 mod stats;
@@ -43,13 +46,13 @@ mod verify;
 mod view_file;
 mod writer;
 
-pub use chunk::{ChunkRows, NO_LABEL};
+pub use chunk_rows::{ChunkRows, NO_LABEL};
 pub use claims::clear_stale_claims;
 pub use diff::{DiffReport, diff};
 pub use distance::{DistanceSummary, Distances, Quantiles, RowDistance, TEMPERATURES};
 pub use encodings::{Encoding, EncodingRow, REST_TEMPERATURES, Statistic, TopKRow, encodings};
 pub use error::CacheError;
-pub use folder::{Found, Summary, bytes_of, find, list, manifests};
+pub use folder::bytes_of;
 pub use gc::{GcCandidate, GcPolicy, gc_plan, remove, remove_shells};
 pub use key::{CacheKey, Difference};
 pub use layouts::parquet::{export, find_archive, pack, unpack, write_samples};
@@ -57,6 +60,7 @@ pub use maker::{Maker, makers};
 pub use manifest::{Manifest, PixelCheck};
 pub use reader::{LogitCache, OpenOptions};
 pub use rework::{MergeReport, merge, transcode};
+pub use search::{Found, Summary, find, list, manifests};
 pub use source::Io;
 pub use space::{PlanRow, available, check_space, plan};
 pub use stats::{ClassStats, N_BINS, ReliabilityBin, SampleStats, Stats, stats};

@@ -1,3 +1,5 @@
+//! The file that says what a cache is.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use crate::chunk::{Chunk, ChunkPlace, Located, Row};
 use crate::encodings::Codec;
 use crate::folder::{self, view_folder};
-use crate::row_check::{ABREAST, row_checks};
+use crate::gather::ABREAST;
+use crate::row_check::row_checks;
 use crate::source::Io;
 use crate::view_file::ViewFile;
 use crate::{CacheError, Encoding, Manifest, Statistic, TopKRow};
@@ -57,7 +58,7 @@ impl LogitCache {
         let mut view_files = Vec::with_capacity(views.len());
         let mut chunks = Vec::with_capacity(views.len());
         for &view in &views {
-            let file = folder::read_view(path, &manifest, view)?;
+            let file = ViewFile::of_cache(path, &manifest, view)?;
             let opened = (0..).zip(&file.chunks).map(|(chunk, entry)| {
                 let place = ChunkPlace::new(&manifest, view, chunk)?;
                 let path = view_folder(path, view).join(&entry.file);

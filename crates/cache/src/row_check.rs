@@ -2,9 +2,7 @@
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// So many rows are checked side by side in a gather. The processor's instruction for CRC-32C takes eight bytes in each
-/// cycle but answers after three, so that a row alone would leave it idle for two thirds of the time.
-pub(crate) const ABREAST: usize = 4;
+use crate::gather::{ABREAST, MAX_COLUMNS};
 
 /// What stands before a row's bytes: sample (u64), view and label (u32 each), all little-endian.
 pub(crate) fn head(sample: u32, view: u32, label: u32) -> [u8; 16] {
@@ -44,7 +42,7 @@ pub(crate) fn row_checks(
         }
     }
     std::array::from_fn(|row| {
-        let mut own: [&[u8]; crate::encodings::MAX_COLUMNS] = Default::default();
+        let mut own: [&[u8]; MAX_COLUMNS] = Default::default();
         for (own, column) in own.iter_mut().zip(columns) {
             *own = column[row];
         }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::chunk::NO_LABEL;
+use crate::chunk_rows::NO_LABEL;
 use crate::{CacheError, LogitCache, Statistic, argmax};
 
 /// Bins of confidence in a reliability plot, and of the histograms.

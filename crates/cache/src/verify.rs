@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::chunk::ChunkPlace;
 use crate::folder::{self, view_folder};
+use crate::view_file::ViewFile;
 use crate::writer::summarise;
 use crate::{CacheError, Manifest, maker};
 
@@ -65,7 +66,7 @@ pub fn verify(
     };
     let mut work = Vec::new();
     for view in views {
-        match folder::read_view(path, &manifest, view) {
+        match ViewFile::of_cache(path, &manifest, view) {
             Ok(file) => work.extend((0..).zip(file.chunks.clone()).map(|(chunk, entry)| {
                 let range = manifest.chunk_range(chunk);
                 // They are ascending.

@@ -1,9 +1,11 @@
+//! The file that says what a view holds.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::folder::chunk_name;
+use crate::folder::{VIEW_MANIFEST, chunk_name, view_folder};
 use crate::key::hex_digest;
 use crate::manifest::too_long;
 use crate::sealed::{self, FORMAT, VERSION};
@@ -78,12 +80,18 @@ impl ViewFile {
         sealed::write(path, self)
     }
 
-    /// Reads a `view.json` and checks it against the manifest.
-    pub(crate) fn read(
-        path: &Path,
+    /// The `view.json` of a view of the cache at `cache`.
+    pub(crate) fn of_cache(
+        cache: &Path,
         manifest: &Manifest,
         view: u32,
     ) -> Result<ViewFile, CacheError> {
+        let path = view_folder(cache, view).join(VIEW_MANIFEST);
+        ViewFile::read(&path, manifest, view)
+    }
+
+    /// Reads a `view.json` and checks it against the manifest.
+    fn read(path: &Path, manifest: &Manifest, view: u32) -> Result<ViewFile, CacheError> {
         let damaged = |problem: String| Err(CacheError::damaged(path, problem));
         let found: ViewFile = sealed::read(path)?;
         if found.key != manifest.key.digest() {

@@ -6,10 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use logitcask_durable::{Claim, Holder};
 
-use crate::chunk::{self, Chunk, ChunkPlace, ChunkRows, NO_LABEL, Row};
+use crate::chunk::{self, Chunk, ChunkPlace, Row};
+use crate::chunk_rows::{ChunkRows, NO_LABEL};
 use crate::claims;
 use crate::folder::{self, chunk_name, view_folder};
 use crate::maker::{self, Maker};
+use crate::search::{Found, find};
 use crate::source::Io;
 use crate::view_file::{ChunkEntry, ViewFile};
 use crate::{CacheError, Encoding, Manifest};
@@ -80,8 +82,8 @@ impl LogitWriter {
         wait: &mut dyn FnMut(&Holder) -> bool,
     ) -> Result<LogitWriter, CacheError> {
         manifest.check()?;
-        let path = match folder::find(root, &manifest.key)? {
-            folder::Found::Hit(path) => path,
+        let path = match find(root, &manifest.key)? {
+            Found::Hit(path) => path,
             _ => root.join(manifest.folder_name()),
         };
         logitcask_durable::create_dir_all(&path).map_err(CacheError::io("create", &path))?;

@@ -3,8 +3,9 @@
 //! Softmax sees only differences of logits, and a classifier's row spans some tens: the step is then a tenth or less.
 //! At 100 classes this is smaller than the top 32 classes with their indices, and far closer.
 
-use super::{Codec, Column, Dense, Element, decode_rows};
-use crate::row_check::ABREAST;
+use super::codec::{Codec, Column, Element};
+use super::dense_rows::{Dense, decode_rows};
+use crate::gather::ABREAST;
 
 pub(super) struct AffineU8 {
     pub(super) n_classes: usize,

@@ -2,8 +2,9 @@
 
 use half::{bf16, f16};
 
-use super::{Codec, Column, Dense, Element, decode_rows};
-use crate::row_check::ABREAST;
+use super::codec::{Codec, Column, Element};
+use super::dense_rows::{Dense, decode_rows};
+use crate::gather::ABREAST;
 
 /// 32-bit floats.
 pub(super) struct F32 {

@@ -1,21 +1,23 @@
 //! How a row of logits becomes bytes and comes back.
 //!
-//! To add an encoding, write a file here, give it a variant of [`Encoding`] and a row in [`encodings`].
+//! To add an encoding, write a [`Codec`] in a file here, give it a variant of [`Encoding`] and a row in [`encodings`].
 
 mod affine_u8;
+mod codec;
 mod dense;
+mod dense_rows;
 mod top_k;
+mod top_k_row;
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::CacheError;
-use crate::chunk::NO_LABEL;
-use crate::row_check::ABREAST;
+use crate::chunk_rows::NO_LABEL;
 
-pub use top_k::{REST_TEMPERATURES, TopKRow};
+pub(crate) use codec::{Codec, Column, Element};
+pub use top_k_row::{REST_TEMPERATURES, TopKRow};
 
 /// The encodings that there are, in the order in which they are listed.
 pub fn encodings() -> &'static [EncodingRow] {
@@ -230,111 +232,12 @@ impl<'de> Deserialize<'de> for Encoding {
     }
 }
 
-/// How a row that holds every class is decoded.
-pub(crate) trait Dense {
-    /// Decodes a row to one f32 per class. `head` and `body` are its bytes in the encoding's columns, the same one twice
-    /// where there is one. It is compiled for each level of vector instructions, wherefore it must be `inline(always)`.
-    fn row(head: &[u8], body: &[u8], logits: &mut [f32]);
-}
-
-/// Decodes rows side by side, each to its equal share of `logits`, by the widest registers that this processor has.
-#[inline]
-pub(crate) fn decode_rows<D: Dense, const N: usize>(
-    columns: [[&[u8]; N]; 2],
-    n_classes: usize,
-    logits: &mut [f32],
-) {
-    /// Not a closure: nobody promises that one is inlined, and where it is not, the registers stay narrow.
-    struct Decoding<'a, D, const N: usize>(
-        [[&'a [u8]; N]; 2],
-        usize,
-        &'a mut [f32],
-        PhantomData<D>,
-    );
-    impl<D: Dense, const N: usize> pulp::NullaryFnOnce for Decoding<'_, D, N> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            let Self([heads, bodies], n_classes, logits, _) = self;
-            let rows = logits.chunks_exact_mut(n_classes).zip(heads).zip(bodies);
-            for ((logits, head), body) in rows {
-                D::row(head, body, logits);
-            }
-        }
-    }
-    pulp::Arch::new().dispatch(Decoding::<D, N>(columns, n_classes, logits, PhantomData));
-}
-
-/// The most columns that a codec may have, so that a gather needs no allocation.
-pub(crate) const MAX_COLUMNS: usize = 8;
-
-/// A column that rows of an encoding are spread over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Column {
-    /// Its name in the file.
-    pub(crate) name: &'static str,
-    /// What it is made of.
-    pub(crate) element: Element,
-    /// How many elements a row has, as a list; `None` for a plain column.
-    pub(crate) list: Option<usize>,
-}
-
-impl Column {
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.element.bytes() * self.list.unwrap_or(1)
-    }
-}
-
-/// The element of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Element {
-    U8,
-    U16,
-    U32,
-    F16,
-    F32,
-}
-
-impl Element {
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Element::U8 => 1,
-            Element::U16 | Element::F16 => 2,
-            Element::U32 | Element::F32 => 4,
-        }
-    }
-}
-
-/// Writes and reads the rows of one encoding.
-pub(crate) trait Codec: Send + Sync {
-    /// The columns, in the order in which a row's check runs over them. At most [`MAX_COLUMNS`].
-    fn columns(&self) -> Vec<Column>;
-
-    /// Encodes one row of finite logits into one slice per column, each of that column's `row_bytes`.
-    ///
-    /// # Errors
-    /// The first class whose logit the encoding cannot hold.
-    fn encode(&self, logits: &[f32], label: u32, columns: &mut [&mut [u8]]) -> Result<(), usize>;
-
-    /// Decodes one row; the reverse of [`encode`](Codec::encode). A class whose logit the row does not hold is minus
-    /// infinity: enough to count hits, and never handed out as a logit.
-    fn decode(&self, columns: &[&[u8]], logits: &mut [f32]);
-
-    /// Decodes several rows at once, the columns of each side by side, into as many rows of `logits` as it holds.
-    fn decode_abreast(&self, columns: &[[&[u8]; ABREAST]], logits: &mut [f32]);
-
-    /// Decodes a row of the k largest; `None` from a dense encoding.
-    fn decode_top_k(&self, _columns: &[&[u8]]) -> Option<TopKRow> {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gather::MAX_COLUMNS;
 
     /// Encodes and decodes one row.
     pub(crate) fn round_trip(encoding: Encoding, logits: &[f32]) -> Result<Vec<f32>, usize> {

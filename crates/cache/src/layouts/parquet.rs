@@ -40,6 +40,7 @@ use crate::folder::{self, chunk_name, view_folder};
 use crate::key::hex;
 use crate::maker;
 use crate::sealed::{self, FORMAT, VERSION};
+use crate::view_file::ViewFile;
 use crate::{
     CacheError, CacheKey, Encoding, Found, LogitCache, LogitWriter, Manifest, REST_TEMPERATURES,
     SampleStats, Stats, TopKRow,
@@ -84,7 +85,7 @@ pub fn pack(
     let total = views.len() as u64 * u64::from(manifest.n_chunks());
     let mut done = 0;
     for &view in &views {
-        let file = folder::read_view(path, &manifest, view)?;
+        let file = ViewFile::of_cache(path, &manifest, view)?;
         let mut digests = Vec::with_capacity(file.chunks.len());
         let target = view_folder(&archive, view);
         logitcask_durable::create_dir_all(&target).map_err(CacheError::io("create", &target))?;
@@ -171,7 +172,7 @@ pub fn unpack(
     let total = views.len() as u64 * u64::from(manifest.n_chunks());
     let mut done = 0;
     for view in views {
-        let file = folder::read_view(archive, &manifest, view)?;
+        let file = ViewFile::of_cache(archive, &manifest, view)?;
         let digests: Digests = sealed::read(&view_folder(archive, view).join(DIGESTS))?;
         for chunk in writer.missing_chunks(view)? {
             let source = view_folder(archive, view).join(parquet_name(chunk));

@@ -45,10 +45,3 @@ impl Backend {
         work()
     }
 }
-
-/// Whether CUDA may round the inputs of convolutions to TensorFloat-32, for the whole process: faster, with about three
-/// decimal digits. It may not until this is called.
-#[cfg(feature = "cuda")]
-pub fn allow_tf32(allowed: bool) {
-    crate::tensors::TF32.store(allowed, std::sync::atomic::Ordering::Relaxed);
-}

@@ -5,35 +5,18 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::{
-    Error, FeatureMap, Init, Result, Scope,
+    Activation, Error, FeatureMap, Init, Mode, Result, Scope,
     buffer::Buffer,
+    feature_map::note_maps,
     kernels::{self, Affine, Gate, Moments, Slope},
     tape::{self, Backward, Slot, with_values},
     tensors,
-    trace::{Op, note_maps},
+    trace::Op,
 };
 
 /// PyTorch's defaults, which every network of the CIFAR and ImageNet families uses.
 const EPS: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
-
-/// Whether batch norm uses, and updates from, the batch, or relies on its running statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Statistics of the batch; running statistics move towards them.
-    Train,
-    /// Running statistics, unchanged.
-    Eval,
-}
-
-/// What follows a normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    None,
-    /// `max(x, 0)`.
-    Relu,
-}
 
 /// `y = activation(gamma * (x - mean) / sqrt(var + 1e-5) + beta + residual)`, per channel.
 ///
@@ -167,7 +150,8 @@ impl BatchNorm {
                 dx: x.slot(),
                 dresidual: residual.and_then(FeatureMap::slot),
             };
-            let inputs: Vec<&FeatureMap> = std::iter::once(x).chain(residual).collect();
+            let inputs = std::iter::once(x).chain(residual);
+            let inputs: Vec<_> = inputs.map(FeatureMap::tracked).collect();
             made = made.with_tracked(tape::record(&inputs, &[&self.gamma, &self.beta], op)?);
         }
         Ok(made)

@@ -8,7 +8,7 @@ use crate::{
     Backend, Error, Result,
     buffer::Buffer,
     tape::{self, Tracked},
-    trace::{Op, Value, note},
+    trace::{Op, Value, is_tracing, note},
 };
 
 /// Activations as `(B, H, W, C)`. Cloning is cheap: clones share the values.
@@ -53,7 +53,7 @@ impl FeatureMap {
     /// [`FeatureMap::new`] leads back.
     pub fn to_tensor(&self) -> Result<Tensor> {
         let made = self.to_tensor_shaped(&self.dims)?;
-        note(|| Op::ToTensor, &[Value::Map(self)], Value::Tensor(&made));
+        note(|| Op::ToTensor, &[self.as_value()], Value::Tensor(&made));
         Ok(made)
     }
 
@@ -118,6 +118,11 @@ impl FeatureMap {
         self.tracked.as_ref()
     }
 
+    /// What a trace knows this map by.
+    pub(crate) fn as_value(&self) -> Value<'_> {
+        Value::Map(&self.values, self.dims)
+    }
+
     pub(crate) fn slot(&self) -> Option<Arc<tape::Slot>> {
         self.tracked
             .as_ref()
@@ -148,7 +153,7 @@ impl FeatureMap {
                 });
             }
         };
-        note(|| Op::ToMap, &[Value::Tensor(tensor)], Value::Map(&made));
+        note(|| Op::ToMap, &[Value::Tensor(tensor)], made.as_value());
         Ok(made)
     }
 }
@@ -157,5 +162,13 @@ fn room(keep: bool, len: usize) -> Buffer {
     match keep {
         true => Buffer::for_overwrite(len),
         false => Buffer::brief(len),
+    }
+}
+
+/// Notes an operation between maps.
+pub(crate) fn note_maps(op: impl FnOnce() -> Op, inputs: &[&FeatureMap], made: &FeatureMap) {
+    if is_tracing() {
+        let inputs: Vec<Value> = inputs.iter().map(|map| map.as_value()).collect();
+        note(op, &inputs, made.as_value());
     }
 }

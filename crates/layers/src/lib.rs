@@ -50,37 +50,45 @@
 //! training step inside the pool (`pool.install(|| ...)`): from outside, each parallel loop waits for a thread to wake
 //! up, and a step of a small network has hundreds of them.
 
+mod activation;
 mod backend;
 mod batch_norm;
 mod buffer;
 mod conv;
+mod conv_spec;
 mod error;
 mod feature_map;
 mod init;
 mod kernels;
 mod linear;
+mod mode;
 mod ops;
 mod params;
 mod pool;
 mod sgd;
 mod tape;
 mod tensors;
+#[cfg(feature = "cuda")]
+mod tf32;
 pub mod trace;
 
+pub use activation::Activation;
 pub use backend::Backend;
-#[cfg(feature = "cuda")]
-pub use backend::allow_tf32;
-pub use batch_norm::{Activation, BatchNorm, Mode};
+pub use batch_norm::BatchNorm;
 pub use buffer::release_memory;
-pub use conv::{Conv2d, ConvSpec};
+pub use conv::Conv2d;
+pub use conv_spec::ConvSpec;
 pub use error::Error;
 pub use feature_map::FeatureMap;
 pub use init::Init;
 pub use kernels::{Instructions, instructions, limit_instructions};
 pub use linear::Linear;
+pub use mode::Mode;
 pub use params::{Params, Scope};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use sgd::{SgdSpec, Velocity};
+#[cfg(feature = "cuda")]
+pub use tf32::allow_tf32;
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -7,10 +7,11 @@ use candle_core::Tensor;
 use crate::{
     Error, FeatureMap, Result,
     buffer::Buffer,
+    feature_map::note_maps,
     kernels,
     tape::{self, Backward, Slot},
     tensors,
-    trace::{Op, note_maps},
+    trace::Op,
 };
 
 impl FeatureMap {
@@ -52,7 +53,7 @@ impl FeatureMap {
             return Ok(made);
         };
         let tracked = tape::record(
-            &[self],
+            &[self.tracked()],
             &[],
             ReluBackward {
                 y: Arc::clone(&made.values),
@@ -105,7 +106,8 @@ impl FeatureMap {
         }
         let keep = maps.iter().any(|map| map.keeps());
         let tracked = if keep {
-            tape::record(maps, &[], ConcatBackward { channels, parts })?
+            let inputs: Vec<_> = maps.iter().map(|map| map.tracked()).collect();
+            tape::record(&inputs, &[], ConcatBackward { channels, parts })?
         } else {
             None
         };
@@ -180,7 +182,8 @@ impl FeatureMap {
     ) -> Result<Self> {
         let keep = inputs.iter().any(|input| input.keeps());
         let tracked = if keep {
-            tape::record(inputs, &[], op)?
+            let inputs: Vec<_> = inputs.iter().map(|input| input.tracked()).collect();
+            tape::record(&inputs, &[], op)?
         } else {
             None
         };

@@ -7,10 +7,11 @@ use candle_core::Tensor;
 use crate::{
     Error, FeatureMap, Result,
     buffer::Buffer,
+    feature_map::note_maps,
     kernels::{self, PoolShape},
     tape::{self, Backward, Slot},
     tensors,
-    trace::{Op, Value, note, note_maps},
+    trace::{Op, Value, note},
 };
 
 /// The largest value of each window; padding never wins.
@@ -44,7 +45,7 @@ fn max_pool(x: &FeatureMap, shape: PoolShape) -> Result<FeatureMap> {
     kernels::max_pool_forward(shape, &x.values, &mut y, &mut winner);
     let tracked = match x.slot() {
         Some(dx) => tape::record(
-            &[x],
+            &[x.tracked()],
             &[],
             MaxPoolBackward {
                 shape,
@@ -110,7 +111,7 @@ pub fn global_avg_pool(x: &FeatureMap) -> Result<Tensor> {
         Some(values) => tensors::global_avg_pool(x, values)?,
     };
     let made = pooled.to_tensor_shaped(&[batch, channels])?;
-    note(|| Op::GlobalAvgPool, &[Value::Map(x)], Value::Tensor(&made));
+    note(|| Op::GlobalAvgPool, &[x.as_value()], Value::Tensor(&made));
     Ok(made)
 }
 
@@ -120,7 +121,7 @@ fn avg_pool(x: &FeatureMap, shape: PoolShape) -> Result<FeatureMap> {
     kernels::avg_pool_forward(shape, &x.values, &mut y);
     let tracked = match x.slot() {
         Some(dx) => tape::record(
-            &[x],
+            &[x.tracked()],
             &[],
             AvgPoolBackward {
                 shape,

@@ -22,7 +22,7 @@ use candle_core::{
     backend::{BackendDevice, BackendStorage},
 };
 
-use crate::{Error, Result, buffer::Buffer, feature_map::FeatureMap, kernels};
+use crate::{Error, Result, buffer::Buffer, kernels};
 
 /// Where the gradient of a feature map is gathered: a buffer where kernels compute, a tensor where tensors do.
 #[derive(Debug, Default)]
@@ -89,9 +89,10 @@ enum Way {
     Tensors(TensorBackward),
 }
 
-/// Records a layer: `inputs` are its feature maps, `parameters` (at most two) its tensors, `output` what it made.
+/// Records a layer: `inputs` are where the gradients of its feature maps go, those of them that want one, and `parameters` (at
+/// most two) its tensors. The answer belongs to what it made.
 pub(crate) fn record(
-    inputs: &[&FeatureMap],
+    inputs: &[Option<&Tracked>],
     parameters: &[&Tensor],
     backward: impl Backward + 'static,
 ) -> Result<Option<Tracked>> {
@@ -107,7 +108,7 @@ pub(crate) fn record(
 
 /// Records a layer of tensors on `device`.
 pub(crate) fn record_tensors(
-    inputs: &[&FeatureMap],
+    inputs: &[Option<&Tracked>],
     parameters: &[&Tensor],
     name: &'static str,
     device: &Device,
@@ -117,14 +118,14 @@ pub(crate) fn record_tensors(
 }
 
 fn record_way(
-    inputs: &[&FeatureMap],
+    inputs: &[Option<&Tracked>],
     parameters: &[&Tensor],
     name: &'static str,
     way: Way,
     device: &Device,
 ) -> Result<Option<Tracked>> {
     let mut token: Option<Tensor> = None;
-    for tracked in inputs.iter().filter_map(|input| input.tracked()) {
+    for tracked in inputs.iter().flatten() {
         token = Some(match token {
             None => tracked.token.clone(),
             Some(sum) => (sum + &tracked.token)?,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, TensorId};
 
-use crate::{Activation, ConvSpec, FeatureMap};
+use crate::{Activation, ConvSpec, buffer::Buffer};
 
 /// One operation. Feature maps are `(B, H, W, C)`.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +134,7 @@ pub struct Trace {
     tensors: HashMap<TensorId, usize>,
     maps: HashMap<usize, usize>,
     /// Keeps what is known by its address from being freed, and its address from being used again.
-    kept: Vec<FeatureMap>,
+    kept: Vec<Arc<Buffer>>,
 }
 
 thread_local! {
@@ -165,17 +165,17 @@ impl Trace {
         let next = self.dims.len();
         let number = match value {
             Value::Tensor(tensor) => *self.tensors.entry(tensor.id()).or_insert(next),
-            Value::Map(map) => {
-                let address = Arc::as_ptr(&map.values) as usize;
+            Value::Map(values, _) => {
+                let address = Arc::as_ptr(values) as usize;
                 *self.maps.entry(address).or_insert(next)
             }
         };
         if number == next {
             match value {
                 Value::Tensor(tensor) => self.dims.push(tensor.dims().to_vec()),
-                Value::Map(map) => {
-                    self.dims.push(map.dims().to_vec());
-                    self.kept.push((*map).clone());
+                Value::Map(values, dims) => {
+                    self.dims.push(dims.to_vec());
+                    self.kept.push(Arc::clone(values));
                 }
             }
         }
@@ -186,15 +186,13 @@ impl Trace {
 /// What flows.
 pub(crate) enum Value<'a> {
     Tensor(&'a Tensor),
-    Map(&'a FeatureMap),
+    /// A feature map's values, whose address tells it from others, and its dimensions.
+    Map(&'a Arc<Buffer>, [usize; 4]),
 }
 
-/// Between maps.
-pub(crate) fn note_maps(op: impl FnOnce() -> Op, inputs: &[&FeatureMap], made: &FeatureMap) {
-    if CURRENT.with_borrow(Option::is_some) {
-        let inputs: Vec<Value> = inputs.iter().map(|&map| Value::Map(map)).collect();
-        note(op, &inputs, Value::Map(made));
-    }
+/// Whether somebody traces on this thread.
+pub(crate) fn is_tracing() -> bool {
+    CURRENT.with_borrow(Option::is_some)
 }
 
 /// Costs a look at a thread-local where nobody traces.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnConvolutionBwdDataAlgo_t as InputAlgorithm,
@@ -19,11 +19,9 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{CudaStorage, Error, Result, Shape, backend::BackendStorage};
 
-use super::conv::{Conv, Part};
+use super::conv_part::{Conv, Part};
 use crate::kernels::ConvShape;
-
-/// Whether products may be rounded to TensorFloat-32. What [`crate::allow_tf32`] sets.
-pub(crate) static TF32: AtomicBool = AtomicBool::new(false);
+use crate::tf32::TF32;
 
 thread_local! {
     /// A handle belongs to its thread.

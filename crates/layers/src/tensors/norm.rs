@@ -2,7 +2,9 @@
 
 use candle_core::{Tensor, Var};
 
-use super::{column_sums, gate, made, pixels, put};
+use super::ops::gate;
+use super::pixels::{column_sums, pixels};
+use super::record::{made, put};
 use crate::{Activation, FeatureMap, Mode, Result};
 
 /// What a batch norm is made of, all of it `(C)`.

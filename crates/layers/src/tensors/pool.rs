@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{made, put};
+use super::record::{made, put};
 use crate::{FeatureMap, Result, kernels::PoolShape};
 
 /// The largest value of each window. The first of equal ones gets the gradient, as in the kernels.

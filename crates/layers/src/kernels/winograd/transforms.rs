@@ -1,6 +1,6 @@
 //! Tiles of images, transformed and back.
 
-use super::{IN, OUT, Points, Tiling, check_points};
+use super::tiling::{IN, OUT, Points, Tiling, check_points};
 use crate::kernels::simd::{Kernel, Simd};
 
 pub(super) struct Transformed<'a> {

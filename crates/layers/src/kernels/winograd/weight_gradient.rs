@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{
-    IN, POINTS, Points, Tiling, check_points,
+    tiling::{IN, POINTS, Points, Tiling, check_points},
     transforms::{GradientTransform, InputTransform, Transformed, load},
 };
 use crate::{

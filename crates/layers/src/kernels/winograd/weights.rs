@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{IN, POINTS};
+use super::tiling::{IN, POINTS};
 use crate::{
     buffer::Buffer,
     kernels::{

@@ -12,7 +12,7 @@ use candle_core::{D, Tensor, Var};
 use logitcask_layers::trace::{Op, noted};
 use logitcask_layers::{Conv2d, ConvSpec, FeatureMap, Init, Linear, Mode, Result, Scope};
 
-use super::{Head, ImageShape, ModelRow, Student};
+use super::student::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 pub(super) const ROWS: &[ModelRow] = &[ModelRow::imagenet(

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use logitcask_layers::{ConvSpec, FeatureMap, Init, Linear, Mode, Result, Scope, global_avg_pool};
 
 use super::conv_bn::{ConvBn, conv1x1, conv3x3, depthwise};
-use super::{Head, ImageShape, ModelRow, Student};
+use super::student::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const V1: &str = "arXiv:1704.04861";

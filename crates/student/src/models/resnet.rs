@@ -15,7 +15,7 @@ use logitcask_layers::{
 };
 
 use super::conv_bn::{ConvBn, conv1x1, conv3x3};
-use super::{Head, ImageShape, ModelRow, Student};
+use super::student::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const PAPER: &str = "arXiv:1512.03385, section 4.2";

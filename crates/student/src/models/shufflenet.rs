@@ -11,7 +11,7 @@ use logitcask_layers::{
 };
 
 use super::conv_bn::{ConvBn, conv1x1, depthwise};
-use super::{Head, ImageShape, ModelRow, Student};
+use super::student::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const V1: &str = "arXiv:1707.01083";

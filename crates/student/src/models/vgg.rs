@@ -12,7 +12,7 @@ use logitcask_layers::{
 };
 
 use super::conv_bn::{ConvBn, conv3x3};
-use super::{Head, ImageShape, ModelRow, Student};
+use super::student::{Head, ImageShape, ModelRow, Student};
 use crate::StudentError;
 
 const PAPER: &str = "arXiv:1409.1556 with batch norm and one linear layer";

@@ -22,6 +22,7 @@ use crate::allowed::{ABOVE_0, FLAG};
 use crate::loss::{self, Component, ComponentSpec, LogitLoss, MethodRow, Needs};
 use crate::spec::{Spec, spec};
 use crate::{LossError, PreparedBatch};
+use fast::LEAST_LENGTH;
 
 pub(crate) const METHOD: MethodRow = MethodRow {
     name: "rkd",
@@ -48,9 +49,6 @@ spec! {
         epsilon: f64 = 1e-12, ABOVE_0;
     }
 }
-
-/// Points nearer than this have no direction between them in `angle`.
-const LEAST_LENGTH: f64 = 1e-12;
 
 /// What [`rkd`] returns: scalars, unweighted.
 #[derive(Clone, Debug)]

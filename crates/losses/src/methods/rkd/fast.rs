@@ -7,7 +7,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::LEAST_LENGTH;
+/// Points nearer than this have no direction between them in `angle`.
+pub(super) const LEAST_LENGTH: f64 = 1e-12;
 
 /// [`super::squares`]: (B, C) points, contiguous f64, to (B, B).
 pub(super) fn squares(z: &Tensor) -> Result<Tensor> {

@@ -13,7 +13,7 @@ use logitcask_teacher::{
 };
 use serde_json::json;
 
-use super::{cpu_seconds, median, peak_rss_bytes};
+use super::measures::{cpu_seconds, median, peak_rss_bytes};
 use crate::args::BenchCapture;
 use crate::machine::describe;
 use crate::progress::{bytes, say};

@@ -17,7 +17,7 @@ use logitcask_student::{
 };
 use serde_json::json;
 
-use super::{cpu_seconds, median, peak_rss_bytes};
+use super::measures::{cpu_seconds, median, peak_rss_bytes};
 use crate::args::{BenchStep, InstructionSet};
 use crate::progress::bytes;
 

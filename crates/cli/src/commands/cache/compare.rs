@@ -5,8 +5,8 @@ use logitcask_cache::SampleStats;
 use logitcask_experiment::{Failure, Outcome, describe};
 use serde_json::json;
 
+use super::print::{print_columns, print_json};
 use super::verify::open;
-use super::{print_columns, print_json};
 use crate::args::{CacheDiff, CacheStats};
 use crate::progress::say;
 

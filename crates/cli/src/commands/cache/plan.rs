@@ -6,7 +6,7 @@ use logitcask_experiment::{Experiment, Machine, Outcome, Recipe, Split};
 use logitcask_teacher::{Pixels, TeacherSpec, measure_accuracy, prepare, spread};
 use serde_json::json;
 
-use super::{print_columns, print_json};
+use super::print::{print_columns, print_json};
 use crate::args::CachePlan;
 use crate::progress::{bytes, duration, say};
 use crate::watch::shown;

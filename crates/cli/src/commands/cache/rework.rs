@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use logitcask_cache::{Encoding, GcPolicy, LogitCache, OpenOptions};
 
-use super::print_columns;
+use super::print::print_columns;
 use super::verify::open;
 use crate::args::{CacheExport, CacheGc, CacheMerge, CacheTranscode, ChunkFiles};
 use crate::progress::{Progress, bytes, duration, say};

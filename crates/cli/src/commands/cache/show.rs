@@ -2,7 +2,7 @@ use logitcask_cache::{LogitCache, Maker, Manifest, OpenOptions, Summary};
 use logitcask_experiment::{Outcome, cache_named, hex, teacher_seconds};
 use serde_json::json;
 
-use super::{print_columns, print_json};
+use super::print::{print_columns, print_json};
 use crate::args::{CacheLs, CacheShow};
 use crate::progress::{bytes, duration, say};
 

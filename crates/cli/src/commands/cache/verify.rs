@@ -7,7 +7,7 @@ use logitcask_philox::{Purpose, Stream};
 use logitcask_teacher::{Device, Pixels, Runtime, Teacher, prepare};
 use serde_json::json;
 
-use super::print_json;
+use super::print::print_json;
 use crate::args::CacheVerify;
 use crate::progress::{Progress, bytes, say};
 use crate::watch::shown;

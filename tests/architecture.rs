@@ -1,6 +1,7 @@
 //! The laws of the house that a machine can check, over `crates/*/src`. ARCHITECTURE.md says why they are laws.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -191,7 +192,7 @@ fn absent_means_not_found_and_no_other_error() {
 /// the compiler asks.
 #[test]
 fn every_error_says_whether_it_was_asked_wrongly() {
-    let n_enums = std::cell::Cell::new(0);
+    let mut n_enums = 0;
     for_each_file(|place, text| {
         let Some((_, rest)) = text.split_once("pub fn is_request(&self) -> bool {") else {
             return;
@@ -203,9 +204,179 @@ fn every_error_says_whether_it_was_asked_wrongly() {
             "{}: an arm for all other errors",
             place.path.display()
         );
-        n_enums.set(n_enums.get() + usize::from(body.contains("match self")));
+        n_enums += usize::from(body.contains("match self"));
     });
-    assert_eq!(n_enums.get(), 6, "five crates and the experiment's `Kind`");
+    assert_eq!(n_enums, 6, "five crates and the experiment's `Kind`");
+}
+
+/// A circle is one file in several pieces: none of them can be read, tested or moved by itself.
+#[test]
+fn no_file_imports_one_that_imports_it() {
+    let mut n_edges = 0;
+    for (name, _) in MAY_USE {
+        let modules = Modules::of(name);
+        let mut left = modules.imports();
+        n_edges += left.values().map(BTreeSet::len).sum::<usize>();
+        // Whoever imports nothing that is left is in no circle.
+        loop {
+            let free =
+                |imports: &BTreeSet<&ModulePath>| imports.iter().all(|it| !left.contains_key(it));
+            let free: Vec<&ModulePath> = left
+                .iter()
+                .filter(|(_, imports)| free(imports))
+                .map(|(module, _)| *module)
+                .collect();
+            if free.is_empty() {
+                break;
+            }
+            free.iter().for_each(|module| drop(left.remove(module)));
+        }
+        let shown: Vec<String> = left.keys().map(|path| path.join("/")).collect();
+        assert!(
+            left.is_empty(),
+            "`{name}` has a circle through some of {shown:?}"
+        );
+    }
+    assert!(n_edges > 500, "only {n_edges} imports were found");
+}
+
+/// `["report", "html"]`; the crate's root is empty.
+type ModulePath = Vec<String>;
+
+/// The files of a crate by module, and what each makes visible under another path.
+struct Modules {
+    code: BTreeMap<ModulePath, String>,
+    reexports: BTreeMap<(ModulePath, String), ModulePath>,
+}
+
+impl Modules {
+    fn of(name: &str) -> Self {
+        let src = root().join("crates").join(name).join("src");
+        let mut code = BTreeMap::new();
+        for_each_file(|place, text| {
+            let Ok(path) = place.path.strip_prefix(&src) else {
+                return;
+            };
+            let module = path.with_extension("");
+            let parts = module.iter().map(|part| part.to_str().unwrap().to_owned());
+            let parts = parts.filter(|part| !["lib", "main", "mod"].contains(&part.as_str()));
+            let lines: Vec<&str> = code_lines(text).map(|(_, line)| line).collect();
+            code.insert(parts.collect(), lines.join("\n"));
+        });
+        let mut modules = Self {
+            code,
+            reexports: BTreeMap::new(),
+        };
+        let mut reexports = BTreeMap::new();
+        for (module, text) in &modules.code {
+            for (is_public, path) in uses(text) {
+                if let Some(name) = path.last().filter(|_| is_public) {
+                    let path = modules.from_root(module, &path);
+                    reexports.insert((module.clone(), name.clone()), path);
+                }
+            }
+        }
+        modules.reexports = reexports;
+        modules
+    }
+
+    /// A path of a `use` in `module`, from the crate's root; one into another crate leads nowhere in this.
+    fn from_root(&self, module: &ModulePath, path: &[String]) -> ModulePath {
+        let (mut base, mut rest) = (module.clone(), path);
+        match path.first().map(String::as_str) {
+            Some("crate") => (base, rest) = (Vec::new(), &path[1..]),
+            Some("self") => rest = &path[1..],
+            _ => {}
+        }
+        while rest.first().is_some_and(|part| part == "super") {
+            base.pop();
+            rest = &rest[1..];
+        }
+        base.extend_from_slice(rest);
+        base
+    }
+
+    /// The file that a path leads to, through whatever makes it visible.
+    fn file_of(&self, path: &[String], depth: usize) -> ModulePath {
+        let mut module = ModulePath::new();
+        for (index, part) in path.iter().enumerate() {
+            let inner = [module.clone(), vec![part.clone()]].concat();
+            if self.code.contains_key(&inner) {
+                module = inner;
+            } else if let Some(elsewhere) = self.reexports.get(&(module.clone(), part.clone())) {
+                let rest = [elsewhere.clone(), path[index + 1..].to_vec()].concat();
+                return match depth < 8 {
+                    true => self.file_of(&rest, depth + 1),
+                    false => module,
+                };
+            } else {
+                break;
+            }
+        }
+        module
+    }
+
+    fn imports(&self) -> BTreeMap<&ModulePath, BTreeSet<&ModulePath>> {
+        let of = |module: &ModulePath, text: &str| {
+            let paths = uses(text).into_iter().filter(|(is_public, _)| !is_public);
+            let files = paths.map(|(_, path)| self.file_of(&self.from_root(module, &path), 0));
+            let files = files.filter(|file| file != module && !file.is_empty());
+            files
+                .filter_map(|file| self.code.get_key_value(&file).map(|(key, _)| key))
+                .collect()
+        };
+        let modules = self.code.iter().filter(|(module, _)| !module.is_empty());
+        modules
+            .map(|(module, text)| (module, of(module, text)))
+            .collect()
+    }
+}
+
+/// Every path that a file's `use` lines name, braces taken apart, and whether others see it there.
+fn uses(text: &str) -> Vec<(bool, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut public = false;
+    for statement in text.split_inclusive(';') {
+        let statement = statement.trim_end_matches(';');
+        let start = statement.lines().position(|line| {
+            let line = line.trim_start();
+            public = line.starts_with("pub") && line.contains("use ");
+            public || line.starts_with("use ")
+        });
+        let Some(start) = start else { continue };
+        let lines: Vec<&str> = statement.lines().skip(start).collect();
+        let joined = lines.join(" ");
+        let (_, tree) = joined.split_once("use ").unwrap();
+        for path in taken_apart(tree.trim()) {
+            let path = path.split(" as ").next().unwrap_or_default();
+            let parts = path.split("::").map(|part| part.trim().to_owned());
+            found.push((public, parts.collect()));
+        }
+    }
+    found
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d`, `a::c::e`.
+fn taken_apart(tree: &str) -> Vec<String> {
+    let Some((before, inner)) = tree.split_once('{') else {
+        return vec![tree.trim_end_matches("::self").to_owned()];
+    };
+    let inner = inner.strip_suffix('}').unwrap_or(inner);
+    let (mut paths, mut depth, mut part) = (Vec::new(), 0, String::new());
+    for letter in inner.chars().chain([',']) {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        match letter == ',' && depth == 0 {
+            true => {
+                let part = std::mem::take(&mut part);
+                let part = part.trim();
+                if !part.is_empty() {
+                    paths.extend(taken_apart(&format!("{}{part}", before.trim())));
+                }
+            }
+            false => part.push(letter),
+        }
+    }
+    paths
 }
 
 #[test]
@@ -298,7 +469,7 @@ fn for_each_line(check: impl Fn(&Place, &str)) {
 }
 
 /// Every source file of every crate.
-fn for_each_file(check: impl Fn(&Place, &str)) {
+fn for_each_file(mut check: impl FnMut(&Place, &str)) {
     let mut n_files = 0;
     for (name, _) in MAY_USE {
         let mut folders = vec![root().join("crates").join(name).join("src")];

@@ -415,6 +415,22 @@ fn randomness_comes_from_philox() {
     }
 }
 
+/// Whoever opens a file reads first what it is for.
+#[test]
+fn every_file_says_what_it_is_for() {
+    for_each_file(|place, text| {
+        let says = text
+            .lines()
+            .next()
+            .is_some_and(|line| line.starts_with("//! ") && line.len() > 20);
+        assert!(
+            says,
+            "{}: begin with `//! ` and what it is for",
+            place.path.display()
+        );
+    });
+}
+
 #[test]
 fn no_file_is_named_after_nothing() {
     for_each_file(|place, _| {

@@ -1,3 +1,5 @@
+//! Two caches of the same images compared row by row: what another teacher, precision or encoding changed.
+
 use rayon::prelude::*;
 use serde::Serialize;
 

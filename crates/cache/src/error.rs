@@ -1,3 +1,5 @@
+//! What can go wrong with a cache, in the words of whoever runs into it, and what to type next.
+
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! Which caches may be deleted to make room, oldest first, and how a cache is removed so that nothing passes for one.
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};

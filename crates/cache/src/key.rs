@@ -1,3 +1,5 @@
+//! The key of a cache: which ingredients change a logit, and the digest over them that names the folder.
+
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! Reading: chunks mapped once, rows gathered by (sample, view) into a caller's buffer, each checked on its way.
+
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;

@@ -1,3 +1,5 @@
+//! A whole cache read again: every file's digest, every row's check, every sample's number, every row without an image.
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,3 +1,5 @@
+//! Writing: missing chunks are claimed, encoded and made to appear whole; the last one of a view makes the view exist.
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;

@@ -1,3 +1,5 @@
+//! Samples become pixels: decoded as far as a view needs them, its steps applied, mixed, normalised, and laid into a batch.
+
 use crate::codec::Partial;
 use crate::formats::Fetched;
 use crate::pixels::{self, Part};

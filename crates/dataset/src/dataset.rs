@@ -1,3 +1,5 @@
+//! A split, opened: which samples there are, which of them are used, and how one is fetched and decoded.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;

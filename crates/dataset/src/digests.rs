@@ -1,3 +1,5 @@
+//! The pixels of a few views in 32 bytes each: what tells a student that it sees other images than its teacher saw.
+
 use rayon::prelude::*;
 
 use crate::batch::Scratch;

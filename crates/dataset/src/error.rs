@@ -1,3 +1,5 @@
+//! What can be wrong with people's data, recipes' views and single images, and what to do about each.
+
 use std::io;
 use std::path::PathBuf;
 

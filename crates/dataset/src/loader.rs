@@ -1,3 +1,5 @@
+//! Batches rendered ahead of whoever trains on them.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

@@ -1,3 +1,5 @@
+//! From a view to a model's input: resolution, channels, their order, and the normalisation, which a cache is keyed by.
+
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! An image in memory, and the buffers that serve the next one.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! `[data]`: every key of it, and the limits that hold where a recipe names none.
+
 use std::fmt;
 use std::path::PathBuf;
 

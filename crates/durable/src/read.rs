@@ -1,3 +1,5 @@
+//! Reading files and nothing that only looks like one.
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Files and folders that appear whole, under their final name, and survive a power failure.
+
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};

@@ -1,3 +1,5 @@
+//! Why a JPEG has no pixels: damage, or a kind that is not decoded.
+
 /// Why there are no pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

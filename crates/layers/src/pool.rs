@@ -1,4 +1,4 @@
-//! Pooling.
+//! Pooling: maxima and means over windows of a map, and the mean over all of it.
 
 use std::sync::Arc;
 

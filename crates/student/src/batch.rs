@@ -1,3 +1,5 @@
+//! What a step trains on: pixels, labels and the teacher's rows, joined by (sample, view) and never by position.
+
 use candle_core::{DType, Device, Tensor};
 use logitcask_cache::{Encoding, LogitCache, REST_TEMPERATURES};
 use logitcask_dataset::{Dataset, Loader, PixelBatch, PixelLayout};

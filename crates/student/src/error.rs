@@ -1,3 +1,5 @@
+//! What can go wrong between a cache and a trained student, and what to do next.
+
 use std::path::PathBuf;
 
 /// Everything that can go wrong between a cache and a trained student.

@@ -1,3 +1,5 @@
+//! Weights from elsewhere: PyTorch's under its names, or a checkpoint of ours; a head of other classes starts anew.
+
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! `check`: a recipe's findings, one a line, and the exit code that the worst of them asks for.
+
 use logitcask_experiment::{Failure, Finding, Machine, Outcome, Own, State, check};
 use logitcask_teacher::{Runtime, TeacherError};
 

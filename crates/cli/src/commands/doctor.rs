@@ -1,3 +1,5 @@
+//! `doctor`: what this machine can run, what is wrong with a recipe, or what ails a run.
+
 use std::path::{Path, PathBuf};
 
 use logitcask_experiment::{

@@ -1,3 +1,6 @@
+//! `evaluate`: what a finished run's checkpoints are worth on a split, in all and class by class, for people and for
+//! programs.
+
 use std::path::PathBuf;
 
 use logitcask_experiment::{

@@ -1,3 +1,5 @@
+//! `export`: a run's student as ONNX or safetensors, checked against itself by the runtime that teachers run in.
+
 use std::io::Write;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! `list`: the registries of losses, students, formats, augmentations and encodings, in columns or as JSON.
+
 use candle_core::{DType, Device};
 use logitcask_experiment::Outcome;
 use logitcask_losses::{COMMON_OPTIONS, MethodRow, Options, Setup};

@@ -1,3 +1,5 @@
+//! `probe`: how well a frozen student's features serve another dataset, by a linear layer trained on them.
+
 use std::path::Path;
 
 use logitcask_experiment::{Experiment, Failure, Outcome, Recipe, Split, Trained};

@@ -1,3 +1,5 @@
+//! `report`: finds the runs that folders or a sweep's file stand for, and has their page written.
+
 use std::path::{Path, PathBuf};
 
 use logitcask_experiment::{Failure, Finished, Outcome, Sweep};

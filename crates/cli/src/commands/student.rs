@@ -1,3 +1,5 @@
+//! `student`: stage two, told line by line; the work is `logitcask_experiment::train`.
+
 mod dump;
 mod show;
 

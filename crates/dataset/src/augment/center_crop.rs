@@ -1,3 +1,5 @@
+//! `center_crop`: the middle of an image; nothing random.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -1,3 +1,5 @@
+//! `color_jitter`: brightness, contrast, saturation and hue, in random order.
+
 use logitcask_philox::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

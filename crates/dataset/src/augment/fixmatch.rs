@@ -1,3 +1,5 @@
+//! `fixmatch_rand_augment`: the strong view of MLKD and LSKD.
+
 use logitcask_philox::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,3 +1,5 @@
+//! `horizontal_flip`: two views where the chance is even, so that they can be counted out.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

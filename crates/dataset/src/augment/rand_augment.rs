@@ -1,3 +1,5 @@
+//! `rand_augment`: some of fourteen operations, all of one strength.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

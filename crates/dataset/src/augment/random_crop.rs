@@ -1,3 +1,5 @@
+//! `random_crop`: a window at every offset of the padded image, which can be counted out.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

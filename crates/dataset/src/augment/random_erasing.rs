@@ -1,3 +1,5 @@
+//! `random_erasing`: a rectangle of one colour.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

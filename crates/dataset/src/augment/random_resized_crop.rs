@@ -1,3 +1,5 @@
+//! `random_resized_crop`: ImageNet's window of random area and shape, of a JPEG decoded no further than it is seen.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -1,3 +1,5 @@
+//! `resize`: the shorter side to a length, for images of many sizes; nothing random.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -1,3 +1,5 @@
+//! `trivial_augment`: one operation of any strength.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -1,3 +1,5 @@
+//! Pixel operations that move or cover bytes and compute nothing: windows, flips, erasing.
+
 use crate::{Image, ImageSize};
 
 /// Copies the window of `size` whose first pixel is (`top`, `left`) of `image` to `into`. Either may be negative; what

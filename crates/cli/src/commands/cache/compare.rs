@@ -1,3 +1,5 @@
+//! `cache diff` and `cache stats`: two caches against each other, and one against its labels.
+
 use std::io::Write;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! `stats.svg` of `cache stats --out`: a reliability plot and two histograms.
+
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! `cache plan`: bytes in every encoding and hours of teacher time, before any of it is paid.
+
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 

@@ -1,3 +1,5 @@
+//! `cache transcode`, `export`, `merge` and `gc`: caches made from caches, and removed.
+
 use std::time::{Duration, SystemTime};
 
 use logitcask_cache::{Encoding, GcPolicy, LogitCache, OpenOptions};

@@ -1,3 +1,5 @@
+//! `cache ls` and `cache show`: what caches there are, and all that one says of itself.
+
 use logitcask_cache::{LogitCache, Maker, Manifest, OpenOptions, Summary};
 use logitcask_experiment::{Outcome, cache_named, hex, teacher_seconds};
 use serde_json::json;

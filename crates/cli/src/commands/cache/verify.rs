@@ -1,3 +1,6 @@
+//! `cache verify`: files, rows and labels checked; with a recipe the caches that it reads, and some rows asked of the teacher
+//! again.
+
 use std::path::Path;
 
 use logitcask_cache::{DistanceSummary, Distances, Encoding, LogitCache, OpenOptions, RowDistance};

@@ -1,3 +1,5 @@
+//! A run of a sweep as a process of its own, which ends when the sweep does.
+
 use logitcask_experiment::{Failure, Outcome};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};

@@ -8,7 +8,7 @@ pub const NO_LABEL: u32 = u32::MAX;
 pub struct ChunkRows<'a> {
     /// One label a row; [`NO_LABEL`] where the sample has none.
     pub labels: &'a [u32],
-    /// (rows, classes), raw.
+    /// (rows, classes), before any softmax or temperature; all finite in rows that are there.
     pub logits: &'a [f32],
     /// Which rows are there; empty where all are. What stands in the logits of a missing row means nothing.
     pub valid: &'a [bool],

@@ -60,16 +60,16 @@ pub struct DistanceSummary {
     pub worst: Vec<(u32, u32, RowDistance)>,
 }
 
-/// Mean and quantiles.
+/// What one measure of distance comes to over all rows; each quantile is a value that occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quantiles {
-    /// The arithmetic mean.
+    /// The arithmetic mean over the rows.
     pub mean: f64,
     /// Half of the values are at most this.
     pub median: f64,
-    /// 99 of 100.
+    /// 99 of 100 values are at most this.
     pub p99: f64,
-    /// All.
+    /// The largest of the values.
     pub max: f64,
 }
 

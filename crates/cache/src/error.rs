@@ -11,18 +11,18 @@ pub enum CacheError {
     /// The file system said no.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// What was tried, as a verb: `open`, `write`.
         action: &'static str,
-        /// Where.
+        /// The file or folder that it was tried on.
         path: PathBuf,
-        /// What it said.
+        /// The file system's answer.
         #[source]
         source: io::Error,
     },
     /// The folder holds no `cache.json`.
     #[error("`{}` is not a cache: it holds no `cache.json`", path.display())]
     NotACache {
-        /// The folder.
+        /// The folder that was taken for a cache.
         path: PathBuf,
     },
     /// The cache was written in a format that this program does not know.
@@ -30,7 +30,7 @@ pub enum CacheError {
     Version {
         /// The file that says so.
         path: PathBuf,
-        /// Its version.
+        /// The version that the file states.
         found: u32,
         /// The newest version that can be read.
         supported: u32,
@@ -38,7 +38,7 @@ pub enum CacheError {
     /// A file of the cache is not what the format says it must be.
     #[error("`{}` is damaged: {problem}", path.display())]
     Damaged {
-        /// The file.
+        /// The damaged file: a chunk, an archive of chunks, or a JSON file of the cache.
         path: PathBuf,
         /// What is wrong, expected and found.
         problem: String,
@@ -46,11 +46,11 @@ pub enum CacheError {
     /// A row's checksum disagrees with its bytes.
     #[error("the row of sample {sample}, view {view} in `{}` is damaged: its check is {found:08x}, its bytes give {computed:08x}", path.display())]
     DamagedRow {
-        /// The chunk file.
+        /// The chunk file that holds the row.
         path: PathBuf,
-        /// The sample.
+        /// Index of the row's sample in the split, from 0.
         sample: u32,
-        /// The view.
+        /// The row's view, from 0.
         view: u32,
         /// The check that stands in the file.
         found: u32,
@@ -62,9 +62,9 @@ pub enum CacheError {
         "sample {sample} has no row in view {view}: it could not be decoded when the teacher ran"
     )]
     NullRow {
-        /// The sample.
+        /// Index of the undecoded sample in the split, from 0.
         sample: u32,
-        /// The view.
+        /// The view that was asked for, from 0.
         view: u32,
     },
     /// A sample index beyond the split.
@@ -94,7 +94,7 @@ pub enum CacheError {
     /// A slice handed in has the wrong length.
     #[error("`{what}` has {found} elements, expected {expected}")]
     Length {
-        /// Which slice.
+        /// The argument's name: `labels`, `logits`, `features`, `valid`.
         what: &'static str,
         /// How many elements it must have.
         expected: usize,
@@ -104,13 +104,13 @@ pub enum CacheError {
     /// The teacher answered with something that is not a number.
     #[error("the teacher's logit for class {class} of sample {sample}, view {view} is {value}")]
     NonFinite {
-        /// The sample.
+        /// Index in the split of the sample that was being written, from 0.
         sample: u32,
-        /// The view.
+        /// The view of it that the teacher saw, from 0.
         view: u32,
-        /// The class.
+        /// The first class of the row whose logit is no number, from 0.
         class: usize,
-        /// What stood there.
+        /// NaN or an infinity, as the teacher gave it.
         value: f32,
     },
     /// A feature cannot be stored.
@@ -118,13 +118,13 @@ pub enum CacheError {
         "the teacher's feature {index} of sample {sample}, view {view} is {value}, beyond what the cache can hold"
     )]
     Feature {
-        /// The sample.
+        /// Index in the split of the sample that was being written, from 0.
         sample: u32,
-        /// The view.
+        /// The view of it that the teacher saw, from 0.
         view: u32,
         /// The position in the row of features.
         index: usize,
-        /// What stood there.
+        /// The feature: NaN, an infinity, or too large a number.
         value: f32,
     },
     /// A logit is too large for the encoding.
@@ -132,15 +132,15 @@ pub enum CacheError {
         "the teacher's logit for class {class} of sample {sample}, view {view} is {value}, beyond what `{encoding}` can hold"
     )]
     OutOfRange {
-        /// The sample.
+        /// Index in the split of the sample that was being written, from 0.
         sample: u32,
-        /// The view.
+        /// The view of it that the teacher saw, from 0.
         view: u32,
-        /// The class.
+        /// The first class of the row whose logit does not fit, from 0.
         class: usize,
-        /// The logit.
+        /// That class's logit, a finite number.
         value: f32,
-        /// The encoding's name.
+        /// The encoding that cannot hold it, as a recipe calls it.
         encoding: String,
     },
     /// Outliers leave the other logits of a row on one level of the encoding.
@@ -148,23 +148,23 @@ pub enum CacheError {
         "the teacher's logits of sample {sample}, view {view} have outliers: `{encoding}` would store them in steps of {step}, and all others, which differ by {spread}, would become one"
     )]
     Drowned {
-        /// The sample.
+        /// Index in the split of the sample that was being written, from 0.
         sample: u32,
-        /// The view.
+        /// The view of it that the teacher saw, from 0.
         view: u32,
-        /// Between two levels.
+        /// Distance between two neighbouring levels of the encoding, in logits.
         step: f32,
         /// Of the logits without the outliers.
         spread: f32,
-        /// The encoding's name.
+        /// The encoding whose levels are too far apart, as a recipe calls it.
         encoding: String,
     },
     /// A label that no class has.
     #[error("sample {sample} has label {label}, the cache has {n_classes} classes")]
     Label {
-        /// The sample.
+        /// Index of the sample in the split, from 0.
         sample: u32,
-        /// Its label.
+        /// The label that was handed over, not below `n_classes`.
         label: u32,
         /// How many classes there are.
         n_classes: usize,
@@ -178,7 +178,7 @@ pub enum CacheError {
     /// The encoding does not hold what was asked for.
     #[error("a cache encoded as `{encoding}` does not hold {wanted}")]
     NotHeld {
-        /// The cache's encoding.
+        /// The name of the encoding in which the cache's rows are stored.
         encoding: String,
         /// What was asked for.
         wanted: String,
@@ -186,29 +186,29 @@ pub enum CacheError {
     /// A manifest that no cache can have.
     #[error("a cache cannot be made with {field} = {value}: {problem}")]
     Manifest {
-        /// Which field.
+        /// The manifest's field that is refused, or the argument.
         field: &'static str,
-        /// Its value.
+        /// What the field held, or its size where it is long.
         value: String,
-        /// Why not.
+        /// Why no cache can have it, or what was expected.
         problem: &'static str,
     },
     /// A cache with this key is there, but it disagrees in something that the key does not hold.
     #[error("cache `{}` has the same key but another {field}: `{cached}` there, `{wanted}` here", path.display())]
     Disagrees {
-        /// The cache.
+        /// The folder of the cache that is there.
         path: PathBuf,
-        /// In what.
+        /// In what the two differ: a field of the manifest, an ingredient of the key, or where the rows are from.
         field: &'static str,
         /// What the cache says.
         cached: String,
-        /// What was wanted.
+        /// What the caller's manifest says, or the source that rows were to come from.
         wanted: String,
     },
     /// Rows that the teacher gives do not go among rows that were transcoded.
     #[error("cache `{}` was transcoded from `{from}`: the teacher's own rows cannot be added to it", path.display())]
     Transcoded {
-        /// The cache.
+        /// The folder of the transcoded cache.
         path: PathBuf,
         /// The encodings that its rows went through.
         from: String,
@@ -226,7 +226,7 @@ pub enum CacheError {
     /// The disk cannot hold what is about to be written.
     #[error("`{}` has {available} bytes free, {needed} are needed", path.display())]
     DiskFull {
-        /// Where.
+        /// The folder that was to be written to; its disk is the one that was asked.
         path: PathBuf,
         /// Bytes that are needed.
         needed: u64,
@@ -236,9 +236,9 @@ pub enum CacheError {
     /// Another process is writing this cache, or it cannot be claimed.
     #[error("cache `{}` cannot be claimed for writing", path.display())]
     Claim {
-        /// The cache.
+        /// The folder in which the claim was to be made: a cache's, or an archive's.
         path: PathBuf,
-        /// Who holds it.
+        /// Who holds it, or what else kept the claim from being made.
         #[source]
         source: ClaimError,
     },
@@ -247,19 +247,19 @@ pub enum CacheError {
         "chunk {chunk} of view {view} is not to be written here: it is of another part, or the view is finished"
     )]
     NotOurs {
-        /// The view.
+        /// The view that was to be written to, from 0.
         view: u32,
-        /// The chunk.
+        /// The chunk that was refused, from 0 in its view.
         chunk: u32,
     },
     /// The view still lacks chunks.
     #[error("view {view} cannot be finished: {missing} of {n_chunks} chunks are missing")]
     Unfinished {
-        /// The view.
+        /// The view that was to be finished, from 0.
         view: u32,
         /// How many chunks are missing.
         missing: usize,
-        /// Of how many.
+        /// The chunks that every view of this cache has.
         n_chunks: u32,
     },
     /// The Arrow library could not write.
@@ -267,7 +267,7 @@ pub enum CacheError {
     Arrow {
         /// The file to be.
         path: PathBuf,
-        /// What it said.
+        /// What Arrow or Parquet objected to.
         #[source]
         source: arrow::error::ArrowError,
     },

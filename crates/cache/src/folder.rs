@@ -13,7 +13,7 @@ pub(crate) fn view_folder(cache: &Path, view: u32) -> PathBuf {
     cache.join(format!("view={view:04}"))
 }
 
-/// `part-00012.arrow`.
+/// `part-00012.arrow`, the name of chunk 12 in its view's folder.
 pub(crate) fn chunk_name(chunk: u32) -> String {
     format!("part-{chunk:05}.arrow")
 }

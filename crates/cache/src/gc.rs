@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::search::{Summary, list};
 use crate::{CacheError, claims, folder, maker};
 
-/// What may go.
+/// Which caches may go: those that either limit names. With neither, none goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GcPolicy {
     /// Caches to which nothing has been written for longer than this.
@@ -21,7 +21,7 @@ pub struct GcPolicy {
 /// A cache that would go.
 #[derive(Clone, Debug, Serialize)]
 pub struct GcCandidate {
-    /// The cache.
+    /// The cache as [`list`] shows it.
     pub cache: Summary,
     /// Seconds since something was last written to it.
     pub age_s: u64,

@@ -48,11 +48,11 @@ pub struct CacheKey {
 /// An ingredient in which a cache differs from what is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The ingredient's name.
+    /// The ingredient's name, as [`CacheKey::fields`] gives it.
     pub field: &'static str,
     /// What the cache was made with.
     pub cached: String,
-    /// What is wanted.
+    /// What the key that was looked for has in its place.
     pub wanted: String,
 }
 
@@ -120,7 +120,7 @@ impl CacheKey {
     }
 }
 
-/// Lower-case hex.
+/// Two lower-case hex digits a byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {

@@ -56,7 +56,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PixelCheck {
-    /// Which sample.
+    /// Index of the sample in the split, from 0.
     pub sample: u32,
     /// Which view of it.
     pub view: u32,

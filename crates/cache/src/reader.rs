@@ -101,12 +101,12 @@ impl LogitCache {
         Ok(())
     }
 
-    /// The cache's folder.
+    /// The folder that was opened, which holds `cache.json`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What `cache.json` says.
+    /// What `cache.json` said when the cache was opened.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -132,10 +132,10 @@ fn rows_of(
     Ok(rows)
 }
 
-/// What [`merge`] did.
+/// What [`merge`] copied, and what the cache has and lacks since.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MergeReport {
-    /// The merged cache.
+    /// The folder of the merged cache.
     pub path: PathBuf,
     /// Chunks that were copied.
     pub n_copied: usize,

@@ -8,7 +8,7 @@ use crate::folder::{MANIFEST, bytes_of, folders_with, views_of};
 use crate::key::Difference;
 use crate::{CacheError, CacheKey, Encoding, Manifest};
 
-/// What [`find`] found.
+/// Whether [`find`] found a cache, and if not, which one comes closest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A cache with exactly this key; it may still lack views.
@@ -16,7 +16,7 @@ pub enum Found {
     /// None has it, but this one holds the same rows in the same encoding, transcoded from a finer one. It may lack views,
     /// and a capture cannot add them.
     Transcoded(PathBuf),
-    /// None has it.
+    /// No cache has this key, nor the same rows transcoded.
     Miss {
         /// The cache with the fewest differing ingredients, and those; `None` where there is no cache that shares the
         /// teacher or the images.
@@ -27,11 +27,11 @@ pub enum Found {
 /// One cache in a listing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// The folder's name.
+    /// The name of the cache's folder, without the folders above it.
     pub name: String,
-    /// Where it is.
+    /// The cache's folder, under the root that was listed.
     pub path: PathBuf,
-    /// The teacher's name.
+    /// What people call the teacher; empty where the cache cannot be read.
     pub teacher: String,
     /// Format and split, as recorded: `cifar10, train split`.
     pub dataset: String,

@@ -12,7 +12,7 @@ const ADDRESS_BYTES: u64 = 16;
 /// What one encoding would take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlanRow {
-    /// The encoding.
+    /// One of [`encodings`](crate::encodings()) that fits the number of classes.
     pub encoding: Encoding,
     /// Bytes of one row on the disk.
     pub row_bytes: u64,

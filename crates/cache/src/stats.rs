@@ -28,7 +28,7 @@ pub struct Stats {
     pub entropy: Vec<u64>,
     /// Rows by margin, the largest probability less the second largest, in [`N_BINS`] bins between 0 and 1.
     pub margin: Vec<u64>,
-    /// By label.
+    /// One entry a class, in the order of the labels.
     pub classes: Vec<ClassStats>,
     /// The mean over samples of the share of views that predict the sample's most frequent class; `None` with one view.
     pub view_agreement: Option<f64>,
@@ -39,7 +39,7 @@ pub struct Stats {
 /// Rows with a confidence in this bin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ReliabilityBin {
-    /// How many.
+    /// Labelled rows whose largest probability falls into this bin.
     pub n_rows: u64,
     /// Their mean largest probability; 0 where there are none.
     pub confidence: f64,
@@ -50,7 +50,7 @@ pub struct ReliabilityBin {
 /// Rows with this label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ClassStats {
-    /// How many.
+    /// Rows of this class, over all views.
     pub n_rows: u64,
     /// The share of them that is right; 0 where there are none.
     pub accuracy: f64,
@@ -59,13 +59,13 @@ pub struct ClassStats {
 /// What the teacher says about one sample, over its views.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SampleStats {
-    /// The sample.
+    /// Index of the sample in the split, from 0.
     pub sample: u32,
-    /// Its label.
+    /// Its label; [`NO_LABEL`] where it has none.
     pub label: u32,
     /// The class with the largest mean probability.
     pub predicted: u32,
-    /// That probability.
+    /// The mean over the views of the probability of `predicted`.
     pub confidence: f32,
     /// The label's mean probability; NaN where there is no label.
     pub label_probability: f32,

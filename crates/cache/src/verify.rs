@@ -12,7 +12,7 @@ use crate::view_file::ViewFile;
 use crate::writer::summarise;
 use crate::{CacheError, Manifest, maker};
 
-/// What [`verify`] found.
+/// How much [`verify`] looked at, and what was wrong with it.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyReport {
     /// Views that were looked at.
@@ -30,11 +30,11 @@ pub struct VerifyReport {
 /// One thing that is wrong with a cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// The view.
+    /// The view that is damaged, from 0.
     pub view: u32,
     /// The chunk; `None` if it is the view's own file.
     pub chunk: Option<u32>,
-    /// What is wrong.
+    /// What is wrong, with the file's path, in one line.
     pub problem: String,
 }
 

@@ -39,7 +39,7 @@ pub struct ChunkEntry {
     pub n_rows: u32,
     /// In how many rows the largest logit is the label's.
     pub n_correct: u32,
-    /// The file's length.
+    /// Length of the file in bytes.
     pub bytes: u64,
     /// BLAKE3 of the file.
     #[serde(with = "hex_digest")]

@@ -115,7 +115,7 @@ impl LogitWriter {
         })
     }
 
-    /// The cache's folder.
+    /// The cache's folder, under the root that was given.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -6,12 +6,12 @@ use super::codec::{Codec, Column, Element};
 use super::dense_rows::{Dense, decode_rows};
 use crate::gather::ABREAST;
 
-/// 32-bit floats.
+/// Four bytes a class, little-endian: the teacher's own numbers.
 pub(super) struct F32 {
     pub(super) n_classes: usize,
 }
 
-/// Half precision.
+/// Two bytes a class; refuses a logit that rounds to an infinity, from 65520 on.
 pub(super) struct F16 {
     pub(super) n_classes: usize,
 }

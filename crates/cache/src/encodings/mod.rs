@@ -66,14 +66,14 @@ pub struct EncodingRow {
     pub about: &'static str,
     /// How far a decoded logit can be from the teacher's `z`.
     pub error_bound: &'static str,
-    /// The encoding itself.
+    /// What [`Encoding::parse`] makes of `name`.
     pub encoding: Encoding,
 }
 
 /// How rows are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// 32-bit floats.
+    /// 32-bit floats, which lose nothing.
     F32,
     /// IEEE 754 half precision.
     F16,
@@ -88,17 +88,17 @@ pub enum Encoding {
 /// What a loss may want to know of a teacher's row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Statistic {
-    /// Every class's logit.
+    /// The logit of every class, which only dense encodings hold.
     Logits,
     /// Mean and unbiased standard deviation over the classes.
     Moments,
-    /// The label's logit.
+    /// The logit of the sample's label.
     LabelLogit,
     /// The so many largest logits with their classes.
     Largest(u32),
     /// The softened probability of all classes that are not listed, taken together, at this temperature.
     Rest {
-        /// The temperature.
+        /// T; a top-k row holds it only at one of [`REST_TEMPERATURES`].
         temperature: f32,
     },
 }

@@ -8,7 +8,7 @@ pub const REST_TEMPERATURES: [f32; 3] = [1.0, 2.0, 4.0];
 pub struct TopKRow {
     /// The classes with the largest logits, largest first.
     pub classes: Vec<u32>,
-    /// Their logits.
+    /// The logits of `classes`, in the same order.
     pub logits: Vec<f32>,
     /// Mean over all classes.
     pub mean: f32,

@@ -67,7 +67,7 @@ pub(crate) struct ChunkLayout {
     samples: usize,
     labels: usize,
     checks: usize,
-    /// The encoding's columns.
+    /// Places of the encoding's columns, in the codec's order.
     encoded: Vec<ColumnPlace>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct ColumnPlace {
 }
 
 impl ColumnPlace {
-    /// Where `row` lies.
+    /// The bytes of `row`, counted from 0, in the file.
     #[inline]
     pub(crate) fn of(self, row: usize) -> Range<usize> {
         let start = self.start + row * self.row_bytes;
@@ -335,7 +335,7 @@ fn read_batch(header: &[u8], n_rows: usize) -> Result<arrow::ipc::RecordBatch<'_
 struct Buffers<'a> {
     batch: arrow::ipc::RecordBatch<'a>,
     next: usize,
-    /// Where they lie.
+    /// The bytes of the file that hold all buffers of the batch.
     body: Range<usize>,
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Adaptive {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SampleWeight {
-    /// 1.
+    /// 1 for every sample.
     Uniform,
     /// The teacher's probability of the label at temperature 1.
     Confidence,
@@ -24,7 +24,7 @@ enum SampleWeight {
 }
 
 impl Adaptive {
-    /// The plain mean.
+    /// The plain mean over the samples: all weigh 1, and none is left out.
     pub(crate) const PLAIN: Adaptive = Adaptive {
         weight: SampleWeight::Uniform,
         trim: 0.0,

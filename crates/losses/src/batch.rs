@@ -47,7 +47,7 @@ pub struct TopKLogits {
 /// What mixup and cutmix add: sample i counts as `lambda_i` of its label and `1 - lambda_i` of its partner.
 #[derive(Clone, Copy, Debug)]
 pub struct MixedLabels<'a> {
-    /// (B,), u32.
+    /// (B,), u32, each below C: the label of the image that was mixed in.
     pub partner: &'a Tensor,
     /// (B,), f32 or f64, in 0..=1.
     pub lambda: &'a Tensor,
@@ -58,16 +58,16 @@ pub struct MixedLabels<'a> {
 pub struct StrongView<'a> {
     /// (B, C), tracked by autograd.
     pub student_logits: &'a Tensor,
-    /// (B, C).
+    /// (B, C), raw: the teacher's rows of the strong views. Never receives a gradient.
     pub teacher_logits: &'a Tensor,
 }
 
 /// Teacher rows of samples outside the batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BankRows<'a> {
-    /// (K, C).
+    /// (K, C), raw, for K samples of any number. Never receives a gradient.
     pub teacher_logits: &'a Tensor,
-    /// (K,), u32.
+    /// (K,), u32, each below C: the labels of those samples.
     pub labels: &'a Tensor,
 }
 
@@ -396,7 +396,7 @@ fn shape(what: &'static str, expected: String, found: &Tensor) -> LossError {
 #[derive(Default)]
 struct Checks {
     what: Vec<(&'static str, Tensor, Rule)>,
-    /// f32 scalars.
+    /// One f32 scalar for each of `what`, in its order: what the rule looks at first.
     numbers: Vec<Tensor>,
 }
 

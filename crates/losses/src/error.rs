@@ -17,41 +17,41 @@ pub enum LossError {
     /// A recipe entry holds a key that the method does not know.
     #[error("loss `{loss}` has no option `{key}`")]
     UnknownOption {
-        /// The method.
+        /// The method whose entry holds the key.
         loss: String,
         /// The key, with the component's name before it where it stood in a component's table.
         key: String,
         /// The nearest known key, if one is near.
         nearest: Option<String>,
-        /// All known keys.
+        /// All keys that the method reads.
         known: Vec<String>,
     },
     /// An option has the wrong type or is out of range.
     #[error("loss `{loss}`: `{key}` must be {expected}, found {found}")]
     BadOption {
-        /// The method.
+        /// The method whose option it is.
         loss: String,
-        /// The key.
+        /// The option's key, with its table before it where it stands in one.
         key: String,
         /// What the option may be.
         expected: String,
-        /// What it was.
+        /// The value that was given, as JSON.
         found: String,
     },
     /// A tensor of the batch has the wrong shape.
     #[error("{what} must have shape {expected}, found {found}")]
     Shape {
-        /// Which tensor.
+        /// What the tensor is to the batch: `teacher logits`, `lambda`, `sample weights`.
         what: &'static str,
         /// The shape that the batch calls for.
         expected: String,
-        /// Its shape.
+        /// The shape it has, or how many numbers or classes there are.
         found: String,
     },
     /// A logit is NaN or infinite.
     #[error("{what} of row {row} in the batch are not finite")]
     NotFinite {
-        /// Which logits.
+        /// Whose logits: `student logits`, `teacher logits of the bank`.
         what: &'static str,
         /// The first such row.
         row: usize,
@@ -59,11 +59,11 @@ pub enum LossError {
     /// A label names no class.
     #[error("{what} {label} of row {row} in the batch is not below the {n_classes} classes")]
     Label {
-        /// Which labels.
+        /// Which label: `label`, `partner label`, `bank label`, `class of the top k`.
         what: &'static str,
-        /// The label.
+        /// The label that was found; in a row of the top k, also a class that it lists twice.
         label: u32,
-        /// The row.
+        /// Its row among labels of its kind, from 0.
         row: usize,
         /// The number of classes.
         n_classes: usize,
@@ -73,7 +73,7 @@ pub enum LossError {
     Unserved {
         /// The method (or its component).
         loss: String,
-        /// What it needs.
+        /// What it asks for and does not get.
         needs: Need,
         /// What there is instead.
         supplied: &'static str,
@@ -100,7 +100,7 @@ pub enum LossError {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Need {
-    /// The teacher's logits.
+    /// Logits of a teacher, in any form.
     Teacher,
     /// The teacher's logit of every class.
     DenseLogits,

@@ -91,7 +91,7 @@ pub type Build = fn(&mut Options, &Setup<'_>) -> Result<Box<dyn LogitLoss>, Loss
 pub struct ComponentSpec {
     /// Its name, also the name of its table in a recipe.
     pub name: &'static str,
-    /// What it compares.
+    /// What it compares, in a phrase that `logitcask list losses` prints.
     pub meaning: &'static str,
     /// Its weight where the recipe gives none; an entry's `weight` multiplies it.
     pub default_weight: f64,
@@ -189,7 +189,7 @@ pub struct Needs {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TeacherNeed {
-    /// Nothing.
+    /// No row: a recipe without a teacher serves it.
     Nothing,
     /// The largest few logits do, together with what the other classes add up to.
     TopK {
@@ -204,7 +204,7 @@ pub enum TeacherNeed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelNeed {
-    /// It ignores them.
+    /// It ignores them, so mixed views serve it too.
     Ignored,
     /// It wants one per sample, and refuses mixed views.
     Single,

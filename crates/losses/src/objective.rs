@@ -21,7 +21,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossSpec {
-    /// The method.
+    /// The method's name: one that `logitcask list losses` shows, or a program's own.
     pub name: String,
     /// Everything else in the entry.
     #[serde(flatten)]

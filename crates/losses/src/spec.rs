@@ -10,7 +10,7 @@ use crate::{LossError, OptionRow, Options};
 
 /// The options of a method, all with defaults. Deserialises from the keys of a `[[loss]]` entry and refuses others.
 pub trait Spec: Clone + Default + Serialize + DeserializeOwned {
-    /// The method's name.
+    /// The method's name in a recipe, which errors carry.
     const LOSS: &'static str;
 
     /// What `logitcask list losses` prints, each key after `prefix`.

@@ -79,7 +79,7 @@ pub fn check_chunks(teacher: &Teacher, manifest: &Manifest) -> Result<(), Teache
 pub struct CaptureReport {
     /// Images whose rows were written.
     pub images: u64,
-    /// Wall time.
+    /// Seconds of wall time, from the call to its end.
     pub seconds: f64,
     /// Time that the teacher computed, averaged over its sessions: what later hits save.
     pub teacher_seconds: f64,
@@ -93,7 +93,7 @@ pub struct CaptureReport {
     pub bad_samples: BTreeSet<u32>,
     /// Probabilities that had to be clipped before the logarithm was taken, out of `values`.
     pub clipped: u64,
-    /// Logits written.
+    /// Logits written, those of null rows included: rows times classes.
     pub values: u64,
     /// Images in one run, at the end: smaller than asked for where memory ran out.
     pub batch_size: usize,
@@ -216,7 +216,7 @@ pub fn capture(
 /// A chunk that is to be captured.
 #[derive(Clone)]
 struct Missing {
-    /// In which views.
+    /// The views in which it is missing, from 0.
     views: Vec<u32>,
     chunk: u32,
     samples: Range<u32>,
@@ -331,7 +331,7 @@ struct Sink<'a> {
 struct Spent {
     /// Seconds that have been put down to some view.
     told: f64,
-    /// Seconds and chunks.
+    /// Seconds of the teacher and chunks written in this run, by view.
     views: BTreeMap<u32, (f64, usize)>,
 }
 

@@ -6,27 +6,27 @@ use std::time::Duration;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// Work begins.
+    /// Work begins, or begins again after [`Event::Halved`].
     Started(Plan),
     /// Comes a few times per second.
     Progress(Progress),
     /// A view's last chunk is on disk, and the view is part of the cache.
     ViewFinished {
-        /// Which one.
+        /// The view's number, from 0.
         view: u32,
     },
     /// A sample could not be decoded; its row is null.
     BadSample {
         /// Its index in the split.
         sample: u32,
-        /// Why.
+        /// What the decoder or the file system objected to.
         error: logitcask_dataset::DatasetError,
     },
     /// Memory ran out; the unfinished chunks are done again with half as many images at once.
     Halved {
         /// Images in one run, before.
         from: usize,
-        /// From now on.
+        /// Images in one run from now on: half of `from`, rounded down.
         to: usize,
     },
 }
@@ -40,7 +40,7 @@ pub struct Plan {
     pub batch_size: usize,
     /// Sessions that run side by side.
     pub sessions: usize,
-    /// Threads within each.
+    /// Threads with which each session computes.
     pub threads_each: usize,
     /// Threads that decode and augment.
     pub decoders: usize,
@@ -54,7 +54,7 @@ pub struct Plan {
 pub struct Progress {
     /// Images answered since the start.
     pub done: u64,
-    /// Images to answer.
+    /// Images to answer in all: [`Plan::images`].
     pub total: u64,
     /// Time since the start.
     pub elapsed: Duration,
@@ -75,7 +75,7 @@ impl Progress {
 /// Shares of the sessions' time, each 0 to 1, together 1 apart from rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Shares {
-    /// The teacher computed.
+    /// The teacher computed: what a faster device would shorten.
     pub model: f64,
     /// A session waited for decoded pixels.
     pub decode: f64,

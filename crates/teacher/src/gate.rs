@@ -24,12 +24,12 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// 0 to 1.
+    /// Share of the samples whose largest logit was the label's, 0 to 1; 0 of none.
     pub fn top1(&self) -> f64 {
         self.correct as f64 / self.n_samples.max(1) as f64
     }
 
-    /// 0 to 1.
+    /// Share of the samples whose label was among the five largest, 0 to 1; 0 of none.
     pub fn top5(&self) -> f64 {
         self.correct_top5 as f64 / self.n_samples.max(1) as f64
     }

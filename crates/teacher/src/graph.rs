@@ -24,7 +24,7 @@ const SMALL: usize = 16;
 pub(crate) struct Graph {
     /// In the file's order, which is an order in which they can run.
     pub(crate) nodes: Vec<Node>,
-    /// Names, in order.
+    /// Names of what it gives, in the file's order.
     pub(crate) outputs: Vec<String>,
     /// Constants of at most [`SMALL`] elements that the file itself holds, by name.
     constants: BTreeMap<String, Vec<f64>>,
@@ -32,7 +32,7 @@ pub(crate) struct Graph {
     producers: BTreeMap<String, usize>,
 }
 
-/// One operation.
+/// One operation: its operator, what goes in and out, and small attributes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
     name: String,

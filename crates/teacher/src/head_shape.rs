@@ -6,13 +6,13 @@
 pub enum Shape {
     /// Probabilities that sum to one.
     Softmax,
-    /// Their logarithms.
+    /// Logarithms of probabilities that sum to one.
     LogSoftmax,
     /// A probability for each class by itself.
     Sigmoid,
     /// Sorted values: which class each belongs to is lost.
     Sorted,
-    /// Squeezed into -1..1.
+    /// Squeezed into -1..1, by a tanh, a softsign or an error function.
     Tanh,
     /// Cut off below zero, or at other bounds.
     Cut,

@@ -24,9 +24,9 @@ pub struct Input {
     pub layout: PixelLayout,
     /// Channels, height and width, each where the export fixed it.
     pub channels: Option<usize>,
-    /// See `channels`.
+    /// Rows of pixels, where the export fixed them.
     pub height: Option<usize>,
-    /// See `channels`.
+    /// Columns of pixels, where the export fixed them.
     pub width: Option<usize>,
     rank: Rank,
     /// Neither the recipe nor sizes nor names tell the order of dimensions.

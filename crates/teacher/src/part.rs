@@ -13,7 +13,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// All of it.
+    /// Part 1 of 1, to which every chunk belongs.
     pub const WHOLE: Part = Part { index: 1, count: 1 };
 
     /// Part `index` (from 1) of `count`.

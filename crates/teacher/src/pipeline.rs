@@ -21,7 +21,7 @@ use crate::teacher::{Split, Teacher};
 /// Where pixels come from.
 #[derive(Clone, Copy)]
 pub struct Pixels<'a> {
-    /// The samples.
+    /// The split whose samples are decoded.
     pub dataset: &'a Dataset,
     /// How they are augmented.
     pub family: &'a ViewFamily,

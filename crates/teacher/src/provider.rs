@@ -41,7 +41,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// The CPU.
+    /// The CPU, everything else as it is by default.
     pub fn cpu() -> Device {
         Device::default()
     }

@@ -21,7 +21,7 @@ struct State<T> {
     abandoned: bool,
 }
 
-/// What [`Queue::pop_within`] found.
+/// An item, or why [`Queue::pop_within`] has none.
 pub(crate) enum Popped<T> {
     Item(T),
     /// Nothing came in the given time.

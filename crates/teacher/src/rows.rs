@@ -35,7 +35,7 @@ pub(crate) fn judge(rows: &[f32], width: usize) -> OutputIs {
 /// What else is remarkable about some rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Look {
-    /// The largest |z|.
+    /// The largest |z| among all rows.
     pub(crate) largest: f32,
     /// Every row is the first one.
     pub(crate) all_same: bool,

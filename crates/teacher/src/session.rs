@@ -249,7 +249,7 @@ impl Probe {
 pub(crate) struct Answer {
     /// (rows, width), row after row.
     pub(crate) rows: Vec<f32>,
-    /// Values per row.
+    /// Values per row of `rows`.
     pub(crate) width: usize,
     /// (rows, feature_len), where features were asked for.
     pub(crate) features: Vec<f32>,

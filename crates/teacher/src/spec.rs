@@ -211,7 +211,7 @@ fn default_encoding() -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32-bit floating point.
+    /// 32-bit floating point, products included.
     #[default]
     F32,
     /// 32-bit floating point whose products a GPU rounds to TensorFloat-32: faster, with about three decimal digits.

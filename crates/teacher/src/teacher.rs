@@ -23,7 +23,7 @@ use crate::warning::Warning;
 /// than this, fewer sessions with more threads each are made: a little slower, but a large teacher then fits.
 const WEIGHTS_BUDGET: u64 = 4 << 30;
 
-/// A loaded teacher.
+/// A teacher that can be asked: its file was read, its input and output are known, its sessions are made.
 pub struct Teacher {
     spec: TeacherSpec,
     file: ModelFile,
@@ -166,7 +166,7 @@ impl Teacher {
         &self.file
     }
 
-    /// What runs it.
+    /// The execution provider that runs it, with its settings.
     pub fn device(&self) -> &Device {
         &self.device
     }

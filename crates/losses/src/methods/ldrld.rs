@@ -78,7 +78,7 @@ spec! {
 pub enum PairsReading {
     /// By rank and distance.
     Weighted,
-    /// All alike.
+    /// Every pair counts 1.
     Unweighted,
 }
 

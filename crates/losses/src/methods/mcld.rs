@@ -111,7 +111,7 @@ spec! {
     }
 }
 
-/// What [`mcld`] compares.
+/// Which vectors of the two networks [`mcld`] compares, and at what length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalize {
@@ -391,7 +391,7 @@ impl Similarity {
         (&self.products / tau)? + removed
     }
 
-    /// The diagonal, (B,).
+    /// (B,): what stands in row i and column i, each sample's product with itself.
     fn own_entries(&self, z: &Tensor) -> candle_core::Result<Tensor> {
         let n = z.dim(0)? as u32;
         ops::pick(z, &Tensor::arange(0, n, z.device())?)?.squeeze(1)

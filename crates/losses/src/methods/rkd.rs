@@ -53,9 +53,9 @@ spec! {
 /// What [`rkd`] returns: scalars, unweighted.
 #[derive(Clone, Debug)]
 pub struct RkdParts {
-    /// Distances between samples.
+    /// Mean over pairs: how far the networks differ in distances between samples, in units of each one's mean.
     pub distance: Tensor,
-    /// Angles between samples.
+    /// Mean over triples: how far the networks differ in cosines of the angles between samples.
     pub angle: Tensor,
 }
 

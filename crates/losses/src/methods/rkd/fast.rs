@@ -82,7 +82,7 @@ fn squared_distance(x: &[f64], y: &[f64]) -> f64 {
 /// How far every two samples lie apart.
 struct Distances {
     n: usize,
-    /// (B, B).
+    /// (B, B), row after row: `|z_i - z_j|^2`.
     squares: Vec<f64>,
     /// `1 / |z_i - z_j|`, 0 where the two coincide.
     inverse_lengths: Vec<f64>,

@@ -3,7 +3,7 @@
 /// What follows a normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// Nothing.
+    /// Values go on as they are.
     None,
     /// `max(x, 0)`.
     Relu,

@@ -33,7 +33,7 @@ impl ConvSpec {
         }
     }
 
-    /// With another stride.
+    /// With this step between output pixels, in pixels of the input.
     pub fn stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
@@ -43,12 +43,12 @@ impl ConvSpec {
         Self { padding, ..self }
     }
 
-    /// With groups.
+    /// With this many groups of channels.
     pub fn groups(self, groups: usize) -> Self {
         Self { groups, ..self }
     }
 
-    /// With a bias.
+    /// With a number added to each output channel, or without.
     pub fn bias(self, bias: bool) -> Self {
         Self { bias, ..self }
     }

@@ -11,7 +11,7 @@ pub enum Error {
         layer: String,
         /// What it was built for.
         expected: String,
-        /// What came.
+        /// The shape or layout that came.
         found: String,
     },
     /// A layer cannot be built as asked.
@@ -33,7 +33,7 @@ pub enum Error {
     /// A weight has another shape than the parameter of its name.
     #[error("weight `{name}` has shape {found:?}, the network expects {expected:?}")]
     WeightShape {
-        /// The parameter.
+        /// The parameter's full name, as the network has it.
         name: String,
         /// Its shape in PyTorch's layout.
         expected: Vec<usize>,

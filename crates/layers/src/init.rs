@@ -8,18 +8,18 @@ use logitcask_philox::{Purpose, Stream};
 pub enum Init {
     /// Every element the same.
     Constant(f64),
-    /// Normal.
+    /// Draws from a normal distribution.
     Normal {
-        /// Mean.
+        /// Mean of the distribution.
         mean: f64,
-        /// Standard deviation.
+        /// Standard deviation of the distribution.
         std: f64,
     },
     /// Uniform between two numbers.
     Uniform {
-        /// The lower one.
+        /// The lower end of the range.
         low: f64,
-        /// The upper one.
+        /// The upper end of the range.
         high: f64,
     },
     /// Normal with variance `2 / fan_out`: `kaiming_normal_(mode="fan_out", nonlinearity="relu")`.

@@ -5,6 +5,6 @@
 pub enum Mode {
     /// Statistics of the batch; running statistics move towards them.
     Train,
-    /// Running statistics, unchanged.
+    /// Running statistics, which stay as they are.
     Eval,
 }

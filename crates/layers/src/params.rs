@@ -268,7 +268,7 @@ impl Scope {
         &self.params
     }
 
-    /// Where parameters lie.
+    /// The device on which parameters lie.
     pub fn device(&self) -> &Device {
         &self.params.device
     }

@@ -11,13 +11,13 @@ use crate::{Backend, Error, Result, tape::with_values};
 /// with Nesterov's momentum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdSpec {
-    /// Learning rate.
+    /// Learning rate, which the schedule may change from step to step.
     pub lr: f64,
     /// Momentum; 0 for none.
     pub momentum: f64,
     /// Added to the gradient, times the parameter.
     pub weight_decay: f64,
-    /// Nesterov's momentum.
+    /// Whether to go by Nesterov's momentum, the second formula.
     pub nesterov: bool,
 }
 

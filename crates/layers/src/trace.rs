@@ -17,14 +17,14 @@ use crate::{Activation, ConvSpec, buffer::Buffer};
 pub enum Op {
     /// A convolution; the scope's name leads to its parameters.
     Conv {
-        /// The scope.
+        /// Name of the scope that holds its weight and bias.
         layer: String,
-        /// Its shape.
+        /// Channels, kernel, stride, padding, groups and bias.
         spec: ConvSpec,
     },
     /// Batch normalisation of the first input, plus the second if there is one, then the activation.
     BatchNorm {
-        /// The scope.
+        /// Name of the scope that holds its parameters and running statistics.
         layer: String,
         /// What follows the sum.
         activation: Activation,
@@ -33,23 +33,23 @@ pub enum Op {
     },
     /// `(rows, I)` to `(rows, O)`.
     Linear {
-        /// The scope.
+        /// Name of the scope that holds its weight and bias.
         layer: String,
     },
     /// The largest value of each window.
     MaxPool {
-        /// Height and width.
+        /// Rows and columns of a window.
         kernel: usize,
-        /// Step between windows.
+        /// Pixels from one window to the next.
         stride: usize,
         /// Around the image; never wins.
         padding: usize,
     },
     /// The mean of each window.
     AvgPool {
-        /// Height and width.
+        /// Rows and columns of a window.
         kernel: usize,
-        /// Step between windows.
+        /// Pixels from one window to the next.
         stride: usize,
         /// Zeros around the image, which count.
         padding: usize,
@@ -64,12 +64,12 @@ pub enum Op {
     ConcatChannels,
     /// Some channels of a map.
     Channels {
-        /// The first.
+        /// The first channel that is kept, from 0.
         first: usize,
-        /// How many.
+        /// How many channels are kept.
         width: usize,
     },
-    /// Channel shuffle.
+    /// Channels in another order: the first of each group, then the second of each.
     ShuffleChannels {
         /// Equal groups, taken in turn.
         groups: usize,
@@ -80,7 +80,7 @@ pub enum Op {
     ToMap,
     /// Tensors one behind the other; one that has no batch dimension of its own (1) is repeated for each sample.
     Concat {
-        /// Along this dimension.
+        /// The dimension along which they lie, from 0.
         dim: usize,
     },
     /// Another shape: that of the output, whose first dimension follows from the others.
@@ -92,14 +92,14 @@ pub enum Op {
     },
     /// One position of a dimension, which goes away.
     Select {
-        /// The dimension.
+        /// The dimension that goes away, from 0.
         dim: usize,
-        /// The position.
+        /// The position that is kept, from 0.
         index: usize,
     },
     /// Product of the last two dimensions.
     MatMul,
-    /// Times a constant.
+    /// Every value times this constant.
     Scale(f64),
     /// Over the last dimension.
     Softmax,
@@ -108,16 +108,16 @@ pub enum Op {
         /// What is added to the variance.
         eps: f64,
     },
-    /// The exact one.
+    /// `x` times the normal distribution's share below it, by the error function and not by tanh.
     Gelu,
 }
 
 /// An operation with the numbers of its values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// What was done.
+    /// The operation and its settings.
     pub op: Op,
-    /// To which values.
+    /// Numbers of the values that it takes, in its own order.
     pub inputs: Vec<usize>,
     /// The value that was made.
     pub output: usize,
@@ -183,7 +183,7 @@ impl Trace {
     }
 }
 
-/// What flows.
+/// A value that an operation takes or makes, by what tells it from others.
 pub(crate) enum Value<'a> {
     Tensor(&'a Tensor),
     /// A feature map's values, whose address tells it from others, and its dimensions.

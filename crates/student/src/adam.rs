@@ -6,7 +6,7 @@ use candle_core::{Tensor, Var, backprop::GradStore};
 
 use crate::StudentError;
 
-/// One step's settings.
+/// What one step obeys: the rate that the schedule gives it, and the optimiser's constants.
 #[derive(Clone, Copy)]
 pub(crate) struct AdamStep {
     pub(crate) lr: f64,

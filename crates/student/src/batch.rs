@@ -169,7 +169,7 @@ impl TeacherRows for CleanRows<'_> {
 pub struct TrainBatch {
     /// (B, height, width, channels), normalised.
     pub pixels: Tensor,
-    /// (B), class indices.
+    /// (B), class indices from 0, as the dataset has them.
     pub labels: Tensor,
     /// (B, C), raw; absent where no loss asks for a teacher.
     pub teacher_logits: Option<Tensor>,

@@ -169,7 +169,7 @@ impl Checkpoint {
 
 /// More classes than any classifier has.
 const MAX_CLASSES: usize = 1 << 20;
-/// 4096 x 4096.
+/// More rows times columns than any student is built for: 4096 x 4096.
 const MAX_PIXELS: usize = 1 << 24;
 const MAX_CHANNELS: usize = 4;
 

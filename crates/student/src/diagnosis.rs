@@ -26,7 +26,7 @@ pub struct Patient<'a> {
 pub enum Symptom {
     /// Some parameters are as they were before the first step.
     NoGradient {
-        /// Their names.
+        /// Full names of the parameters.
         names: Vec<String>,
     },
     /// There is nothing in the teacher's rows that a student could learn.
@@ -42,39 +42,39 @@ pub enum Symptom {
     LossReturns {
         /// The lowest mean loss of an epoch, weights of the terms as in the last epoch.
         lowest: f64,
-        /// That epoch.
+        /// The epoch of the lowest loss, from 1.
         epoch: usize,
         /// Mean loss of the last epoch.
         last: f64,
     },
     /// The loss is where it started.
     LossStays {
-        /// Where it started.
+        /// Loss of the untrained student; where weights have moved since, mean of the first epoch with the last one's.
         first: f64,
         /// Mean loss of the last epoch.
         last: f64,
         /// How many epochs that took.
         n_epochs: usize,
     },
-    /// The teacher guesses.
+    /// The teacher is no better than chance, within three standard errors.
     TeacherGuesses {
-        /// Its accuracy.
+        /// The teacher's share of right answers on the evaluation images, 0 to 1.
         top1: f64,
-        /// What guessing gives.
+        /// What guessing gives: 1 / C.
         chance: f64,
     },
     /// The student is better than its teacher by more than a standard error.
     WorseTeacher {
-        /// The teacher's accuracy.
+        /// The teacher's share of right answers on the evaluation images, 0 to 1.
         teacher: f64,
-        /// The student's.
+        /// The student's share on the same images, after the last epoch.
         student: f64,
     },
     /// Student and teacher agree no more than strangers would.
     Strangers {
         /// The share on which they agree.
         agreement: f64,
-        /// What guessing gives.
+        /// What guessing gives: 1 / C.
         chance: f64,
         /// Accuracy on the training batches, which tells whether anything was learned at all.
         train_top1: f64,

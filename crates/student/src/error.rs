@@ -16,11 +16,11 @@ pub enum StudentError {
     /// The student cannot take these images.
     #[error("student `{name}` cannot take images of {height}x{width}: {why}")]
     ImageSize {
-        /// The student.
+        /// The student's name in the recipe.
         name: String,
-        /// Rows of pixels.
+        /// Rows of pixels in the images.
         height: usize,
-        /// Columns of pixels.
+        /// Columns of pixels in the images.
         width: usize,
         /// What is in the way.
         why: String,
@@ -28,7 +28,7 @@ pub enum StudentError {
     /// A setting that cannot be obeyed.
     #[error("`{setting}` {problem}")]
     Setting {
-        /// The recipe's key.
+        /// The recipe's key, such as `train.epochs`.
         setting: &'static str,
         /// What is wrong with the value, found and expected.
         problem: String,
@@ -38,9 +38,9 @@ pub enum StudentError {
         "{n_samples} samples are selected for training, but `train.batch_size` is {batch_size}"
     )]
     TooFewSamples {
-        /// Selected samples.
+        /// Samples that are left for training.
         n_samples: usize,
-        /// Wanted per batch.
+        /// The recipe's `train.batch_size`.
         batch_size: usize,
     },
     /// Class counts that differ between two of dataset, cache and student.
@@ -48,17 +48,17 @@ pub enum StudentError {
     Classes {
         /// Who has `left` classes.
         left_name: String,
-        /// That many.
+        /// Classes of the first of the two.
         left: usize,
         /// Who has `right` classes.
         right_name: String,
-        /// That many.
+        /// Classes of the second.
         right: usize,
     },
     /// The cache was made from other labels.
     #[error("sample {sample} has label {dataset} in the dataset, but {cache} in the cache")]
     Label {
-        /// Sample index.
+        /// Index of the sample in the split, from 0.
         sample: u32,
         /// Label in the dataset.
         dataset: u32,
@@ -71,13 +71,13 @@ pub enum StudentError {
         in_parentheses(what, terms)
     )]
     NonFinite {
-        /// Epoch, from 1.
+        /// The epoch in which it happened, from 1.
         epoch: usize,
         /// Step within the epoch, from 1.
         step: usize,
         /// The loss, or a logit.
         what: &'static str,
-        /// NaN or infinite.
+        /// What was met: NaN or an infinity.
         value: f64,
         /// Every term of the loss with its value; where it did not come to a loss, those of the step before.
         terms: String,
@@ -85,7 +85,7 @@ pub enum StudentError {
     /// The checkpoint does not fit.
     #[error("checkpoint `{}` {problem}", path.display())]
     Checkpoint {
-        /// The file.
+        /// The file that was read as a checkpoint.
         path: PathBuf,
         /// What is wrong, found and expected.
         problem: String,
@@ -93,7 +93,7 @@ pub enum StudentError {
     /// A file that a run left is not as it was written.
     #[error("`{}` {problem}", path.display())]
     Damaged {
-        /// The file.
+        /// The file: a record, or weights.
         path: PathBuf,
         /// What is wrong, as the end of a sentence.
         problem: String,
@@ -101,7 +101,7 @@ pub enum StudentError {
     /// No calibration temperature can be had.
     #[error("no temperature can be fitted: {0}")]
     Calibration(
-        /// Why.
+        /// Why none is best: no image was held out, or the loss still falls at an end of the range.
         &'static str,
     ),
     /// A student does something that cannot be exported.
@@ -109,9 +109,9 @@ pub enum StudentError {
         "student `{student}` cannot be exported: {what} is not written down by its forward pass"
     )]
     Untraced {
-        /// The student.
+        /// The student's name; of a parameter that is absent, the parameter's.
         student: String,
-        /// What is missing.
+        /// What no step of the traced pass has seen or made: `its pixels`, `its logits`, `a parameter`.
         what: String,
     },
     /// The loader gave fewer batches than it was asked for.
@@ -120,32 +120,32 @@ pub enum StudentError {
     /// The file system said no.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// What was tried, as a verb: `read`, `write`.
         action: &'static str,
-        /// Where.
+        /// The file or folder that it was tried on.
         path: PathBuf,
-        /// What it said.
+        /// The file system's answer.
         source: std::io::Error,
     },
     /// The run's folder is another process's.
     #[error(transparent)]
     Claim(#[from] logitcask_durable::ClaimError),
-    /// From the dataset.
+    /// A sample, a split or a view cannot be had.
     #[error(transparent)]
     Dataset(#[from] logitcask_dataset::DatasetError),
-    /// From the cache.
+    /// The teacher's rows cannot be had from their cache.
     #[error(transparent)]
     Cache(#[from] logitcask_cache::CacheError),
-    /// From a loss.
+    /// A `[[loss]]` is wrong, or cannot be computed from a batch.
     #[error(transparent)]
     Loss(#[from] logitcask_losses::LossError),
-    /// From a layer.
+    /// A layer cannot be built or computed, or weights do not fit.
     #[error(transparent)]
     Layers(#[from] logitcask_layers::Error),
     /// `init_from` names no file of weights.
     #[error("`{path}` is not a safetensors file")]
     WeightsFile {
-        /// The file.
+        /// The file that `init_from` names.
         path: PathBuf,
         /// What the reader says.
         #[source]
@@ -154,9 +154,9 @@ pub enum StudentError {
     /// `init_from` names the weights of another network.
     #[error("the weights in `{path}` are not this student's")]
     Weights {
-        /// The file.
+        /// The file that `init_from` names, which was read.
         path: PathBuf,
-        /// Which tensor differs.
+        /// Which tensors are absent, too many, or of another shape.
         #[source]
         source: logitcask_layers::Error,
     },

@@ -12,7 +12,7 @@ use crate::{Metrics, Network, StudentError, Tally, TeacherRows};
 /// A split to evaluate on.
 #[derive(Clone)]
 pub struct Evaluation<'a> {
-    /// The split.
+    /// The split; its selected samples are asked.
     pub dataset: Arc<Dataset>,
     /// Its one view: the clean one.
     pub family: Arc<ViewFamily>,

@@ -29,9 +29,9 @@ pub struct OnnxSpec {
 /// `pixel * scale + offset` per channel, in the order in which the student sees them.
 #[derive(Clone, Debug)]
 pub struct Normalisation {
-    /// One per channel.
+    /// Factors, one per channel.
     pub scale: Vec<f32>,
-    /// One per channel.
+    /// What is added after the factor, one per channel.
     pub offset: Vec<f32>,
     /// Whether the student sees channels in the reverse order of what comes in.
     pub reverse_channels: bool,
@@ -173,7 +173,7 @@ impl<E: Into<StudentError>> From<E> for Missing {
     }
 }
 
-/// Maps made smaller.
+/// Adds a node of max or average pooling.
 fn pool(graph: &mut Graph, op: &Op, x: &str, name: &str) {
     match *op {
         Op::MaxPool {

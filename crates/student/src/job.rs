@@ -12,11 +12,11 @@ use crate::{Evaluation, StudentError, TeacherRows, TrainSpec};
 
 /// Everything a run needs. What decides its outcome is in the recipe; the rest is where to read and where to write.
 pub struct Job<'a> {
-    /// The recipe's seed.
+    /// The recipe's seed: it decides what is held out, the order of samples, their views, and the rows of banks.
     pub seed: u64,
-    /// `[train]`.
+    /// The recipe's `[train]`: epochs, batches, optimiser and schedule.
     pub spec: &'a TrainSpec,
-    /// The training split.
+    /// The training split, samples that are held out included.
     pub train: Arc<Dataset>,
     /// How the student sees it.
     pub views: Shown<'a>,
@@ -24,7 +24,7 @@ pub struct Job<'a> {
     pub views_per_step: u32,
     /// `[views.strong]`: a second look at each sample of the batch.
     pub strong: Option<Shown<'a>>,
-    /// The student's normalisation.
+    /// How pixels become the student's input.
     pub preprocess: Preprocess,
     /// The evaluation split, if the recipe names one.
     pub evaluation: Option<Evaluation<'a>>,

@@ -183,7 +183,7 @@ impl Network {
         &self.params
     }
 
-    /// Trainable numbers.
+    /// How many numbers training moves; running statistics are none of them.
     pub fn n_parameters(&self) -> usize {
         self.params.n_parameters()
     }

@@ -15,7 +15,7 @@ const IR_VERSION: i64 = 9;
 const FLOAT: i64 = 1;
 const INT64: i64 = 7;
 
-/// A node's attribute.
+/// The value of a node's attribute.
 pub(crate) enum Attribute {
     Int(i64),
     Float(f32),
@@ -89,12 +89,12 @@ impl Graph {
         self.constant(name, &[values.len()], INT64, bytes)
     }
 
-    /// A single integer.
+    /// An integer without dimensions, as a constant; gives back its name.
     pub(crate) fn int(&mut self, name: &str, value: i64) -> String {
         self.constant(name, &[], INT64, value.to_le_bytes().to_vec())
     }
 
-    /// An f32 tensor.
+    /// A tensor of any type, as a constant of f32; gives back its name.
     pub(crate) fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<String, StudentError> {
         let values = tensor
             .to_dtype(DType::F32)?

@@ -26,7 +26,7 @@ pub enum OptimizerSpec {
         /// Look ahead by one momentum step.
         #[serde(default)]
         nesterov: bool,
-        /// What decays.
+        /// Which parameters the penalty is on.
         #[serde(default, skip_serializing_if = "Decay::is_default")]
         decay: Decay,
     },
@@ -43,13 +43,13 @@ pub enum OptimizerSpec {
         /// Share of a parameter that is taken off per step, times the learning rate.
         #[serde(default = "default_adam_decay")]
         weight_decay: f64,
-        /// What decays.
+        /// Which parameters it is taken off.
         #[serde(default, skip_serializing_if = "Decay::is_default")]
         decay: Decay,
     },
 }
 
-/// Which parameters decay.
+/// Which parameters `weight_decay` acts on, by their number of dimensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {

@@ -13,7 +13,7 @@ use crate::{Network, Optimizer, StudentError, TrainSpec};
 /// A probe after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbeEpoch {
-    /// From 1.
+    /// The epoch that it follows, from 1.
     pub epoch: usize,
     /// Mean cross-entropy over the epoch's steps.
     pub loss: f64,

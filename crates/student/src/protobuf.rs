@@ -29,7 +29,7 @@ impl Message {
         self
     }
 
-    /// Bytes or text.
+    /// A field of bytes or text, its length before it.
     pub(crate) fn bytes(&mut self, field: u32, value: impl AsRef<[u8]>) -> &mut Self {
         let value = value.as_ref();
         self.key(field, 2);
@@ -38,7 +38,7 @@ impl Message {
         self
     }
 
-    /// A message inside.
+    /// A field that is itself a message.
     pub(crate) fn message(&mut self, field: u32, value: &Message) -> &mut Self {
         self.bytes(field, &value.bytes)
     }

@@ -18,14 +18,14 @@ pub struct Term {
     pub name: String,
     /// Weight in the total, warm-up included.
     pub weight: f64,
-    /// Unweighted value.
+    /// Its value before it is weighted: of one step, or the mean over an epoch's.
     pub value: f64,
 }
 
 /// A line of `metrics.jsonl`. It holds no time and no place, so that two runs of one recipe write the same lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// From 1.
+    /// The epoch's number, from 1.
     pub epoch: usize,
     /// Learning rate of the epoch's last step.
     pub lr: f64,
@@ -57,13 +57,13 @@ pub struct Times {
     /// The student's forward pass.
     #[serde(default)]
     pub forward_seconds: f64,
-    /// The losses.
+    /// Of the training seconds, those spent on the losses.
     #[serde(default)]
     pub loss_seconds: f64,
-    /// The gradients.
+    /// Of the training seconds, those spent on the gradients.
     #[serde(default)]
     pub backward_seconds: f64,
-    /// The optimiser.
+    /// Of the training seconds, those that the optimiser took.
     #[serde(default)]
     pub step_seconds: f64,
     /// Adding up metrics, and showing them.
@@ -156,20 +156,20 @@ impl Times {
     }
 }
 
-/// `run.json`.
+/// `run.json`: what a finished run trained, how good it became and what it cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// The student's name in the zoo.
     pub student: String,
-    /// Trainable numbers.
+    /// How many numbers of the student training moves.
     pub n_parameters: usize,
     /// Training samples an epoch visits.
     pub n_train: usize,
-    /// The last epoch.
+    /// The record of the last epoch that was trained.
     pub last: EpochRecord,
     /// The epoch with the best `eval.top1` (the first of equals); the last one where nothing was evaluated.
     pub best: EpochRecord,
-    /// What it cost.
+    /// What it cost, over all resumptions.
     #[serde(flatten)]
     pub times: Times,
     /// Whatever the caller wants to remember: cache ids, teacher seconds, machine, tool version.

@@ -15,7 +15,7 @@ pub enum ScheduleSpec {
     },
     /// Multiplied by `gamma` after each milestone.
     Step {
-        /// Elapsed epochs, ascending.
+        /// Elapsed epochs after which the rate falls, ascending.
         milestones: Vec<f64>,
         /// The factor at each milestone.
         #[serde(default = "default_gamma")]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Figures of one evaluation; shares in [0, 1].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Samples counted.
+    /// Samples that were counted; shares are of these.
     pub n_samples: usize,
     /// Share whose largest logit is the label's.
     pub top1: f64,

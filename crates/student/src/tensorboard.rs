@@ -149,7 +149,7 @@ fn scalars(epoch: &EpochRecord) -> Vec<(String, f64)> {
     scalars
 }
 
-/// Seconds since 1970.
+/// Seconds since 1970 by this machine's clock; 0 where that is set before.
 fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())

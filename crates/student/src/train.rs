@@ -23,9 +23,9 @@ use crate::{
 pub enum Event<'a> {
     /// The first step is about to be made.
     Started {
-        /// Samples per epoch.
+        /// Samples that are trained on, those held out not among them.
         n_train: usize,
-        /// Steps per epoch.
+        /// Steps of a whole epoch, one for each batch.
         steps_per_epoch: usize,
         /// Epochs that an earlier, interrupted run has done.
         epochs_done: usize,
@@ -36,7 +36,7 @@ pub enum Event<'a> {
     Unreached(&'a [String]),
     /// A step is about to be made.
     Batch {
-        /// Epoch, from 1.
+        /// The epoch that the step is of, from 1.
         epoch: usize,
         /// Step within the epoch, from 1.
         step: usize,
@@ -47,13 +47,13 @@ pub enum Event<'a> {
     },
     /// A step was made.
     Step {
-        /// Epoch, from 1.
+        /// The epoch that the step is of, from 1.
         epoch: usize,
         /// Step within the epoch, from 1.
         step: usize,
-        /// Total loss.
+        /// Total loss of the step's batch, terms weighted.
         loss: f64,
-        /// The loss's terms.
+        /// The loss's terms on that batch, in the recipe's order.
         terms: &'a [Term],
         /// Accuracy on the epoch's batches so far.
         top1: f64,

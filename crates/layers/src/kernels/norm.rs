@@ -86,7 +86,7 @@ pub(crate) fn norm_forward(
 /// Whether the activation let a value through.
 #[derive(Clone, Copy)]
 pub(crate) enum Gate<'a> {
-    /// There was none.
+    /// No activation: every value went through.
     Open,
     /// A ReLU of `x * scale + shift`.
     Sign(&'a Affine),

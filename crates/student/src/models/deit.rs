@@ -204,7 +204,7 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
     Ok(noted(Op::Softmax, &[scores], made))
 }
 
-/// timm's.
+/// Added to the variance in every layer norm; timm's value.
 const EPS: f64 = 1e-6;
 
 /// Over the last dimension.

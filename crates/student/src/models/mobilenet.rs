@@ -129,7 +129,7 @@ impl InvertedResidual {
     }
 }
 
-/// (width, stride)
+/// (width, stride) of the separable layers after the stem: channels that go out, step of the depthwise part.
 const V1_LAYERS: [(usize, usize); 13] = [
     (64, 1),
     (128, 2),

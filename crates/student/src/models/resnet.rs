@@ -64,7 +64,7 @@ struct Plan {
 
 #[derive(Clone, Copy)]
 enum Stem {
-    /// 3x3, stride 1.
+    /// 3x3, stride 1: images keep their size.
     Small,
     /// 7x7, stride 2, then 3x3 max pooling, stride 2: a fourth of the size.
     Large,
@@ -72,7 +72,7 @@ enum Stem {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Two 3x3 convolutions.
+    /// Two 3x3 convolutions of one width.
     Basic,
     /// 1x1, 3x3, and 1x1 to four times the width.
     Bottleneck,

@@ -61,11 +61,11 @@ impl Head for Linear {
 /// The images a student is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageShape {
-    /// 1 or 3.
+    /// Values per pixel: 1 or 3.
     pub channels: usize,
-    /// Rows of pixels.
+    /// Rows of pixels in an image.
     pub height: usize,
-    /// Columns of pixels.
+    /// Columns of pixels in an image.
     pub width: usize,
 }
 
@@ -92,7 +92,7 @@ pub struct ModelRow {
     pub n_parameters: usize,
     /// 100 for the CIFAR networks, 1000 for the ImageNet ones.
     pub n_classes: usize,
-    /// 32 or 224.
+    /// Rows and columns of those images: 32 or 224.
     pub image_size: usize,
     pub(crate) build: Build,
 }

@@ -44,7 +44,7 @@ impl Default for Limits {
 /// Somebody else's claim that is not stale.
 #[derive(Clone, Debug)]
 pub struct Holder {
-    /// The claim's file.
+    /// The file of the claim, beside what is claimed.
     pub path: PathBuf,
     /// Whose it is; `None` where that has not been written yet.
     pub owner: Option<Owner>,
@@ -64,23 +64,23 @@ pub enum ClaimError {
     Held(Box<Holder>),
     /// This process was silent for too long, and it was taken over.
     Lost {
-        /// The claim's file.
+        /// The file of the claim that this process had.
         path: PathBuf,
         /// Who has it now; `None` where nobody has, because the work was given back.
         by: Option<Box<Holder>>,
     },
     /// The file system cannot rename, and without that nothing can be committed.
     NoRename {
-        /// The folder.
+        /// The folder of what was to be claimed.
         folder: PathBuf,
-        /// What it said.
+        /// The file system's answer to the renaming.
         source: io::Error,
     },
     /// The file system said no.
     Io {
-        /// What was claimed.
+        /// What was to be claimed, or the file of a claim on it.
         path: PathBuf,
-        /// What it said.
+        /// The file system's answer, or what else is strange about the place.
         source: io::Error,
     },
 }
@@ -294,7 +294,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The claim's file.
+    /// The file of this claim, beside what is claimed.
     pub fn path(&self) -> &Path {
         &self.path
     }

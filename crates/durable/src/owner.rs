@@ -26,9 +26,9 @@ pub struct Owner {
 /// What this process can know of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whereabouts {
-    /// It has ended.
+    /// It has ended, even if another process has its number by now.
     Gone,
-    /// It is there.
+    /// A process of its number is there, and nothing tells it from the one that claimed.
     Here,
     /// It runs, or ran, where this process cannot look.
     Unknown,

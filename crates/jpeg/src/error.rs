@@ -11,23 +11,23 @@ pub enum Error {
         "not a valid JPEG: the header claims {width} x {height} pixels, more than {n_bytes} bytes can hold"
     )]
     TooShort {
-        /// The file's.
+        /// Bytes of the whole file.
         n_bytes: usize,
-        /// Columns.
+        /// Columns of pixels, by the frame header.
         width: usize,
-        /// Rows.
+        /// Rows of pixels, by the frame header.
         height: usize,
     },
     /// Arithmetic instead of Huffman coding.
     #[error("a JPEG of arithmetic coding, which is not decoded")]
     Arithmetic,
-    /// No cosine transform.
+    /// A frame that predicts pixels and has no cosine transform.
     #[error("a lossless JPEG, which is not decoded")]
     Lossless,
     /// Several frames, each a correction of the last.
     #[error("a hierarchical JPEG, which is not decoded")]
     Hierarchical,
-    /// Usually 12.
+    /// More or fewer bits than 8, usually 12.
     #[error("a JPEG of {0} bits a sample, where 8 are decoded")]
     Precision(u8),
     /// PIL knows no such pictures either.

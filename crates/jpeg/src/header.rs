@@ -6,9 +6,9 @@ use crate::markers::{END_OF_IMAGE, START_OF_SCAN, next_segment};
 
 /// What a file's headers say, up to the data of its first scan.
 pub struct Header {
-    /// Rows.
+    /// Rows of pixels, by the frame header.
     pub height: usize,
-    /// Columns.
+    /// Columns of pixels, by the frame header.
     pub width: usize,
     pub(crate) components: Vec<Component>,
     /// The largest sampling factors among the components, down and across.

@@ -42,7 +42,7 @@ fn next_nearest(plane: &Plane, y: usize) -> &[u8] {
     plane.row(y_far)
 }
 
-/// libjpeg's h1v2.
+/// libjpeg's h1v2: three parts of the nearer row and one of the other, rounded up and down in turn.
 #[inline(always)]
 fn between_rows(plane: &Plane, [y, left]: [usize; 2], out: &mut [u8]) {
     let bias = if y.is_multiple_of(2) { 1 } else { 2 };

@@ -16,9 +16,9 @@ pub struct PixelBatch {
     pub n: usize,
     /// Values per pixel, as the model wants them.
     pub channels: usize,
-    /// Rows.
+    /// Rows of pixels in each view.
     pub height: usize,
-    /// Columns.
+    /// Columns of pixels in each view.
     pub width: usize,
     /// The order of the values.
     pub layout: PixelLayout,
@@ -35,7 +35,7 @@ pub struct PixelBatch {
 pub struct Mixed {
     /// The partner's index; the sample's own where nothing was mixed in.
     pub partner: u32,
-    /// The partner's label.
+    /// Label of the sample that `partner` points to.
     pub partner_label: u32,
     /// The share of the sample itself, 0 to 1.
     pub lambda: f32,
@@ -46,9 +46,9 @@ pub struct Mixed {
 pub struct BadSample {
     /// The row in the batch.
     pub row: usize,
-    /// The sample.
+    /// Index of the sample in the split, from 0.
     pub index: u32,
-    /// Why.
+    /// Which sample it is in words, and why it has no image.
     pub error: DatasetError,
 }
 

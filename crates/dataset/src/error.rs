@@ -21,7 +21,7 @@ pub enum DatasetError {
     /// The dataset's folder is not there.
     #[error("dataset folder `{path}` does not exist")]
     FolderMissing {
-        /// The folder.
+        /// The dataset's folder that was looked for.
         path: PathBuf,
     },
     /// The folder is there, but it holds no file of the split.
@@ -41,7 +41,7 @@ pub enum DatasetError {
         split: String,
         /// The folder of the others.
         path: PathBuf,
-        /// Their names.
+        /// Names of the files that are not there.
         missing: String,
     },
     /// A name that more than one set of files answers to.
@@ -49,7 +49,7 @@ pub enum DatasetError {
     ShardSets {
         /// The split as the recipe names it.
         split: String,
-        /// The folder.
+        /// The folder in which they all lie.
         path: PathBuf,
         /// A file of each.
         found: String,
@@ -59,15 +59,15 @@ pub enum DatasetError {
         "`{path}` is compressed: images are read at their place in a shard, which needs the plain file"
     )]
     Compressed {
-        /// The shard.
+        /// The shard that was to be opened.
         path: PathBuf,
-        /// What unpacks it.
+        /// The command that unpacks it, to be typed before the path.
         unpack: &'static str,
     },
     /// A folder that is not laid out as the format has it.
     #[error("`{path}` {found}")]
     Layout {
-        /// The folder.
+        /// The folder, or the file that has no name of the format's.
         path: PathBuf,
         /// What it holds, and what is expected.
         found: String,
@@ -91,9 +91,9 @@ pub enum DatasetError {
     /// A key of `[data]` that the format would pass over.
     #[error("`data.{key}` is given, but format `{format}` does not read it")]
     UnreadKey {
-        /// The key.
+        /// The key's name, without `data.`.
         key: &'static str,
-        /// The recipe's format.
+        /// What the recipe says for `data.format`.
         format: String,
         /// Our formats that do read it.
         readers: Vec<&'static str>,
@@ -103,9 +103,9 @@ pub enum DatasetError {
     AboveLimit {
         /// The file, or what the recipe asks for.
         what: String,
-        /// What it claims.
+        /// Bytes that it would take.
         bytes: u128,
-        /// `data.max_bytes`.
+        /// `data.max_bytes`, or what holds where nothing is said.
         limit: u64,
     },
     /// The recipe names no evaluation split.
@@ -116,7 +116,7 @@ pub enum DatasetError {
     EmptySplit {
         /// The split as the recipe names it.
         split: String,
-        /// The dataset's folder.
+        /// The folder that `data.root` names; empty for `synthetic`.
         path: PathBuf,
     },
     /// The file system said no.
@@ -136,9 +136,9 @@ pub enum DatasetError {
         bytes % record
     )]
     RecordLength {
-        /// The file.
+        /// The file of records.
         path: PathBuf,
-        /// Its length.
+        /// Its length in bytes.
         bytes: u64,
         /// The length of one record.
         record: u64,
@@ -146,7 +146,7 @@ pub enum DatasetError {
     /// A file's header contradicts the format or the file's length.
     #[error("`{path}` is not a {format} file: {found}")]
     Malformed {
-        /// The file.
+        /// The file that was read.
         path: PathBuf,
         /// What it was read as.
         format: &'static str,
@@ -156,7 +156,7 @@ pub enum DatasetError {
     /// The file of decoded pixels is not as it was written.
     #[error("the decoded pixels in `{path}` are damaged: {problem}")]
     StoredPixels {
-        /// The file.
+        /// The file of decoded pixels, which can be made again.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
@@ -165,7 +165,7 @@ pub enum DatasetError {
     /// bad sample.
     #[error("cannot read {}Parquet file `{path}`", group.map_or_else(String::new, |group| format!("row group {group} of ")))]
     Parquet {
-        /// The file.
+        /// The Parquet file, one of the split's.
         path: PathBuf,
         /// The row group, counted from 0, where it is one.
         group: Option<usize>,
@@ -175,7 +175,7 @@ pub enum DatasetError {
     /// A Parquet file without a column that is needed.
     #[error("`{path}` has no {what} column: expected {expected}, found {found}")]
     Column {
-        /// The file.
+        /// The Parquet file that lacks the column.
         path: PathBuf,
         /// `image` or `label`.
         what: &'static str,
@@ -187,7 +187,7 @@ pub enum DatasetError {
     /// Two files of one split do not mean the same by their labels.
     #[error("`{path}` has other classes than `{reference}`: {found}")]
     ShardClasses {
-        /// The file.
+        /// The file whose labels mean something else.
         path: PathBuf,
         /// The file before it that it is compared with.
         reference: PathBuf,
@@ -197,9 +197,9 @@ pub enum DatasetError {
     /// A label at or above the class count, or below zero.
     #[error("{place}: label `{label}` is out of range, expected 0 to {}", n_classes.saturating_sub(1))]
     LabelRange {
-        /// Which sample, where.
+        /// Which sample it is, and where it lies.
         place: String,
-        /// The label found.
+        /// The label that is out of range.
         label: i64,
         /// The number of classes.
         n_classes: usize,
@@ -207,7 +207,7 @@ pub enum DatasetError {
     /// A sample without a label, or with one that is no class.
     #[error("{place}: {found}")]
     Label {
-        /// Which sample, where.
+        /// Which sample it is, and where its label lies; or a folder of samples.
         place: String,
         /// What is wrong with its label.
         found: String,
@@ -217,15 +217,15 @@ pub enum DatasetError {
     BadSample {
         /// Which sample, where: `sample 17 (train.parquet row 17)`.
         place: String,
-        /// Why.
+        /// Why its bytes are no image.
         source: ImageError,
     },
     /// Several samples' images cannot be had.
     #[error("{n_bad} of {n_samples} samples are bad, {}", named(others, *n_bad))]
     BadSamples {
-        /// How many.
+        /// Samples whose images cannot be had.
         n_bad: usize,
-        /// Of how many.
+        /// Samples of the split, good and bad.
         n_samples: usize,
         /// Where the next few after the first lie, as in [`Self::BadSample`].
         others: Vec<String>,
@@ -244,9 +244,9 @@ pub enum DatasetError {
     /// `subset` or `exclude` cannot be used.
     #[error("`{key}` {found}")]
     Selection {
-        /// `subset` or `exclude`.
+        /// `data.subset`, `data.exclude` or `data.sample_weights`; `data` where nothing is left to use.
         key: &'static str,
-        /// What is wrong.
+        /// What is wrong with it, as the rest of a sentence.
         found: String,
     },
     /// A setting of `[data]`, `[views]` or a preprocessing that cannot be obeyed.
@@ -262,7 +262,7 @@ pub enum DatasetError {
     WrongScale {
         /// `mean` or `std`.
         key: &'static str,
-        /// What stands there.
+        /// The first of its numbers that cannot be meant.
         value: f32,
         /// The scale in force.
         scale: Scale,
@@ -278,7 +278,7 @@ pub enum DatasetError {
     /// An augmentation's options do not parse.
     #[error("augmentation `{name}` cannot be read")]
     AugmentOptions {
-        /// The augmentation.
+        /// The augmentation's name in the recipe.
         name: String,
         /// Its options with their defaults.
         takes: &'static str,
@@ -299,9 +299,9 @@ pub enum DatasetError {
     /// An augmentation that needs a larger image than it got.
     #[error("{place}: `{augment}` cannot be applied to an image of {found}")]
     ViewSize {
-        /// Which sample.
+        /// Which sample it is: one by its number, or every sample.
         place: String,
-        /// The augmentation.
+        /// Name of the augmentation that was to be applied.
         augment: String,
         /// The size it met.
         found: ImageSize,
@@ -316,13 +316,13 @@ pub enum DatasetError {
         views: &'static str,
         /// A sample, and the size of its view as the model would see it.
         left: (String, ImageSize),
-        /// Another.
+        /// Another sample, whose view has another size.
         right: (String, ImageSize),
     },
     /// Two images of one batch have different sizes.
     #[error("{place} is {found}, but its batch is of {expected}")]
     BatchSize {
-        /// Which sample.
+        /// Which sample it is, or whose partner.
         place: String,
         /// The size of the first image in the batch.
         expected: ImageSize,
@@ -347,9 +347,9 @@ pub enum ImageError {
     /// The header claims more pixels than are plausible; refused before anything is allocated.
     #[error("the header claims {width} x {height} pixels, above the limit of {limit} pixels")]
     TooLarge {
-        /// Columns.
+        /// Columns of pixels that the header claims.
         width: u64,
-        /// Rows.
+        /// Rows of pixels that the header claims.
         height: u64,
         /// The greatest number of pixels that is decoded.
         limit: u64,
@@ -357,9 +357,9 @@ pub enum ImageError {
     /// A file that is too large to be one encoded image; refused before it is read.
     #[error("the encoded image takes {bytes} bytes, above the limit of {limit}")]
     TooManyBytes {
-        /// Its length.
+        /// Length of the encoded image in bytes.
         bytes: u64,
-        /// `data.max_bytes`.
+        /// `data.max_bytes`, or what holds where nothing is said.
         limit: u64,
     },
     /// A colour image in a dataset of one channel.
@@ -388,7 +388,7 @@ pub enum ImageError {
     Truncated {
         /// Bytes of a whole image.
         expected: u64,
-        /// Bytes there are.
+        /// Bytes that are there.
         found: u64,
     },
 }

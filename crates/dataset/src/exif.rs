@@ -8,13 +8,13 @@ use crate::{Image, ImageSize};
 /// What is to be done to the stored image, by EXIF's number of it; 1, which is nothing, is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Orientation {
-    /// Left becomes right.
+    /// Mirrored: left becomes right.
     FlipColumns = 2,
     /// By half a turn.
     HalfTurn = 3,
-    /// Top becomes bottom.
+    /// Mirrored the other way: top becomes bottom.
     FlipRows = 4,
-    /// Rows become columns.
+    /// Rows become columns, the first ones first.
     Transpose = 5,
     /// By a quarter, clockwise.
     Clockwise = 6,
@@ -97,7 +97,7 @@ impl Orientation {
 struct Metadata {
     /// A TIFF file without its pixels.
     exif: Vec<u8>,
-    /// XML.
+    /// XML text that may name an orientation.
     xmp: Vec<u8>,
 }
 
@@ -213,7 +213,7 @@ fn in_tiff(tiff: &[u8]) -> Option<u32> {
     found
 }
 
-/// `tiff:Orientation="6"` or `tiff:Orientation>6`.
+/// The digit of the first `tiff:Orientation="6"` or `tiff:Orientation>6`.
 fn in_xmp(xmp: &[u8]) -> Option<u32> {
     const NAME: &[u8] = b"tiff:Orientation";
     let places = xmp.windows(NAME.len()).enumerate();

@@ -194,7 +194,7 @@ impl Entry {
         self.name.as_encoded_bytes().starts_with(b".")
     }
 
-    /// For messages.
+    /// The name for messages; what is no Unicode is replaced.
     pub(crate) fn shown(&self) -> String {
         self.name.to_string_lossy().into_owned()
     }

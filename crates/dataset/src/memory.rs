@@ -19,7 +19,7 @@ pub enum Trust {
     /// status. Copies of a dataset have too, so they are looked at once more. (On systems without a time of status
     /// change, as [`Trust::ModificationTimes`].)
     StatusTimes,
-    /// Never.
+    /// Never: every image is looked at again.
     Nothing,
 }
 

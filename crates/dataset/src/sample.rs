@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The size of an image: rows, columns, and values per pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ImageSize {
-    /// Rows.
+    /// Pixels from top to bottom.
     pub height: usize,
-    /// Columns.
+    /// Pixels from left to right.
     pub width: usize,
     /// 1 (grey) or 3 (red, green, blue).
     pub channels: usize,
@@ -76,7 +76,7 @@ impl Image {
         }
     }
 
-    /// Its size.
+    /// Rows, columns and values per pixel; all 0 before anything was put into it.
     pub fn size(&self) -> ImageSize {
         ImageSize {
             height: self.height,

@@ -22,7 +22,7 @@ impl Scale {
         }
     }
 
-    /// Where pixels lie.
+    /// The range in which pixels lie, as messages write it.
     pub(crate) fn range(self) -> &'static str {
         match self {
             Self::Unit => "0..1",

@@ -7,7 +7,7 @@ pub struct Publication {
     pub name: &'static str,
     /// The `data.format` that reads it.
     pub format: &'static str,
-    /// Its evaluation split.
+    /// Its evaluation split, as `data.eval` names it.
     pub eval: &'static str,
     /// The folder that its archive unpacks to, under which the dataset's files lie; empty where there is none.
     pub folder: &'static str,
@@ -20,7 +20,7 @@ pub struct Publication {
 /// One file to fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteFile {
-    /// The official address.
+    /// The address at which the publisher has it.
     pub url: &'static str,
     /// Its length in bytes, where the publisher's is known.
     pub n_bytes: Option<u64>,
@@ -34,7 +34,7 @@ pub struct RemoteFile {
 /// http: these are the SHA-256 digests that others have noted of the same files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// 64 hexadecimal digits.
+    /// A SHA-256 digest in 64 hexadecimal digits.
     Sha256(&'static str),
     /// The publisher gives none.
     Unpublished,
@@ -45,7 +45,7 @@ pub enum Checksum {
 pub enum Unpack {
     /// A gzipped tar archive.
     TarGz,
-    /// A zip archive.
+    /// A zip archive, to be unpacked.
     Zip,
     /// It is kept as it is: the format reads it so.
     Keep,

@@ -11,7 +11,7 @@ use crate::DatasetError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
-    /// One of [`formats`](crate::formats()).
+    /// One of [`formats`](crate::formats()), or a program's own.
     pub format: String,
     /// The dataset's folder. `synthetic` has none.
     #[serde(default, skip_serializing_if = "no_path")]
@@ -85,7 +85,7 @@ pub struct DataSpec {
 
 /// The limit at which PIL speaks of a decompression bomb.
 pub const MAX_IMAGE_PIXELS: u64 = 178_956_970;
-/// Four GiB.
+/// The limit where `data.max_bytes` says nothing: four GiB.
 pub const MAX_BYTES: u64 = 4 << 30;
 
 impl DataSpec {
@@ -150,9 +150,9 @@ pub struct SyntheticSpec {
     pub n_train: u32,
     /// Samples in any other split.
     pub n_eval: u32,
-    /// Rows.
+    /// Rows of pixels in every image.
     pub height: usize,
-    /// Columns.
+    /// Columns of pixels in every image.
     pub width: usize,
     /// What the images are drawn from.
     pub seed: u64,
@@ -199,7 +199,7 @@ impl fmt::Display for SplitSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Selection {
-    /// The indices themselves.
+    /// Indices of samples in the split, from 0.
     Indices(Vec<u32>),
     /// A file with one index per line; empty lines and what follows `#` are skipped.
     File(PathBuf),
@@ -213,9 +213,9 @@ pub enum SampleWeights {
     File(PathBuf),
     /// One weight for all samples of a list, such as that of doubtful labels.
     Listed {
-        /// The samples.
+        /// The samples that have it.
         list: Selection,
-        /// Their weight.
+        /// Their weight, 0 or more; every other sample has 1.
         weight: f32,
     },
 }

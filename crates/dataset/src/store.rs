@@ -19,7 +19,7 @@ use crate::formats::{FetchError, Fetched, Source};
 use crate::{Dataset, DatasetError, Image, ImageError, ImageSize};
 
 const MAGIC: &[u8; 8] = b"LCPIXEL2";
-/// Without checks.
+/// Begins files of the first kind, which have no checks and are written again.
 const FIRST_MAGIC: &[u8; 8] = b"LCPIXEL1";
 /// A change of decoder may change lossy pixels: part of the file's name.
 const DECODERS: &str = "png0.18-jpeg2-webp0.2";

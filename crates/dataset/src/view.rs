@@ -16,7 +16,7 @@ pub struct View {
 /// The second image of a mixed view: its own view of the same number, before mixing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mix {
-    /// The partner's index.
+    /// Index of the partner in the split, from 0.
     pub partner: u32,
     /// The share of the sample itself in the label, 0 to 1.
     pub lambda: f32,
@@ -30,7 +30,7 @@ pub struct Mix {
 pub enum MixHow {
     /// Value by value: `share` 65536ths of the sample itself.
     Blend {
-        /// Of 65536.
+        /// The sample's own share, of 65536.
         share: u32,
     },
     /// A rectangle of the partner covers the sample.
@@ -39,9 +39,9 @@ pub enum MixHow {
         top: u32,
         /// The rectangle's first column.
         left: u32,
-        /// The rectangle's rows.
+        /// Rows that the rectangle covers.
         height: u32,
-        /// The rectangle's columns.
+        /// Columns that the rectangle covers.
         width: u32,
     },
 }

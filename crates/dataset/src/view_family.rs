@@ -66,9 +66,9 @@ fn is_one(n: &u32) -> bool {
 /// A number of views: `16`, or `"all"` of a family that has an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// So many.
+    /// So many, from view 0 on.
     Number(u32),
-    /// Every one.
+    /// Every one that the family has.
     All,
 }
 
@@ -79,7 +79,7 @@ pub enum Draw {
     /// Each in turn, in an order of the sample's own that changes from round to round.
     #[default]
     Cycle,
-    /// Any, with replacement.
+    /// Any one, whatever was shown before.
     Uniform,
 }
 

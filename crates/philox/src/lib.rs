@@ -52,7 +52,7 @@ pub enum Purpose {
     PixelCheck = 6,
     /// Further negatives for MCLD, drawn from the whole cache.
     Bank = 7,
-    /// The pixels of the `synthetic` dataset.
+    /// The labels and pixels of the `synthetic` dataset.
     Synthetic = 8,
     /// The partner and the mixing weight of mixup and cutmix.
     MixPartner = 9,

@@ -56,7 +56,7 @@ pub trait Augment: Debug + Send + Sync {
 pub enum Choice<'a> {
     /// This one of its `n_elements`.
     Element(u64),
-    /// Its own stream.
+    /// A stream of random numbers that no other augmentation draws from.
     Drawn(&'a mut Stream),
 }
 

@@ -7,7 +7,7 @@ use super::drawing::{Augment, Choice};
 use super::options::{Built, canonical, parse, refuse};
 use crate::{ImageSize, Step};
 
-/// torchvision's `RandomHorizontalFlip(p)`.
+/// torchvision's `RandomHorizontalFlip(p)`: left and right change places with probability `p`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HorizontalFlip {

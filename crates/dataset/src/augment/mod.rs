@@ -102,9 +102,9 @@ pub struct AugmentRow {
 /// One entry of `views.augment`: a name, and the options that [`augmentations`] lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AugmentSpec {
-    /// Which augmentation.
+    /// One of [`augmentations`], or a program's own.
     pub name: String,
-    /// Its options.
+    /// Its options; those left out are as they are by default.
     #[serde(flatten)]
     pub options: Map<String, Value>,
 }
@@ -118,7 +118,7 @@ impl AugmentSpec {
         }
     }
 
-    /// Sets one option.
+    /// Sets one option, in place of what was set before.
     pub fn with(mut self, option: impl Into<String>, value: impl Into<Value>) -> Self {
         self.options.insert(option.into(), value.into());
         self

@@ -11,11 +11,11 @@ pub(super) const N_BINS: u32 = 31;
 /// How far each operation goes at the last bin.
 pub(super) struct Reach {
     pub(super) shear: f64,
-    /// Columns, rows.
+    /// Pixels across, and down.
     pub(super) translate: [f64; 2],
     pub(super) rotate: f64,
     pub(super) color: f64,
-    /// Bits taken away.
+    /// Of the 8 bits of a value, those taken away.
     pub(super) posterize: f64,
 }
 

@@ -36,12 +36,12 @@ pub enum Step {
         top: u32,
         /// The window's first column, in the padded image.
         left: u32,
-        /// The window's rows.
+        /// Rows of the window, and of the result.
         height: u32,
-        /// The window's columns.
+        /// Columns of the window, and of the result.
         width: u32,
     },
-    /// Left becomes right.
+    /// Mirrored: left becomes right.
     HorizontalFlip,
     /// The whole image, resized.
     Resize {
@@ -49,7 +49,7 @@ pub enum Step {
         height: u32,
         /// Columns of the result.
         width: u32,
-        /// How.
+        /// The filter, and the order of its passes.
         #[serde(default, skip_serializing_if = "is_default")]
         resampling: Resampling,
     },
@@ -59,9 +59,9 @@ pub enum Step {
         top: u32,
         /// The window's first column.
         left: u32,
-        /// The window's rows.
+        /// Rows of the window, before it is resized.
         height: u32,
-        /// The window's columns.
+        /// Columns of the window, before it is resized.
         width: u32,
         /// Rows and columns of the result.
         size: u32,
@@ -69,7 +69,7 @@ pub enum Step {
         /// theirs.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         reduced: bool,
-        /// How.
+        /// The filter, and the order of its passes.
         #[serde(default, skip_serializing_if = "is_default")]
         resampling: Resampling,
     },
@@ -104,9 +104,9 @@ pub enum Step {
         top: u32,
         /// The rectangle's first column.
         left: u32,
-        /// The rectangle's rows.
+        /// Rows that the rectangle covers.
         height: u32,
-        /// The rectangle's columns.
+        /// Columns that the rectangle covers.
         width: u32,
         /// Red, green, blue; grey images take the first.
         value: [u8; 3],

@@ -46,7 +46,7 @@ pub enum Pillow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resampling {
-    /// The filter.
+    /// The filter that weighs the input's pixels.
     pub interpolation: Interpolation,
     /// The order of passes.
     pub pillow: Pillow,

@@ -16,12 +16,12 @@ pub(super) type PageKey = (u32, u32);
 /// The encoded images of one page; no image where the row is null.
 pub(super) struct PageImages {
     pub(super) rows: Vec<Option<ByteArray>>,
-    /// What they take.
+    /// Bytes that they take in memory.
     pub(super) n_bytes: usize,
 }
 
 pub(super) struct PageCache {
-    /// In bytes.
+    /// Bytes that all pages together may take.
     limit: usize,
     state: Mutex<State>,
     changed: Condvar,

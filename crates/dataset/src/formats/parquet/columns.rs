@@ -25,7 +25,7 @@ pub(super) enum LabelKind {
     /// Whole ones, as pandas makes of integers beside a null.
     Floats,
     Booleans,
-    /// Names of classes.
+    /// Text: the names of classes.
     Names,
 }
 

@@ -57,7 +57,7 @@ impl Labels {
         }
     }
 
-    /// Numbers the classes.
+    /// Numbers the classes: those that have names in the order of the names' bytes.
     pub(super) fn finish(self) -> Classes {
         let are_names = matches!(self.first, Some((_, LabelKind::Names)));
         if !are_names {

@@ -85,7 +85,7 @@ fn length(block: &[u8]) -> Option<(usize, usize)> {
 
 /// A literal or a copy.
 struct Element {
-    /// Its own length.
+    /// Bytes of the element itself, its tag included.
     length: usize,
     /// The length of its output.
     n_bytes: usize,

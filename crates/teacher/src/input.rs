@@ -40,7 +40,7 @@ pub struct Input {
 pub enum Element {
     /// 32-bit floating point, handed over without a copy.
     F32,
-    /// 16-bit floating point.
+    /// 16-bit floating point, to which each value is rounded.
     F16,
     /// Bytes: the teacher normalises by itself.
     U8,

@@ -110,7 +110,7 @@ fn plain(summary: Option<Summary>) -> String {
     }
 }
 
-/// `+1.20 [+0.31, +2.09]`
+/// A difference in percentage points, and its interval: `+1.20 [+0.31, +2.09]`.
 fn points(interval: Interval) -> String {
     let mean = 100.0 * interval.mean;
     match interval.low.zip(interval.high) {

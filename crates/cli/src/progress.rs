@@ -26,7 +26,7 @@ pub(crate) fn style(paint: fn(&str) -> String) -> impl Fn(&str) -> String {
     }
 }
 
-/// Behind `println!`.
+/// What `println!` of this program does: a line of data on stdout.
 pub(crate) fn print_line(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
 
@@ -157,7 +157,7 @@ impl Progress {
         }
     }
 
-    /// Moves the bar.
+    /// Moves the bar; where there is none to see, says a line every ten seconds.
     pub(crate) fn set(&self, position: u64, message: impl Into<String>) {
         let message = message.into();
         self.bar.set_position(position);

@@ -12,7 +12,7 @@ use crate::statistics::{Interval, Summary};
 pub struct Entry<'a> {
     /// What it shares with the runs that differ in their seed alone.
     pub configuration: &'a str,
-    /// Its seed.
+    /// The recipe's seed, by which runs are paired.
     pub seed: u64,
     /// What it came to.
     pub record: &'a RunRecord,
@@ -48,7 +48,7 @@ pub struct Board {
 /// A configuration. Accuracies and other shares are in [0, 1].
 #[derive(Serialize)]
 pub struct Row {
-    /// The configuration.
+    /// What its runs have in common: all but the seed.
     pub configuration: String,
     /// The seeds of its finished runs.
     pub seeds: Vec<u64>,

@@ -15,9 +15,9 @@ pub enum Event<'a> {
     Note(String),
     /// What may be meant, and what to do if it is not.
     Warning {
-        /// What is strange.
+        /// What is strange, in one sentence.
         what: String,
-        /// What to do.
+        /// What to look at, and what to change.
         hint: String,
     },
     /// How far a long piece of work is.
@@ -37,7 +37,7 @@ pub enum Event<'a> {
     Teacher(&'a Teacher),
     /// A teacher was asked about labelled images.
     Accuracy {
-        /// Which: `training images`.
+        /// Which images: `training images`.
         of: &'a str,
         /// On how many it was right.
         accuracy: &'a Accuracy,
@@ -46,14 +46,14 @@ pub enum Event<'a> {
     BatchSize(&'a BatchSize),
     /// A capture goes on.
     Capture {
-        /// Into which cache.
+        /// The cache that is being filled.
         want: &'a CacheWant<'a>,
-        /// With what.
+        /// What the teacher's capture tells.
         event: logitcask_teacher::Event,
     },
     /// A capture was stopped.
     Stopped {
-        /// Into which cache.
+        /// The cache that it was filling.
         want: &'a CacheWant<'a>,
         /// So many images are on disk since it began.
         images: u64,
@@ -62,20 +62,20 @@ pub enum Event<'a> {
     },
     /// A cache holds what is wanted of it, as far as this process's part goes.
     Cached {
-        /// What was wanted.
+        /// The cache as the recipe wants it.
         want: &'a CacheWant<'a>,
-        /// What holds it.
+        /// The cache that was found or made.
         cache: &'a LogitCache,
         /// What it took; `None` where everything was there.
         report: Option<&'a CaptureReport>,
     },
     /// A student's training goes on.
     Training {
-        /// The student.
+        /// The student that is being trained.
         network: &'a Network,
-        /// Epochs in all.
+        /// Epochs that the recipe asks for.
         epochs: usize,
-        /// With what.
+        /// What the training tells.
         event: logitcask_student::Event<'a>,
     },
 }

@@ -28,7 +28,7 @@ pub enum Kind {
     /// A recipe or a sweep that is none: TOML that does not parse, an unknown key, a number out of its range.
     #[error("recipe `{}`: {message}", path.display())]
     Recipe {
-        /// The file.
+        /// The file of the recipe or the sweep.
         path: PathBuf,
         /// What is wrong, with its line where that is known.
         message: String,
@@ -46,7 +46,7 @@ pub enum Kind {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// Its answer.
+        /// The file system's answer.
         source: std::io::Error,
     },
     /// A cache of logits.
@@ -58,7 +58,7 @@ pub enum Kind {
     /// A claim on a folder that others use.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// A loss.
+    /// A loss, its options or its batch.
     #[error(transparent)]
     Loss(#[from] LossError),
     /// A student or its training.

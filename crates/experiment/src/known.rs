@@ -28,7 +28,7 @@ impl Recipe {
     }
 }
 
-/// [`Recipe::with_known_teachers`] of one.
+/// Does for one teacher what [`Recipe::with_known_teachers`] does for all.
 pub(crate) fn know(spec: &mut TeacherSpec, cache_dir: &Path, watch: &Watch<'_>) -> Outcome {
     if let Some(named) = &spec.cache {
         let path = cache_named(named, cache_dir)?;

@@ -12,11 +12,11 @@ use crate::failure::{Failure, Outcome};
 /// is done with it knows them: check, capture, training, evaluation. The command line knows ours alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Own {
-    /// For `data.format`.
+    /// Formats that `data.format` may name.
     pub formats: &'static [FormatRow],
     /// For `views.augment`, `views.clean` and `views.strong.augment`.
     pub augmentations: &'static [AugmentRow],
-    /// For `student.name`.
+    /// Students that `student.name` may name.
     pub students: &'static [ModelRow],
     /// For `name` in `[[loss]]`.
     pub losses: &'static [MethodRow],

@@ -126,7 +126,7 @@ pub(crate) fn check(recipe: &Value) -> Result<(), Problem> {
     }
 }
 
-/// All of them.
+/// Every number that is out of its range or not finite.
 pub(crate) fn problems(recipe: &Value) -> Vec<OutOfRange> {
     let mut found = Vec::new();
     walk(recipe, String::new(), "", &mut found);
@@ -208,7 +208,7 @@ impl fmt::Display for Takes {
     }
 }
 
-/// Without thirty zeros.
+/// The number in digits; from 1e15 on with an exponent, without thirty zeros.
 fn plain(number: f64) -> String {
     match number.abs() < 1e15 {
         true => number.to_string(),

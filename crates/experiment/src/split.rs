@@ -17,9 +17,9 @@ const VIEWS_SEED: u64 = 1;
 /// A split, what identifies it, and the views of it that are wanted.
 #[derive(Clone)]
 pub struct Split {
-    /// Which one.
+    /// Whether it is trained on or evaluated on.
     pub role: Role,
-    /// The samples.
+    /// The samples, opened as the recipe says.
     pub dataset: Arc<Dataset>,
     /// Digests of images and labels.
     pub fingerprint: Fingerprint,

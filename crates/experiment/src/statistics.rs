@@ -6,9 +6,9 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 /// Several values of one quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// How many.
+    /// How many values there are.
     pub n: usize,
-    /// Their mean.
+    /// The arithmetic mean of the values.
     pub mean: f64,
     /// Standard deviation of the values (divided by n - 1); absent for a single one.
     pub sd: Option<f64>,
@@ -19,7 +19,7 @@ pub struct Summary {
 pub struct Interval {
     /// Of how many values.
     pub n: usize,
-    /// Their mean.
+    /// The arithmetic mean of the values.
     pub mean: f64,
     /// The lower end; absent for a single value, which says nothing about spread.
     pub low: Option<f64>,

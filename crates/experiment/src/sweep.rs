@@ -17,7 +17,7 @@ use crate::recipe::{Recipe, collect_leaves, set};
 
 /// A sweep's file, expanded.
 pub struct Sweep {
-    /// The file.
+    /// The sweep's file, as it was named.
     pub path: PathBuf,
     /// The file's name without its ending.
     pub name: String,
@@ -27,7 +27,7 @@ pub struct Sweep {
     pub runs: Vec<Planned>,
 }
 
-/// One combination.
+/// One combination of what the sweep's lists name.
 #[derive(Clone)]
 pub struct Planned {
     /// What tells it from the others, seed aside: `mcld`, `kd, count=4`.
@@ -50,17 +50,17 @@ pub fn recipes_of_sweep(path: &Path) -> Outcome<Vec<Recipe>> {
 pub struct Finished {
     /// What the run was: the merged recipe, the images and the teacher's rows that it read.
     pub key: String,
-    /// Its configuration: [`Planned::configuration`].
+    /// What tells it from the others, seed aside: [`Planned::configuration`].
     pub configuration: String,
-    /// Its seed.
+    /// The seed of its recipe.
     pub seed: u64,
     /// Where its checkpoints were left.
     pub run: PathBuf,
-    /// The merged recipe.
+    /// The merged recipe as TOML, seed included.
     pub recipe: String,
     /// What it came to.
     pub record: RunRecord,
-    /// Every epoch.
+    /// The records of its epochs, from the first on.
     pub epochs: Vec<EpochRecord>,
 }
 

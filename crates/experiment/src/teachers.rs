@@ -26,9 +26,9 @@ pub struct Teachers {
 
 /// One teacher's cache, or several that answer as one.
 pub enum Rows<'a> {
-    /// One teacher.
+    /// The cache of the only teacher.
     One(&'a LogitCache),
-    /// Several, combined.
+    /// The caches of several, combined as the recipe's ensemble says.
     Many(Ensemble<'a>),
 }
 

@@ -149,7 +149,7 @@ impl Trained {
 pub struct Logits {
     /// The student's, one row after the other.
     pub logits: Vec<f32>,
-    /// One a row.
+    /// One a row, as the dataset has them.
     pub labels: Vec<u32>,
     /// The teacher's, likewise, where there is one.
     pub teacher: Option<Vec<f32>>,

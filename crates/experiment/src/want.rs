@@ -10,7 +10,7 @@ use crate::split::Split;
 
 /// One cache that a recipe wants to be there.
 pub struct CacheWant<'a> {
-    /// Whose logits.
+    /// The teacher whose logits it holds.
     pub teacher: &'a TeacherSpec,
     /// Of which images, in which views.
     pub split: &'a Split,

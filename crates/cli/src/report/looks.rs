@@ -17,7 +17,7 @@ const N_LOOKED_AT: usize = 2000;
 const N_SHOWN: usize = 12;
 const N_BINS: usize = 10;
 
-/// One student's answers.
+/// One student's answers to images of its evaluation split, counted, with some to look at.
 pub(super) struct Look {
     pub(super) n_images: usize,
     /// Whether the split has more.

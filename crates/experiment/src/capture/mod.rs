@@ -24,9 +24,9 @@ use crate::open_cache::{describe, is_near};
 use crate::recipe::Recipe;
 use crate::want::CacheWant;
 
-/// How to capture.
+/// Where a capture writes, what it runs on, and which part of the work it does.
 pub struct Capture<'a> {
-    /// Where caches are.
+    /// The folder below which caches are looked for and made.
     pub cache_dir: &'a Path,
     /// What runs the teachers.
     pub machine: &'a Machine,

@@ -25,13 +25,13 @@ use text::{Mistake, Text};
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// The recipe.
+    /// The file of the recipe that was looked at.
     pub file: PathBuf,
     /// Where in it, from 1; absent for what no line says.
     pub line: Option<usize>,
     /// Whether it is well.
     pub state: State,
-    /// What was found.
+    /// What was found, and what it comes from.
     pub what: String,
     /// What to do about it, where that can be said.
     pub hint: Option<String>,

@@ -14,7 +14,7 @@ use crate::recipe::Recipe;
 pub(super) struct Mistake {
     /// `loss.0.temperature`; empty where the text is no TOML.
     pub(super) place: String,
-    /// From 1.
+    /// The line in the text, from 1.
     pub(super) line: usize,
     pub(super) what: String,
     pub(super) hint: Option<String>,
@@ -266,7 +266,7 @@ fn stand_in(message: &str) -> Option<&'static str> {
     of(&["a sequence"]).then_some("[]")
 }
 
-/// `lr = 0,05`
+/// Whether a value has a comma for a decimal point: `lr = 0,05`.
 fn has_decimal_comma(line: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     line.split('=').skip(1).any(|value| {

@@ -31,9 +31,9 @@ pub use folder::{LAST_WORDS, RECIPE};
 use folder::{finished, last_words, prepare, run_digest, run_folder};
 pub use training::Training;
 
-/// A finished run.
+/// A run that has come to its end, now or before.
 pub struct Run {
-    /// Its folder.
+    /// The folder of its records and checkpoints.
     pub folder: PathBuf,
     /// What it came to.
     pub record: RunRecord,

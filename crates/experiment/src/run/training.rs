@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use logitcask_cache::OpenOptions;
 
-/// How to train.
+/// Where a training reads and writes, what it runs on, and when it stops.
 pub struct Training<'a> {
     /// Where the recipe was read: runs are named after it.
     pub recipe: &'a Path,
-    /// Where caches are.
+    /// The folder below which caches are looked for.
     pub cache_dir: &'a Path,
     /// The run's folder; where absent one below `data/runs`, named after the recipe, its seed and its digest.
     pub out: Option<&'a Path>,

@@ -108,7 +108,7 @@ fn line(cache: &Summary) -> [String; 7] {
     ]
 }
 
-/// Everything, for programs.
+/// The manifest, the views and who made them, as `--json` prints them.
 fn as_json(cache: &LogitCache, makers: &[Maker]) -> Outcome<serde_json::Value> {
     let manifest = cache.manifest();
     let views: Vec<_> = cache

@@ -14,7 +14,7 @@ use sha2::Sha256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Digest {
     pub(super) algorithm: Algorithm,
-    /// Lower-case hexadecimal digits.
+    /// Lower-case hexadecimal digits, two a byte.
     pub(super) digits: String,
 }
 

@@ -16,7 +16,7 @@ const FILE: &str = ".logitcask-get.json";
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The publication's.
+    /// The publication's name, as `dataset get` takes it.
     pub(super) name: String,
     pub(super) fetched: Vec<Fetched>,
     /// The length in bytes of each file, by its path below the folder.

@@ -241,7 +241,7 @@ pub enum DatasetError {
         /// The length of the split.
         n_samples: usize,
     },
-    /// `subset` or `exclude` cannot be used.
+    /// What a recipe selects of the samples cannot be used, or leaves none.
     #[error("`{key}` {found}")]
     Selection {
         /// `data.subset`, `data.exclude` or `data.sample_weights`; `data` where nothing is left to use.

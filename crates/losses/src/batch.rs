@@ -218,9 +218,10 @@ impl TopKLogits {
         let mut last_row = vec![usize::MAX; n_classes];
         for (row, classes) in self.classes.chunks_exact(self.k).enumerate() {
             for &label in classes {
-                // A class listed twice is refused like one that does not exist.
-                let seen = last_row.get_mut(label as usize);
-                match seen.filter(|seen| **seen != row) {
+                match last_row.get_mut(label as usize) {
+                    Some(seen) if *seen == row => {
+                        return Err(LossError::ClassTwice { class: label, row });
+                    }
                     Some(seen) => *seen = row,
                     None => {
                         return Err(LossError::Label {

@@ -61,12 +61,20 @@ pub enum LossError {
     Label {
         /// Which label: `label`, `partner label`, `bank label`, `class of the top k`.
         what: &'static str,
-        /// The label that was found; in a row of the top k, also a class that it lists twice.
+        /// The label that was found.
         label: u32,
         /// Its row among labels of its kind, from 0.
         row: usize,
         /// The number of classes.
         n_classes: usize,
+    },
+    /// A row of the top k lists a class more than once.
+    #[error("row {row} of the top k lists class {class} twice")]
+    ClassTwice {
+        /// The class.
+        class: u32,
+        /// The row in the batch, from 0.
+        row: usize,
     },
     /// A loss needs what the cache, the views or the batch do not give.
     #[error("loss `{loss}` needs {needs}, but {supplied}")]
@@ -148,9 +156,11 @@ impl LossError {
             | Self::Unserved { .. }
             | Self::BankTooLarge { .. }
             | Self::NoLoss => true,
-            Self::Shape { .. } | Self::NotFinite { .. } | Self::Label { .. } | Self::Tensor(_) => {
-                false
-            }
+            Self::Shape { .. }
+            | Self::NotFinite { .. }
+            | Self::Label { .. }
+            | Self::ClassTwice { .. }
+            | Self::Tensor(_) => false,
         }
     }
 

@@ -182,7 +182,10 @@ fn rows_that_cannot_be_are_refused() {
         kd(1.0, &student, None, Some(&rows)).unwrap_err()
     };
     let twice = refused(&|rows| rows.classes[4] = rows.classes[3]);
-    assert!(matches!(twice, LossError::Label { row: 1, .. }), "{twice}");
+    assert!(
+        matches!(twice, LossError::ClassTwice { row: 1, .. }),
+        "{twice}"
+    );
     let beyond = refused(&|rows| rows.classes[0] = C as u32);
     assert!(
         matches!(beyond, LossError::Label { row: 0, .. }),

@@ -82,7 +82,7 @@ pub enum Symptom {
 }
 
 /// Everything that is wrong with a run as far as its figures tell; empty for a run in good health. The loss is judged
-/// after three epochs.
+/// after three epochs, but a rise in the first one at once.
 pub fn diagnose(patient: &Patient) -> Vec<Symptom> {
     let Some(last) = patient.history.last() else {
         return Vec::new();

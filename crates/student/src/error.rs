@@ -109,9 +109,9 @@ pub enum StudentError {
         "student `{student}` cannot be exported: {what} is not written down by its forward pass"
     )]
     Untraced {
-        /// The student's name; of a parameter that is absent, the parameter's.
+        /// The student's name.
         student: String,
-        /// What no step of the traced pass has seen or made: `its pixels`, `its logits`, `a parameter`.
+        /// What no step of the traced pass has seen or made: `its pixels`, `its logits`, a parameter.
         what: String,
     },
     /// The loader gave fewer batches than it was asked for.

@@ -71,6 +71,7 @@ pub fn to_onnx(network: &Network, spec: &OnnxSpec) -> Result<Vec<u8>, StudentErr
         Some(normalisation) => normalise(&mut graph, normalisation),
     };
     let mut writer = Writer {
+        student: network.name(),
         live: Live::new(&trace, output),
         weights: network.state()?.into_iter().collect(),
         values: HashMap::from([(pixels, input)]),
@@ -151,6 +152,8 @@ impl Live {
 }
 
 struct Writer<'a> {
+    /// Its name, for messages.
+    student: &'a str,
     graph: Graph,
     trace: &'a Trace,
     live: Live,
@@ -500,8 +503,8 @@ impl Writer<'_> {
     /// A parameter under its own name.
     fn weight(&mut self, name: &str) -> Result<String, StudentError> {
         let absent = || StudentError::Untraced {
-            student: name.to_owned(),
-            what: "a parameter".to_owned(),
+            student: self.student.to_owned(),
+            what: format!("the parameter `{name}`"),
         };
         let tensor = self.weights.get(name).ok_or_else(absent)?;
         self.graph.tensor(name, tensor)

@@ -271,7 +271,7 @@ impl Modules {
         for (module, text) in &modules.code {
             for (is_public, path) in uses(text) {
                 if let Some(name) = path.last().filter(|_| is_public) {
-                    let path = modules.from_root(module, &path);
+                    let path = modules.absolute(module, &path);
                     reexports.insert((module.clone(), name.clone()), path);
                 }
             }
@@ -281,7 +281,7 @@ impl Modules {
     }
 
     /// A path of a `use` in `module`, from the crate's root; one into another crate leads nowhere in this.
-    fn from_root(&self, module: &ModulePath, path: &[String]) -> ModulePath {
+    fn absolute(&self, module: &ModulePath, path: &[String]) -> ModulePath {
         let (mut base, mut rest) = (module.clone(), path);
         match path.first().map(String::as_str) {
             Some("crate") => (base, rest) = (Vec::new(), &path[1..]),
@@ -319,7 +319,7 @@ impl Modules {
     fn imports(&self) -> BTreeMap<&ModulePath, BTreeSet<&ModulePath>> {
         let of = |module: &ModulePath, text: &str| {
             let paths = uses(text).into_iter().filter(|(is_public, _)| !is_public);
-            let files = paths.map(|(_, path)| self.file_of(&self.from_root(module, &path), 0));
+            let files = paths.map(|(_, path)| self.file_of(&self.absolute(module, &path), 0));
             let files = files.filter(|file| file != module && !file.is_empty());
             files
                 .filter_map(|file| self.code.get_key_value(&file).map(|(key, _)| key))

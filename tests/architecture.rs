@@ -10,19 +10,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("philox", &[]),
     ("durable", &[]),
     ("jpeg", &[]),
-    ("dataset", &["philox", "durable", "jpeg"]),
+    ("suggest", &[]),
+    ("dataset", &["philox", "durable", "jpeg", "suggest"]),
     ("cache", &["philox", "durable"]),
-    ("losses", &["philox", "durable"]),
+    ("losses", &["philox", "durable", "suggest"]),
     ("layers", &["philox", "durable"]),
     ("teacher", &["philox", "durable", "dataset", "cache"]),
     (
         "student",
-        &["philox", "durable", "dataset", "cache", "losses", "layers"],
+        &[
+            "philox", "durable", "suggest", "dataset", "cache", "losses", "layers",
+        ],
     ),
     (
         "experiment",
         &[
-            "philox", "durable", "dataset", "cache", "losses", "layers", "teacher", "student",
+            "philox", "durable", "suggest", "dataset", "cache", "losses", "layers", "teacher",
+            "student",
         ],
     ),
     (
@@ -49,6 +53,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
         &["losses", "layers", "student", "experiment", "cli"],
     ),
     ("clap", &["cli"]),
+    ("strsim", &["suggest"]),
     ("indicatif", &["cli"]),
     ("image", &["dataset"]),
     ("memmap2", &["cache", "dataset"]),

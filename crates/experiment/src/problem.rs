@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use logitcask_suggest::nearest;
+
 use crate::failure::{Failure, Kind};
 
 /// What is wrong with a recipe's text.
@@ -40,11 +42,7 @@ pub(crate) fn nearest_field(message: &str) -> Option<String> {
         .split_once("unknown field `")
         .or_else(|| message.split_once("unknown variant `"))?;
     let (unknown, rest) = rest.split_once('`')?;
-    let known = rest.split('`').skip(1).step_by(2);
-    let (_, nearest) = known
-        .map(|name| (strsim::normalized_damerau_levenshtein(unknown, name), name))
-        .filter(|&(similarity, _)| similarity > 0.4)
-        .max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let nearest = nearest(unknown, rest.split('`').skip(1).step_by(2))?;
     Some(format!("did you mean `{nearest}`?"))
 }
 

@@ -1,5 +1,6 @@
 //! Reading the options of one `[[loss]]` entry, and refusing what nobody has asked for.
 
+use logitcask_suggest::nearest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -162,7 +163,8 @@ impl Options {
     }
 
     fn unknown(&self, key: String) -> LossError {
-        let nearest = nearest(&key, self.known.iter().map(String::as_str)).map(str::to_owned);
+        let known = self.known.iter().map(String::as_str);
+        let nearest = nearest(&key, known).map(str::to_owned);
         LossError::UnknownOption {
             loss: self.loss.clone(),
             nearest,
@@ -170,13 +172,4 @@ impl Options {
             known: self.known.clone(),
         }
     }
-}
-
-/// The name most like `name`, if any is like it at all.
-pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known)
 }

@@ -1,8 +1,10 @@
 //! The registry. To add a method, write its file, its `mod` line, its row and its `pub use`; parsing, `logitcask list
 //! losses`, error hints and the sweeping tests read the same table.
 
+use logitcask_suggest::nearest;
+
+use crate::LossError;
 use crate::loss::MethodRow;
-use crate::{LossError, options};
 
 mod ce;
 mod clkd;
@@ -107,6 +109,6 @@ pub(crate) fn find(name: &str, own: &'static [MethodRow]) -> Result<&'static Met
         .find(|row| row.name == name)
         .ok_or_else(|| LossError::UnknownLoss {
             name: name.to_owned(),
-            nearest: options::nearest(name, rows().map(|row| row.name)),
+            nearest: nearest(name, rows().map(|row| row.name)),
         })
 }

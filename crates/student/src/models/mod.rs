@@ -1,5 +1,7 @@
 //! The zoo. To add a student here, write its file and add its rows to [`models`]; a program hands in a [`ModelRow::own`].
 
+use logitcask_suggest::nearest;
+
 use crate::StudentError;
 
 mod conv_bn;
@@ -37,12 +39,6 @@ pub fn find(name: &str, own: &'static [ModelRow]) -> Result<&'static ModelRow, S
         .find(|row| row.name == name)
         .ok_or_else(|| StudentError::UnknownStudent {
             name: name.to_owned(),
-            nearest: models()
-                .chain(own)
-                .map(|row| row.name)
-                .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
-                .filter(|&(similarity, _)| similarity > 0.5)
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .map(|(_, known)| known),
+            nearest: nearest(name, models().chain(own).map(|row| row.name)),
         })
 }

@@ -70,7 +70,7 @@ impl<'a> CacheWant<'a> {
     /// The one cache that a teacher's logits for a split belong into.
     ///
     /// # Errors
-    /// As [`Experiment::wants`].
+    /// As [`Experiment::wants`](crate::Experiment::wants).
     pub fn of_split(teacher: &'a TeacherSpec, split: &'a Split) -> Outcome<Self> {
         Self::new(teacher, read_file(teacher)?.as_ref(), split)
     }

@@ -61,9 +61,10 @@ test: runtime ## every test that needs neither network nor root, once built
 test-full: test ## also other readers of the cache and long kill runs; installs what it needs
 	@tests/full.sh
 
-check: ## formatting and lints, as before each commit
+check: ## formatting, lints and the docs' links, as before each commit
 	@cargo fmt --all --check
 	@cargo clippy --release --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links" cargo doc --quiet --release --workspace --no-deps
 
 bench: runtime ## benchmarks; the tables they feed are under docs/
 	@cargo bench --workspace

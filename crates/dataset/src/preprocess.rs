@@ -247,7 +247,7 @@ impl Preprocess {
         self.spec.identity()
     }
 
-    /// The size of what [`Self::apply`] makes of a view.
+    /// The size of what this makes of a view.
     ///
     /// # Errors
     /// A colour image for a model of one channel that does not say `channels = 1`.

@@ -109,6 +109,45 @@ fn the_file_may_be_elsewhere() {
     assert!(refused.stderr.contains("views is "), "{}", refused.stderr);
 }
 
+/// A cache that was transcoded stands beside the one that was captured in the same encoding, and may come first by its name.
+#[test]
+fn the_captured_rows_are_read_and_not_transcoded_ones() {
+    let it = moved("transcoded");
+    let captured = it.train_cache();
+    let finer = [
+        "teacher-logits",
+        &it.recipe,
+        "--set",
+        "teacher.0.encoding=f32",
+    ];
+    it.bench.run(&finer).ok();
+    let ls = it.bench.run(&["cache", "ls", "--json"]).ok();
+    for line in ls.stdout.lines() {
+        let cache: serde_json::Value = serde_json::from_str(line).unwrap();
+        if cache["encoding"] == "f32" {
+            let name = cache["name"].as_str().unwrap();
+            let transcode = ["cache", "transcode", name, "--encoding", "f16"];
+            it.bench.run(&transcode).ok();
+        }
+    }
+    // Whichever comes first: the name of a folder can be changed, and a listing is sorted.
+    let folder = it.bench.cache_dir();
+    fs::rename(
+        folder.join(&captured),
+        folder.join(format!("zz-{captured}")),
+    )
+    .unwrap();
+    fs::remove_file(&it.onnx).unwrap();
+    let train = ["student", &it.recipe, "--set", "train.epochs=1", "--out"];
+    let out = it.bench.folder.join("run");
+    let told = it
+        .bench
+        .run(&[&train[..], &[out.to_str().unwrap()]].concat())
+        .ok();
+    let run = fs::read_to_string(out.join("run.json")).unwrap();
+    assert!(!run.contains("transcoded from"), "{}", told.stderr);
+}
+
 /// Of two teachers with one name nobody knows which is meant.
 #[test]
 fn two_absent_teachers_of_one_name_are_not_told_apart_by_guessing() {

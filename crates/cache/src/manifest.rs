@@ -206,7 +206,10 @@ impl Manifest {
     }
 
     /// Reads and checks the `cache.json` of the cache at `path`.
-    pub(crate) fn read(path: &Path) -> Result<Manifest, CacheError> {
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged.
+    pub fn read(path: &Path) -> Result<Manifest, CacheError> {
         let file = manifest_path(path);
         if !crate::folder::exists(&file)? {
             return Err(CacheError::NotACache {

@@ -6,7 +6,7 @@
 //!
 //! Everything else is `pipelines/quick.toml`: the teacher's cache, the views, the loss, the schedule. To train a network of
 //! yours, put it in `own` and name it in your recipe. The variables come from `var_builder`: so weights start from the
-//! recipe's seed, a run that was killed continues, and running statistics are neither decayed nor lost.
+//! recipe's seed, a run that was stopped continues, and running statistics are neither decayed nor lost.
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
 use std::path::{Path, PathBuf};

@@ -32,8 +32,7 @@ impl Recipe {
 pub(crate) fn know(spec: &mut TeacherSpec, cache_dir: &Path, watch: &Watch<'_>) -> Outcome {
     if let Some(named) = &spec.cache {
         let path = cache_named(named, cache_dir)?;
-        let cache = LogitCache::open(&path, OpenOptions::default())?;
-        *spec = filled(spec, cache.manifest(), &path)?;
+        *spec = filled(spec, &Manifest::read(&path)?, &path)?;
         // In full, for the record: another cache may have the same beginning tomorrow.
         if let Some(name) = path.file_name().filter(|name| cache_dir.join(name) == path) {
             spec.cache = Some(name.to_string_lossy().into_owned());
@@ -50,9 +49,11 @@ pub(crate) fn know(spec: &mut TeacherSpec, cache_dir: &Path, watch: &Watch<'_>) 
 /// # Errors
 /// If there is none, or more than one.
 pub fn cache_named(text: &str, cache_dir: &Path) -> Outcome<PathBuf> {
-    let path = Path::new(text);
-    if logitcask_durable::is_folder(path).map_err(Failure::io("look at", path))? {
-        return Ok(path.to_owned());
+    // A whole name needs no look at all the others.
+    for path in [PathBuf::from(text), cache_dir.join(text)] {
+        if logitcask_durable::is_folder(&path).map_err(Failure::io("look at", &path))? {
+            return Ok(path);
+        }
     }
     let mut named = Vec::new();
     let is_id = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -184,7 +185,11 @@ fn known_by_name(
         ))
         .with_hint("name the cache instead of the file: `cache = \"...\"` in `[[teacher]]`"));
     }
-    let known = teachers.into_values().next().map(|(_, key)| key);
+    // Any of its caches says who it is; that one of them was transcoded says nothing of the rows that are wanted.
+    let known = teachers.into_values().next().map(|(_, key)| CacheKey {
+        transcoded: String::new(),
+        ..key
+    });
     if let Some(key) = &known {
         let digest = key.teacher.get(..12).unwrap_or(&key.teacher);
         info(

@@ -1,7 +1,7 @@
 //! Networks of Candle's own layers as students: their variables come out of a [`Scope`], so that the loop trains, saves,
 //! resumes, averages and exports them as it does those of the zoo.
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::init::{FanInOut, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init as CandleInit, VarBuilder};
@@ -14,7 +14,7 @@ use crate::models::{Head, Student};
 const STATISTICS: [&str; 2] = ["running_mean", "running_var"];
 
 /// A builder whose variables are the scope's: f32, on its device, drawn from the recipe's seed in the order in which they are
-/// asked for. Candle's own `VarMap` draws from the process's generator, so that no two runs would begin alike.
+/// asked for first; asked for again, under the same name and with the same shape, one is shared. Candle's own `VarMap` draws from the process's generator, so that no two runs would begin alike.
 pub fn var_builder(scope: &Scope) -> VarBuilder<'static> {
     let device = scope.device().clone();
     let backend: Box<dyn SimpleBackend> = Box::new(Variables(scope.clone()));
@@ -35,6 +35,15 @@ impl SimpleBackend for Variables {
         if dtype != DType::F32 {
             candle_core::bail!("the variable `{name}` is wanted as {dtype:?}: students are f32");
         }
+        if let Some(known) = self.known(name) {
+            if known.shape() != &shape {
+                candle_core::bail!(
+                    "the variable `{name}` is wanted in shape {shape:?}, and was in {:?}",
+                    known.shape()
+                );
+            }
+            return Ok(known.into_inner());
+        }
         let is_statistic = STATISTICS.contains(&name.rsplit('.').next().unwrap_or(name));
         let var = match init {
             CandleInit::Const(value) if is_statistic => self
@@ -52,9 +61,18 @@ impl SimpleBackend for Variables {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
+        self.known(name).is_some()
+    }
+}
+
+impl Variables {
+    /// The variable of this name below the scope, if it was asked for before.
+    fn known(&self, name: &str) -> Option<Var> {
+        let full = self.0.enter(name);
         let params = self.0.params();
         let mut all = params.parameters().into_iter().chain(params.buffers());
-        all.any(|(known, _)| known == name)
+        all.find(|(known, _)| known == full.name())
+            .map(|(_, var)| var)
     }
 }
 
@@ -171,4 +189,29 @@ fn of_mode(made: Tensor, mode: Mode) -> Result<Tensor> {
         Mode::Train => made,
         Mode::Eval => made.detach(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use logitcask_layers::Params;
+
+    use super::*;
+
+    /// As candle-nn's own maps do it: an embedding that is also the last layer's weight is one parameter.
+    #[test]
+    fn a_variable_that_is_asked_for_twice_is_one() {
+        let params = Params::new(1, DType::F32, &Device::Cpu).unwrap();
+        let vars = var_builder(&params.root().enter("net"));
+        let once = vars.pp("tied").get((3, 2), "weight").unwrap();
+        let again = vars.pp("tied").get((3, 2), "weight").unwrap();
+        assert_eq!(once.id(), again.id());
+        assert!(vars.pp("tied").contains_tensor("weight"));
+        assert!(!vars.contains_tensor("weight"));
+        let (name, _) = &params.parameters()[..][0];
+        assert_eq!(
+            (name.as_str(), params.parameters().len()),
+            ("net.tied.weight", 1)
+        );
+        assert!(vars.pp("tied").get((2, 3), "weight").is_err());
+    }
 }

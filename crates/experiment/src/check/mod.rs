@@ -65,7 +65,7 @@ pub fn check(
     machine: Option<&Machine>,
     watch: &Watch<'_>,
 ) -> Vec<Finding> {
-    let text = match Recipe::text(path) {
+    let text = match own.check().and_then(|()| Recipe::text(path)) {
         Ok(text) => text,
         Err(failure) => return vec![finding(path, None, &failure)],
     };
